@@ -1,0 +1,80 @@
+/**
+ * The one list of expected failures. `exit` is the exit status of a command (1 failed or not verified, 2 could not run and
+ * touched nothing), `http` the status of a route, `retry` whether trying again later can help without anybody's doing.
+ */
+export const FAILURES = {
+  // Arguments, configuration, keys.
+  ARGUMENTS_INVALID: { exit: 2, http: 400, retry: false },
+  CONFIG_INVALID: { exit: 2, http: 400, retry: false },
+  CONFIG_UNREADABLE: { exit: 2, http: 500, retry: false },
+  SECRET_UNREADABLE: { exit: 2, http: 500, retry: false },
+  COMPONENT_UNKNOWN: { exit: 2, http: 404, retry: false },
+  KEY_WRONG: { exit: 2, http: 403, retry: false },
+  // Storage: where bytes go.
+  STORAGE_UNREACHABLE: { exit: 1, http: 503, retry: true },
+  STORAGE_FULL: { exit: 1, http: 507, retry: false },
+  STORAGE_STALLED: { exit: 1, http: 504, retry: true },
+  OBJECT_EXISTS: { exit: 1, http: 409, retry: false },
+  OBJECT_MISSING: { exit: 1, http: 404, retry: false },
+  OBJECT_DAMAGED: { exit: 1, http: 500, retry: false },
+  // Repository: what we keep.
+  REPOSITORY_MISSING: { exit: 2, http: 404, retry: false },
+  REPOSITORY_EXISTS: { exit: 2, http: 409, retry: false },
+  REPOSITORY_FOREIGN: { exit: 2, http: 409, retry: false },
+  REPOSITORY_TOO_NEW: { exit: 2, http: 409, retry: false },
+  BLOB_MISSING: { exit: 1, http: 500, retry: false },
+  BACKUP_UNKNOWN: { exit: 2, http: 404, retry: false },
+  BACKUP_ABSENT: { exit: 2, http: 404, retry: false },
+  // PostgreSQL.
+  POSTGRES_MISSING: { exit: 2, http: 500, retry: false },
+  POSTGRES_UNREACHABLE: { exit: 1, http: 503, retry: true },
+  POSTGRES_FAILED: { exit: 1, http: 500, retry: false },
+  SERVER_TOO_OLD: { exit: 2, http: 409, retry: false },
+  SERVER_SETTING: { exit: 2, http: 409, retry: false },
+  DATA_DIRECTORY_UNREADABLE: { exit: 2, http: 409, retry: false },
+  BACKUP_RUNNING: { exit: 2, http: 409, retry: true },
+  BACKUP_ABORTED: { exit: 1, http: 500, retry: true },
+  PAGES_CORRUPT: { exit: 1, http: 200, retry: false },
+  // WAL.
+  SLOT_BUSY: { exit: 1, http: 409, retry: true },
+  SLOT_LOST: { exit: 1, http: 409, retry: false },
+  WAL_GAP: { exit: 1, http: 409, retry: false },
+  WAL_INVALID: { exit: 1, http: 500, retry: false },
+  WAL_CONFLICT: { exit: 1, http: 409, retry: false },
+  SPOOL_DAMAGED: { exit: 1, http: 500, retry: false },
+  SPOOL_FULL: { exit: 1, http: 507, retry: true },
+  // Restore.
+  TARGET_OUTSIDE_WINDOW: { exit: 2, http: 409, retry: false },
+  DIRECTORY_NOT_EMPTY: { exit: 2, http: 409, retry: false },
+  DIRECTORY_IN_USE: { exit: 2, http: 409, retry: false },
+  DISK_FULL: { exit: 1, http: 507, retry: false },
+  NOT_VERIFIED: { exit: 1, http: 200, retry: false },
+  INTERRUPTED: { exit: 1, http: 499, retry: true },
+} as const satisfies Record<string, { exit: 1 | 2; http: number; retry: boolean }>
+
+export type FailureCode = keyof typeof FAILURES
+
+/**
+ * An expected failure: what was attempted on what, what was found and what was wanted, and a hint for the operator's next step.
+ * Everything else that is thrown is a bug of ours.
+ */
+export class Failure extends Error {
+  readonly code: FailureCode
+  readonly hint: string | undefined
+
+  constructor(code: FailureCode, message: string, options: { hint?: string; cause?: unknown } = {}) {
+    super(message, options.cause === undefined ? {} : { cause: options.cause })
+    this.name = 'Failure'
+    this.code = code
+    this.hint = options.hint
+  }
+
+  get exitStatus(): 1 | 2 {
+    return FAILURES[this.code].exit
+  }
+}
+
+/** The `code` of a Node.js system error (`ENOENT`), or undefined for anything else. */
+export function systemErrorCode(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined
+}
