@@ -1,0 +1,157 @@
+import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes, scrypt, type ScryptOptions } from 'node:crypto'
+import { z } from 'zod'
+import { Failure } from '../errors.ts'
+import { Secret } from '../secret.ts'
+
+// Keys of a repository (docs/format.md, "Keys").
+
+const KEY_BYTES = 32
+const TAG_BYTES = 16
+
+/** scrypt's cost: memory is 128 × N × r bytes. 2^17 is 128 MiB and a third of a second. */
+export const DEFAULT_KDF_COST = 2 ** 17
+
+const base64 = z.string().transform((text) => Buffer.from(text, 'base64'))
+
+export const keySlotSchema = z.object({
+  format: z.literal(1),
+  key: z.string().regex(/^[0-9a-f]{16}$/),
+  slot: z.string().regex(/^[0-9a-f]{8}$/),
+  createdAt: z.string(),
+  kind: z.literal('passphrase'),
+  kdf: z.object({
+    name: z.literal('scrypt'),
+    N: z
+      .number()
+      .int()
+      .max(2 ** 20),
+    r: z.number().int().max(32),
+    p: z.number().int().max(16),
+    salt: base64,
+  }),
+  nonce: base64,
+  wrapped: base64,
+})
+export type KeySlot = z.infer<typeof keySlotSchema>
+
+/** The secrets that a slot wraps. `key` names the data key in the header of every object sealed with it. */
+export interface KeyMaterial {
+  readonly key: string
+  readonly identitySecret: Secret
+  readonly dataKey: Secret
+}
+
+/** New random secrets for a new repository. */
+export function newKeyMaterial(): KeyMaterial {
+  return {
+    key: randomBytes(8).toString('hex'),
+    identitySecret: new Secret(randomBytes(KEY_BYTES)),
+    dataKey: new Secret(randomBytes(KEY_BYTES)),
+  }
+}
+
+/** Wraps the secrets with a passphrase: the text of a `keys/` object and its slot's name. `kdfCost` is scrypt's N. */
+export async function wrapKey(options: {
+  repository: string
+  material: KeyMaterial
+  passphrase: Secret
+  createdAt: string
+  kdfCost?: number
+}): Promise<{ slot: string; text: string }> {
+  const { repository, material, createdAt } = options
+  const slot = randomBytes(4).toString('hex')
+  const kdf = { name: 'scrypt' as const, N: options.kdfCost ?? DEFAULT_KDF_COST, r: 8, p: 1, salt: randomBytes(32) }
+  const nonce = randomBytes(12)
+  const cipher = createCipheriv('aes-256-gcm', await deriveWrappingKey(options.passphrase, kdf), nonce)
+  cipher.setAAD(wrappingContext(repository, material.key, slot))
+  const secrets = Buffer.concat([material.identitySecret.reveal(), material.dataKey.reveal()])
+  const wrapped = Buffer.concat([cipher.update(secrets), cipher.final(), cipher.getAuthTag()])
+  const text = JSON.stringify({
+    format: 1,
+    key: material.key,
+    slot,
+    createdAt,
+    kind: 'passphrase',
+    kdf: { ...kdf, salt: kdf.salt.toString('base64') },
+    nonce: nonce.toString('base64'),
+    wrapped: wrapped.toString('base64'),
+  })
+  return { slot, text }
+}
+
+/** Opens a slot. Undefined when the passphrase does not fit it. */
+export async function unwrapKey(repository: string, slot: KeySlot, passphrase: Secret): Promise<KeyMaterial | undefined> {
+  const decipher = createDecipheriv('aes-256-gcm', await deriveWrappingKey(passphrase, slot.kdf), slot.nonce)
+  decipher.setAAD(wrappingContext(repository, slot.key, slot.slot))
+  if (slot.wrapped.length !== 2 * KEY_BYTES + TAG_BYTES) return undefined
+  decipher.setAuthTag(slot.wrapped.subarray(2 * KEY_BYTES))
+  try {
+    const secrets = Buffer.concat([decipher.update(slot.wrapped.subarray(0, 2 * KEY_BYTES)), decipher.final()])
+    const identitySecret = new Secret(secrets.subarray(0, KEY_BYTES))
+    return { key: slot.key, identitySecret, dataKey: new Secret(secrets.subarray(KEY_BYTES)) }
+  } catch {
+    // GCM says only that it does not fit, and that is the answer.
+    return undefined
+  }
+}
+
+/** What an open repository computes with. Plain data, so that a worker thread can have it. */
+export interface KeyRing {
+  readonly repository: string
+  /** The data key that seals new objects. */
+  readonly sealingKey: string
+  /** Object keys by the name of their data key. */
+  readonly objectKeys: Readonly<Record<string, Uint8Array>>
+  readonly blobKey: Uint8Array
+  readonly nameKey: Uint8Array
+}
+
+/** Derives all keys of a repository; the first of `materials` seals new objects. */
+export function deriveKeyRing(repository: string, materials: readonly KeyMaterial[]): KeyRing {
+  const [newest] = materials
+  if (newest === undefined) throw new Failure('KEY_WRONG', 'no key of the repository could be opened')
+  const identity = newest.identitySecret.reveal()
+  const objectKeys = materials.map(({ key, dataKey }) => [key, expand(dataKey.reveal(), 'resus/1 object')] as const)
+  return {
+    repository,
+    sealingKey: newest.key,
+    objectKeys: Object.fromEntries(objectKeys),
+    blobKey: expand(identity, 'resus/1 blob'),
+    nameKey: expand(identity, 'resus/1 name'),
+  }
+}
+
+/** The keyed name of a component, incarnation or branch: 16 hex digits. */
+export function keyedName(ring: KeyRing, ...parts: readonly string[]): string {
+  return createHmac('sha256', ring.nameKey).update(parts.join('\0')).digest('hex').slice(0, 16)
+}
+
+/** The key of one object: of this name, with this salt. Throws KEY_WRONG when the data key is not known. */
+export function objectKey(ring: KeyRing, object: { name: string; key: string; salt: Uint8Array }): Buffer {
+  const from = ring.objectKeys[object.key]
+  if (from === undefined) {
+    throw new Failure(
+      'KEY_WRONG',
+      `cannot open "${object.name}": it is sealed with the data key ${object.key}, which no slot gave`,
+      {
+        hint: 'was the object put by another repository, or a key slot removed?',
+      },
+    )
+  }
+  return Buffer.from(hkdfSync('sha256', from, object.salt, `${ring.repository}\n${object.name}`, KEY_BYTES))
+}
+
+function expand(secret: Uint8Array, info: string): Uint8Array {
+  return new Uint8Array(hkdfSync('sha256', secret, '', info, KEY_BYTES))
+}
+
+function wrappingContext(repository: string, key: string, slot: string): Buffer {
+  return Buffer.from(`resus/1 ${repository} ${key} ${slot}`)
+}
+
+function deriveWrappingKey(passphrase: Secret, kdf: { N: number; r: number; p: number; salt: Buffer }): Promise<Buffer> {
+  const options: ScryptOptions = { N: kdf.N, r: kdf.r, p: kdf.p, maxmem: 256 * kdf.N * kdf.r }
+  return new Promise((resolve, reject) => {
+    scrypt(passphrase.reveal(), kdf.salt, KEY_BYTES, options, (error, key) => (error === null ? resolve(key) : reject(error)))
+  })
+}

@@ -1,0 +1,75 @@
+import { randomBytes } from 'node:crypto'
+import type { Lsn } from '../postgres/lsn.ts'
+
+// The names of a repository's objects (docs/format.md, "Names").
+
+export const DESCRIPTOR_KEY = 'resus.json'
+export const SYSTEM_KEY = 'system'
+export const PACK_PREFIX = 'packs/'
+export const INDEX_PREFIX = 'index/'
+export const KEY_PREFIX = 'keys/'
+export const LEASE_PREFIX = 'leases/'
+export const MARK_PREFIX = 'marks/'
+
+export function keySlotKey(key: string, slot: string): string {
+  return `${KEY_PREFIX}${key}.${slot}.json`
+}
+
+export function packKey(pack: string): string {
+  return `${PACK_PREFIX}${pack.slice(0, 2)}/${pack}`
+}
+
+export function indexKey(index: string): string {
+  return `${INDEX_PREFIX}${index}`
+}
+
+export function backupPrefix(component: string): string {
+  return `backups/${component}/`
+}
+
+export function backupKey(component: string, backup: string): string {
+  return backupPrefix(component) + backup
+}
+
+export function walComponentPrefix(component: string): string {
+  return `wal/${component}/`
+}
+
+/** Where a branch's WAL lies; `component`, `incarnation` and `branch` are their keyed names. */
+export interface BranchPath {
+  readonly component: string
+  readonly incarnation: string
+  readonly branch: string
+}
+
+export function branchPrefix(path: BranchPath): string {
+  return `wal/${path.component}/${path.incarnation}/${path.branch}/`
+}
+
+export function gapPrefix(path: BranchPath): string {
+  return `gaps/${path.component}/${path.incarnation}/${path.branch}/`
+}
+
+export function gapKey(path: BranchPath, range: { from: Lsn; to: Lsn }): string {
+  const hex = (lsn: Lsn) => lsn.toString(16).padStart(16, '0')
+  return `${gapPrefix(path)}${hex(range.from)}-${hex(range.to)}`
+}
+
+export function verdictPrefix(component: string, backup: string): string {
+  return `verdicts/${component}/${backup}/`
+}
+
+/** `20261121T023700Z`: UTC, so that names sort by time. */
+export function timeName(timeMs: number): string {
+  return `${new Date(timeMs).toISOString().slice(0, 19).replaceAll(/[-:]/g, '')}Z`
+}
+
+/** A new backup's id: its start and six random hex digits. */
+export function backupId(timeMs: number): string {
+  return `${timeName(timeMs)}-${randomBytes(3).toString('hex')}`
+}
+
+/** A new random id of 32 hex digits: packs, index objects, leases, marks. */
+export function randomId(): string {
+  return randomBytes(16).toString('hex')
+}

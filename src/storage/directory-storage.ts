@@ -1,0 +1,214 @@
+import { randomBytes } from 'node:crypto'
+import { type Dirent } from 'node:fs'
+import { link, mkdir, open, readdir, rm, stat, unlink, type FileHandle } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { Failure, systemErrorCode } from '../errors.ts'
+import { sourcePieces, type CallOptions, type ObjectEntry, type ObjectSource, type Storage } from './storage.ts'
+
+const READ_BYTES = 1024 * 1024
+const STAGING = '.staging'
+const STALE_STAGING_MS = 24 * 3600 * 1000
+
+/**
+ * Objects as files below one directory. A put writes `.staging/<random>`, syncs it, links it under its name (link refuses what
+ * exists, and is atomic), and syncs the directories: a crash leaves the whole object or a stray file in `.staging`.
+ */
+export class DirectoryStorage implements Storage {
+  readonly description: string
+  readonly #root: string
+  readonly #madeDirectories = new Set<string>()
+
+  constructor(root: string) {
+    this.#root = root
+    this.description = `directory "${root}"`
+  }
+
+  /** Makes the directory, and clears what crashed puts left in staging more than a day ago. Throws STORAGE_UNREACHABLE. */
+  async prepare(): Promise<void> {
+    const staging = join(this.#root, STAGING)
+    try {
+      await mkdir(staging, { recursive: true, mode: 0o700 })
+      await syncDirectory(this.#root)
+      for (const name of await readdir(staging)) {
+        const { mtimeMs } = await stat(join(staging, name))
+        if (Date.now() - mtimeMs > STALE_STAGING_MS) await rm(join(staging, name), { force: true })
+      }
+    } catch (cause) {
+      throw this.#failure(`cannot prepare ${this.description}`, cause)
+    }
+  }
+
+  async put(key: string, source: ObjectSource, options: CallOptions = {}): Promise<void> {
+    const path = join(this.#root, key)
+    const temporary = join(this.#root, STAGING, randomBytes(12).toString('hex'))
+    try {
+      await this.#makeDirectory(dirname(path))
+      await writeDurably(temporary, source, options.signal)
+      await link(temporary, path)
+      await unlink(temporary)
+      // The name is durable only once its directory is.
+      await syncDirectory(dirname(path))
+    } catch (cause) {
+      await rm(temporary, { force: true })
+      if (systemErrorCode(cause) === 'EEXIST') {
+        throw new Failure('OBJECT_EXISTS', `cannot put "${key}": it exists in ${this.description}`, { cause })
+      }
+      throw this.#failure(`cannot put "${key}" into ${this.description}`, cause)
+    }
+  }
+
+  async *get(key: string, options: CallOptions = {}): AsyncGenerator<Uint8Array> {
+    const file = await this.#open(key)
+    try {
+      for (let offset = 0; ; offset += READ_BYTES) {
+        options.signal?.throwIfAborted()
+        const piece = await readAt(file, offset, READ_BYTES)
+        if (piece.length > 0) yield piece
+        if (piece.length < READ_BYTES) return
+      }
+    } catch (cause) {
+      throw this.#failure(`cannot read "${key}" from ${this.description}`, cause)
+    } finally {
+      await file.close()
+    }
+  }
+
+  async getRange(key: string, range: { offset: number; length: number }): Promise<Buffer> {
+    const file = await this.#open(key)
+    try {
+      const { size } = await file.stat()
+      return await readAt(file, range.offset, Math.max(0, Math.min(range.length, size - range.offset)))
+    } catch (cause) {
+      throw this.#failure(`cannot read "${key}" from ${this.description}`, cause)
+    } finally {
+      await file.close()
+    }
+  }
+
+  async *list(prefix: string): AsyncGenerator<ObjectEntry> {
+    // A prefix may end in the middle of a name: list its directory and filter.
+    const directory = prefix.includes('/') ? prefix.slice(0, prefix.lastIndexOf('/') + 1) : ''
+    for await (const entry of this.#walk(directory)) {
+      if (entry.key.startsWith(prefix)) yield entry
+    }
+  }
+
+  async delete(key: string): Promise<void> {
+    try {
+      await rm(join(this.#root, key), { force: true })
+    } catch (cause) {
+      throw this.#failure(`cannot delete "${key}" from ${this.description}`, cause)
+    }
+  }
+
+  async *#walk(directory: string): AsyncGenerator<ObjectEntry> {
+    let entries: Dirent[]
+    try {
+      entries = await readdir(join(this.#root, directory), { withFileTypes: true })
+    } catch (cause) {
+      if (systemErrorCode(cause) === 'ENOENT' && directory !== '') return
+      throw this.#failure(`cannot list "${directory}" in ${this.description}`, cause)
+    }
+    // A directory sorts as its name with the slash that follows it in every key below.
+    const named = entries.map((entry) => ({ entry, name: entry.isDirectory() ? `${entry.name}/` : entry.name }))
+    named.sort((left, right) => Buffer.compare(Buffer.from(left.name), Buffer.from(right.name)))
+    for (const { entry, name } of named) {
+      if (entry.isDirectory()) {
+        if (directory !== '' || entry.name !== STAGING) yield* this.#walk(directory + name)
+      } else {
+        const size = await sizeUnlessGone(join(this.#root, directory, name))
+        if (size !== undefined) yield { key: directory + name, sizeBytes: size }
+      }
+    }
+  }
+
+  async #open(key: string): Promise<FileHandle> {
+    try {
+      return await open(join(this.#root, key), 'r')
+    } catch (cause) {
+      if (systemErrorCode(cause) === 'ENOENT') {
+        // The storage itself may be gone (not mounted): that is not a missing object.
+        const there = await sizeUnlessGone(this.#root)
+        if (there === undefined) throw this.#failure(`cannot read "${key}" from ${this.description}`, cause)
+        throw new Failure('OBJECT_MISSING', `cannot read "${key}": it is not in ${this.description}`, { cause })
+      }
+      throw this.#failure(`cannot read "${key}" from ${this.description}`, cause)
+    }
+  }
+
+  async #makeDirectory(path: string): Promise<void> {
+    if (this.#madeDirectories.has(path)) return
+    const parent = dirname(path)
+    if (path !== this.#root && parent.startsWith(this.#root)) await this.#makeDirectory(parent)
+    try {
+      await mkdir(path, { mode: 0o700 })
+      await syncDirectory(parent)
+    } catch (error) {
+      if (systemErrorCode(error) !== 'EEXIST') throw error
+    }
+    this.#madeDirectories.add(path)
+  }
+
+  #failure(action: string, cause: unknown): Error {
+    if (cause instanceof Failure) return cause
+    const code = systemErrorCode(cause)
+    if (code === undefined || code === 'ABORT_ERR') return cause instanceof Error ? cause : new Error(action, { cause })
+    if (code === 'ENOSPC' || code === 'EDQUOT') {
+      return new Failure('STORAGE_FULL', `${action}: no room is left (${code})`, {
+        hint: 'make room there, then run it again',
+        cause,
+      })
+    }
+    const hint = `does ${basename(this.#root)} exist, is it mounted, and may this user read and write it?`
+    return new Failure('STORAGE_UNREACHABLE', `${action}: ${code}`, { hint, cause })
+  }
+}
+
+async function writeDurably(path: string, source: ObjectSource, signal: AbortSignal | undefined): Promise<void> {
+  const file = await open(path, 'wx', 0o600)
+  try {
+    for await (const piece of sourcePieces(source)) {
+      signal?.throwIfAborted()
+      await writeAll(file, piece)
+    }
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+}
+
+async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let done = 0; done < bytes.length;) {
+    const { bytesWritten } = await file.write(bytes, done, bytes.length - done)
+    done += bytesWritten
+  }
+}
+
+async function readAt(file: FileHandle, offset: number, length: number): Promise<Buffer> {
+  const buffer = Buffer.allocUnsafe(length)
+  let done = 0
+  while (done < length) {
+    const { bytesRead } = await file.read(buffer, done, length - done, offset + done)
+    if (bytesRead === 0) break
+    done += bytesRead
+  }
+  return buffer.subarray(0, done)
+}
+
+async function sizeUnlessGone(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).size
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return undefined
+    throw error
+  }
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, 'r')
+  try {
+    await directory.sync()
+  } finally {
+    await directory.close()
+  }
+}

@@ -1,0 +1,68 @@
+import assert from 'node:assert/strict'
+import { chmod, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import test, { type TestContext } from 'node:test'
+import { DirectoryStorage } from './directory-storage.ts'
+import { FaultyStorage, type Fault } from './faulty-storage.ts'
+import { MemoryStorage } from './memory-storage.ts'
+import { storageContract } from './storage-contract.ts'
+import { readObject } from './storage.ts'
+
+async function temporaryDirectory(t: TestContext): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), 'resus-storage-'))
+  t.after(async () => {
+    await rm(directory, { recursive: true, force: true })
+  })
+  return directory
+}
+
+async function directoryStorage(t: TestContext): Promise<DirectoryStorage> {
+  const storage = new DirectoryStorage(join(await temporaryDirectory(t), 'repository'))
+  await storage.prepare()
+  return storage
+}
+
+storageContract('memory', async () => new MemoryStorage())
+storageContract('directory', directoryStorage)
+storageContract('faulty without faults', async () => new FaultyStorage(new MemoryStorage(), () => undefined))
+
+test('directory: leaves nothing in staging after puts that won, lost and failed', async (t) => {
+  const root = await temporaryDirectory(t)
+  const storage = new DirectoryStorage(root)
+  await storage.prepare()
+  await storage.put('a', Buffer.from('1'))
+  await assert.rejects(storage.put('a', Buffer.from('2')), { code: 'OBJECT_EXISTS' })
+  assert.deepEqual(await readdir(join(root, '.staging')), [])
+})
+
+test('directory: a storage that is not there is unreachable, not an object that is missing', async (t) => {
+  const storage = new DirectoryStorage(join(await temporaryDirectory(t), 'not-mounted'))
+  await assert.rejects(readObject(storage, 'a'), { code: 'STORAGE_UNREACHABLE' })
+})
+
+test(
+  'directory: a directory that may not be written is unreachable',
+  { skip: process.getuid?.() === 0 && 'root may write anywhere' },
+  async (t) => {
+    const root = await temporaryDirectory(t)
+    const storage = new DirectoryStorage(root)
+    await storage.prepare()
+    await chmod(root, 0o500)
+    await assert.rejects(storage.put('new/a', Buffer.from('1')), { code: 'STORAGE_UNREACHABLE' })
+    await chmod(root, 0o700)
+  },
+)
+
+test('faulty: each fault does what it says', async () => {
+  const inner = new MemoryStorage()
+  await inner.put('k', Buffer.from('content'))
+  const withFault = (fault: Fault) => new FaultyStorage(inner, () => fault)
+  await assert.rejects(readObject(withFault('error'), 'k'), { code: 'STORAGE_UNREACHABLE' })
+  await assert.rejects(withFault('full').put('n', Buffer.from('x')), { code: 'STORAGE_FULL' })
+  await assert.rejects(withFault('torn').put('n', Buffer.from('x')), { code: 'STORAGE_UNREACHABLE' })
+  assert.equal((await readObject(withFault('short'), 'k')).length, 3)
+  assert.notEqual((await readObject(withFault('flip'), 'k')).toString(), 'content')
+  const signal = AbortSignal.timeout(20)
+  await assert.rejects(withFault('stall').getRange('k', { offset: 0, length: 1 }, { signal }), { name: 'TimeoutError' })
+})
