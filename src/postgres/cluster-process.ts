@@ -72,9 +72,10 @@ export interface StartClusterOptions {
 }
 
 /**
- * Starts the server of a cluster and resolves with its process id when it accepts connections (on a standby: read-only ones). The
- * server outlives this process. When it fails, takes too long or the signal aborts, it is gone before this rejects. Throws
- * POSTGRES_MISSING, POSTGRES_FAILED with the end of the server's log, or the signal's reason.
+ * Starts the server of a cluster and resolves with its process id when it accepts connections. In recovery those are read-only
+ * ones, or none at all with `hot_standby = off`: ready is not yet promoted. The server outlives this process. When it fails, takes
+ * too long or the signal aborts, it is gone before this rejects. Throws POSTGRES_MISSING, POSTGRES_FAILED with the end of the
+ * server's log, or the signal's reason.
  */
 export async function startCluster(options: StartClusterOptions): Promise<number> {
   const { installation, directory, logFile, timeoutSeconds = START_TIMEOUT_SECONDS, signal } = options

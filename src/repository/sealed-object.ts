@@ -33,6 +33,7 @@ export const OBJECT_KINDS = {
   mark: 9,
   system: 10,
   spool: 11,
+  fingerprints: 12,
 } as const
 export type ObjectKind = keyof typeof OBJECT_KINDS
 

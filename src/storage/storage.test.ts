@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { DirectoryStorage } from './directory-storage.ts'
 import { FaultyStorage, type Fault } from './faulty-storage.ts'
+import { MeteredStorage } from './metered-storage.ts'
 import { MemoryStorage } from './memory-storage.ts'
 import { storageContract } from './storage-contract.ts'
 import { readObject } from './storage.ts'
@@ -25,6 +26,7 @@ async function directoryStorage(t: TestContext): Promise<DirectoryStorage> {
 
 storageContract('memory', async () => new MemoryStorage())
 storageContract('directory', directoryStorage)
+storageContract('metered', async () => new MeteredStorage(new MemoryStorage()))
 storageContract('faulty without faults', async () => new FaultyStorage(new MemoryStorage(), () => undefined))
 
 test('directory: leaves nothing in staging after puts that won, lost and failed', async (t) => {

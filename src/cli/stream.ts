@@ -1,0 +1,75 @@
+import { join } from 'node:path'
+import { configuredComponent, openConfigured, resolveComponent } from '../config/open.ts'
+import { formatLsn } from '../postgres/lsn.ts'
+import { streamWal } from '../protect/postgres/stream.ts'
+import type { StreamEvent } from '../protect/postgres/stream-event.ts'
+import type { Verb } from './verb.ts'
+
+/** Runs until it is told to end. What was acknowledged to the server is durable at every instant, however it ends. */
+export const run: Verb = async (context, given) => {
+  const configuration = await context.configuration()
+  const component = await resolveComponent(configuredComponent(configuration, given.args[0]), context.warn)
+  const repository = await openConfigured(configuration, context.warn)
+  const reached = new StreamReach()
+  await streamWal({
+    repository,
+    component,
+    spoolDirectory: join(configuration.state, 'spool'),
+    clock: context.clock,
+    signal: context.signal,
+    onEvent: (event) => {
+      reached.note(event)
+      const text = describeEvent(event)
+      if (text !== undefined) context.progress.print(text)
+      else context.progress.report({ phase: `receiving WAL of "${component.name}"`, bytesDone: reached.bytes, bytesTotal: 0 })
+    },
+  })
+  const json = { component: component.name, acknowledged: reached.acknowledged, archived: reached.archived, bytes: reached.bytes }
+  return { json, text: `the receiver of "${component.name}" has ended: ${reached.describe()}` }
+}
+
+/** How far the stream has come. */
+class StreamReach {
+  acknowledged: string | null = null
+  archived: string | null = null
+  bytes = 0
+
+  note(event: StreamEvent): void {
+    if (event.kind === 'acknowledged') this.acknowledged = formatLsn(event.lsn)
+    if (event.kind === 'archived') this.archived = formatLsn(event.lsn)
+    if (event.kind === 'stored') this.bytes += Number(event.to - event.from)
+  }
+
+  describe(): string {
+    const archived = this.archived === null ? 'nothing new is in the repository' : `the repository has it up to ${this.archived}`
+    return this.acknowledged === null ? 'no WAL came' : `acknowledged up to ${this.acknowledged}, ${archived}`
+  }
+}
+
+/** What an operator should read. Undefined for what happens all the time. */
+function describeEvent(event: StreamEvent): string | undefined {
+  switch (event.kind) {
+    case 'acknowledged':
+    case 'stored':
+    case 'archived':
+      return undefined
+    case 'connected':
+      return `connected: timeline ${event.branch.head.timeline}, from ${formatLsn(event.startLsn)}, server at ${formatLsn(event.serverLsn)}`
+    case 'alarm':
+      return `ALARM ${event.code}, attempt ${event.attempts}: ${event.message}`
+    case 'cleared':
+      return `alarm ${event.code} is over`
+    case 'switched':
+      return `the server went to timeline ${event.timeline} at ${formatLsn(event.lsn)}`
+    case 'diverged':
+      return `the cluster went another way at ${formatLsn(event.lsn)} than what was archived: a new branch was begun, the old one is kept`
+    case 'gap':
+      return `GAP: the server no longer has [${formatLsn(event.from)}, ${formatLsn(event.to)}): take a backup now`
+    case 'disconnected':
+      return `disconnected (${event.code}): ${event.message}; trying again in ${event.retryInMs} ms`
+    case 'stopped':
+      return 'stopped'
+    default:
+      return event satisfies never
+  }
+}

@@ -1,0 +1,76 @@
+import { resolve } from 'node:path'
+import { systemClock, type Clock } from '../clock.ts'
+import type { Configuration } from '../config/configuration.ts'
+import { Failure } from '../errors.ts'
+import { ProgressLine } from './progress.ts'
+
+/** What a verb gives: one JSON document, the same as text for people, and the exit status where it is not 0. */
+export interface Answer {
+  readonly json: unknown
+  readonly text: string
+  readonly exitStatus?: number
+}
+
+/** What every verb works with. */
+export interface Context {
+  readonly configPath: string
+  readonly clock: Clock
+  /** Aborts at Ctrl-C and SIGTERM, with an INTERRUPTED failure. */
+  readonly signal: AbortSignal
+  readonly progress: ProgressLine
+  /** For what the operator has to know beside the answer: goes to standard error. */
+  readonly warn: (text: string) => void
+  /** Reads the configuration. Throws CONFIG_UNREADABLE, CONFIG_INVALID. */
+  configuration(): Promise<Configuration>
+}
+
+/** The arguments of a verb as they were given, to be parsed by it. */
+export interface Given {
+  readonly args: readonly string[]
+  readonly options: Readonly<Record<string, unknown>>
+}
+
+export type Verb = (context: Context, given: Given) => Promise<Answer>
+
+export interface VerbDefinition {
+  readonly name: string
+  readonly summary: string
+  /** As commander writes them: `<needed>`, `[optional]`. */
+  readonly args?: readonly (readonly [syntax: string, description: string])[]
+  readonly options?: readonly (readonly [flags: string, description: string])[]
+  /** Loaded only when it is called: `wal-get` runs once for each WAL file, and every module costs it time. */
+  readonly load: () => Promise<{ readonly run: Verb }>
+}
+
+export function createContext(options: { configPath: string; signal: AbortSignal }): Context {
+  const progress = new ProgressLine(process.stderr, systemClock)
+  const warn = (text: string) => progress.print(`warning: ${text}`)
+  return {
+    configPath: resolve(options.configPath),
+    clock: systemClock,
+    signal: options.signal,
+    progress,
+    warn,
+    configuration: async () => {
+      const { loadConfiguration } = await import('../config/configuration.ts')
+      return await loadConfiguration(options.configPath)
+    },
+  }
+}
+
+/** A signal that aborts when the operator or the system asks us to end. The verbs end cleanly; asking twice changes nothing. */
+export function interruptible(): AbortSignal {
+  const controller = new AbortController()
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(name, () => {
+      const hint = 'nothing is lost: run it again'
+      controller.abort(new Failure('INTERRUPTED', `interrupted by ${name}`, { hint }))
+    })
+  }
+  return controller.signal
+}
+
+export function optionalText(given: Given, name: string): string | undefined {
+  const value = given.options[name]
+  return typeof value === 'string' ? value : undefined
+}

@@ -1,0 +1,94 @@
+import type { VerbDefinition } from './verb.ts'
+
+const COMPONENT = ['[component]', 'name of a component; may be left out where there is only one'] as const
+
+/** Every verb: what `resus --help` shows, and where its code is. */
+export const VERBS: readonly VerbDefinition[] = [
+  {
+    name: 'demo',
+    summary: 'show it: a small hospital is protected, destroyed and brought back, in under a minute',
+    options: [
+      ['--once', 'end after the recovery; exit status 0 only if everything held'],
+      ['--keep', 'let the next demo keep what this one leaves'],
+      ['--directory <path>', 'where everything lives (default: resus-demo-<uid> in the temporary directory)'],
+      ['--rows <number>', 'how many rows the hospital begins with (default: 240000)'],
+      ['--seed <number>', 'the moment of the disaster, and the data; printed by each run'],
+    ],
+    load: () => import('./demo.ts'),
+  },
+  {
+    name: 'init',
+    summary: 'make the repository that the configuration names; harmless when it is there',
+    load: () => import('./init.ts'),
+  },
+  {
+    name: 'check',
+    summary: 'prove that everything a backup needs is in place: server, rights, storage, key',
+    args: [COMPONENT],
+    load: () => import('./check.ts'),
+  },
+  {
+    name: 'backup',
+    summary: 'back up a component',
+    args: [COMPONENT],
+    options: [['--type <type>', 'full, incremental or differential (default: incremental once there is a full)']],
+    load: () => import('./backup.ts'),
+  },
+  {
+    name: 'backups',
+    summary: 'list the backups of a component, newest first',
+    args: [COMPONENT],
+    load: () => import('./backups.ts'),
+  },
+  {
+    name: 'stream',
+    summary: 'receive WAL from the server and keep it, until it is stopped',
+    args: [COMPONENT],
+    load: () => import('./stream.ts'),
+  },
+  {
+    name: 'restore',
+    summary: 'bring a component back into an empty directory',
+    args: [COMPONENT],
+    options: [
+      ['--to <directory>', 'where to; empty or missing'],
+      ['--latest', 'to the newest moment that can be reached (the default)'],
+      ['--target-time <time>', 'to the last transaction at or before this time, like 2026-11-21T03:00:00Z'],
+      ['--target-lsn <lsn>', 'to this position in the WAL, like 16/B374D848'],
+      ['--backup <id>', 'to the end of this backup'],
+    ],
+    load: () => import('./restore.ts'),
+  },
+  {
+    name: 'wal-get',
+    summary: 'for restore_command: exit status 0 delivered, 90 proven absent, anything else is doubt',
+    args: [
+      ['<name>', 'the file that PostgreSQL asks for (%f)'],
+      ['<destination>', 'where it wants it (%p)'],
+    ],
+    options: [['--plan <path>', 'the plan that the restore froze']],
+    load: () => import('./wal-get.ts'),
+  },
+  {
+    name: 'verify',
+    summary: 'read back a backup (by default the newest), or everything, and say what is wrong where',
+    args: [['[backup]', 'id of a backup']],
+    options: [
+      ['--all', 'all blobs and all WAL of the repository'],
+      ['--component <name>', 'the component that the backup is of; may be left out where there is only one'],
+    ],
+    load: () => import('./verify.ts'),
+  },
+  {
+    name: 'status',
+    summary: 'what is kept, how old it is, whether WAL is being received, and what is proven',
+    args: [COMPONENT],
+    load: () => import('./status.ts'),
+  },
+  {
+    name: 'config',
+    summary: 'print the configuration as it is understood, without secrets',
+    options: [['--schema', 'print the JSON Schema of resus.yaml instead']],
+    load: () => import('./config.ts'),
+  },
+]

@@ -1,0 +1,150 @@
+import { Failure } from '../../errors.ts'
+import type { Lsn } from '../../postgres/lsn.ts'
+import type { Branch } from '../../repository/wal-branch.ts'
+import type { WalSource } from '../../repository/wal-note.ts'
+import { BranchArchive, UPLOAD_TIMEOUT_MS } from './branch-archive.ts'
+import type { Spool } from './spool.ts'
+import type { StreamEvent } from './stream-event.ts'
+import type { StreamPosition } from './stream-position.ts'
+import type { StreamOptions } from './stream.ts'
+
+/** How long a receiver that is told to stop waits for the storage; what is not stored then stays in the spool. */
+const FINISH_MS = 30_000
+
+interface RunningArchive {
+  readonly archive: BranchArchive
+  readonly done: Promise<void>
+}
+
+export interface ArchivesOptions extends Pick<StreamOptions, 'repository' | 'component' | 'clock' | 'uploadTimeoutMs'> {
+  readonly spool: Spool
+  readonly source: WalSource
+  readonly onEvent: (event: StreamEvent) => void
+}
+
+/** The stretches that a receiver brings into the repository: one that grows, and earlier ones whose rest is still on its way. */
+export class Archives {
+  /** Whether the server counts the receiver as a synchronous standby. */
+  synchronous = false
+  readonly #options: ArchivesOptions
+  readonly #abort = new AbortController()
+  readonly #running = new Set<RunningArchive>()
+  #current: BranchArchive | undefined
+  #failed = new AbortController()
+  #failure: unknown
+
+  constructor(options: ArchivesOptions) {
+    this.#options = options
+  }
+
+  /** Aborts when a stretch cannot be stored and never will be: `takeFailure` tells why. */
+  get failed(): AbortSignal {
+    return this.#failed.signal
+  }
+
+  /** The branch that grows. */
+  get current(): Branch | undefined {
+    return this.#current?.branch
+  }
+
+  get progress(): { durableLsn: Lsn; archivedTo: Lsn } {
+    return { durableLsn: this.#current?.durableLsn ?? 0n, archivedTo: this.#current?.archivedTo ?? 0n }
+  }
+
+  /** What went wrong, once. The receiver begins again from what is in the spool and the repository. */
+  takeFailure(): unknown {
+    const failure = this.#failure
+    if (failure === undefined) return undefined
+    this.#failure = undefined
+    this.#failed = new AbortController()
+    this.#current = undefined
+    return failure
+  }
+
+  /** Goes on with the stretch at hand when the position lies in it, else begins another. */
+  begin(position: StreamPosition): void {
+    const { branch, startLsn, archivedTo } = position
+    const current = this.#current
+    const goesOn =
+      current?.branch.path.branch === branch.path.branch && current.startLsn <= startLsn && startLsn <= current.durableLsn
+    if (goesOn) return
+    this.end('kept')
+    const { component, uploadTimeoutMs } = this.#options
+    const archive = new BranchArchive({
+      ...this.#options,
+      branch,
+      startLsn,
+      archivedTo,
+      partialEverySeconds: component.stream.partialEverySeconds,
+      uploadTimeoutMs: uploadTimeoutMs ?? UPLOAD_TIMEOUT_MS,
+      synchronous: () => this.synchronous,
+    })
+    this.#current = archive
+    this.#start(archive)
+  }
+
+  setDurable(lsn: Lsn): void {
+    this.#current?.setDurable(lsn)
+  }
+
+  flush(): void {
+    this.#current?.flush()
+  }
+
+  /** The stretch at hand grows no more. Of a timeline that is `complete` the spool's files go when all is stored. */
+  end(rest: 'complete' | 'kept'): void {
+    const current = this.#current
+    this.#current = undefined
+    if (current === undefined) return
+    current.end()
+    const running = [...this.#running].find(({ archive }) => archive === current)
+    if (running === undefined || rest === 'kept') return
+    this.#track(current, this.#deleteAfter(running))
+    this.#running.delete(running)
+  }
+
+  /** Stores the rest, for as long as a receiver that stops may wait. What is left stays in the spool, and is said. */
+  async finish(): Promise<void> {
+    for (const { archive } of this.#running) archive.end()
+    const timeout = setTimeout(() => this.#abort.abort(), FINISH_MS)
+    await Promise.all([...this.#running].map(({ done }) => done))
+    clearTimeout(timeout)
+    if (!this.#abort.signal.aborted) return
+    const { code, message } = new Failure(
+      'STORAGE_STALLED',
+      'stopped before the storage had taken everything: the rest is in the spool',
+    )
+    this.#options.onEvent({ kind: 'alarm', code, message, attempts: 1 })
+  }
+
+  /** Ends all work at once. */
+  async abort(): Promise<void> {
+    this.#abort.abort()
+    await Promise.all([...this.#running].map(({ done }) => done))
+  }
+
+  #start(archive: BranchArchive): void {
+    this.#track(archive, archive.run(this.#abort.signal))
+  }
+
+  async #deleteAfter(running: RunningArchive): Promise<void> {
+    await running.done
+    const { archive } = running
+    if (archive.archivedTo >= archive.durableLsn && this.#failure === undefined)
+      await this.#options.spool.deleteBranch(archive.branch)
+  }
+
+  #track(archive: BranchArchive, work: Promise<void>): void {
+    const settled = async () => {
+      try {
+        await work
+      } catch (error) {
+        this.#failure ??= error
+        this.#failed.abort(error)
+      }
+      this.#running.delete(running)
+    }
+    const running: RunningArchive = { archive, done: settled() }
+    this.#running.add(running)
+  }
+}

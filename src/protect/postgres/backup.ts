@@ -1,0 +1,266 @@
+import { readFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { availableParallelism } from 'node:os'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Clock } from '../../clock.ts'
+import { Failure } from '../../errors.ts'
+import { parseControlFile } from '../../postgres/control-file.ts'
+import { formatLsn } from '../../postgres/lsn.ts'
+import { listBackups, putManifest, type BackupManifest, type BackupType } from '../../repository/backups.ts'
+import { syncIndex } from '../../repository/blob-index.ts'
+import { BlobWriter } from '../../repository/blob-writer.ts'
+import { backupId } from '../../repository/layout.ts'
+import { Lease, markedPacks } from '../../repository/lease.ts'
+import { PackUploads } from '../../repository/pack-uploads.ts'
+import type { Repository } from '../../repository/repository.ts'
+import { MeteredStorage } from '../../storage/metered-storage.ts'
+import { WorkerPool } from '../../stream/worker-pool.ts'
+import { guardWal } from './backup-wal.ts'
+import type { BackupJob, BackupJobResult } from './backup-worker.ts'
+import { copyFiles } from './cluster-copy.ts'
+import type { PostgresComponent } from './component.ts'
+import { walkDataDirectory } from './data-directory.ts'
+import { fingerprintFile, FingerprintReader, pruneFingerprints, writeFingerprints } from './fingerprints.ts'
+import { ensureFingerprints } from './fingerprints-rebuild.ts'
+import { ManifestBuilder } from './manifest-builder.ts'
+import { ServerSession, type ServerFacts } from './server-session.ts'
+
+/** More threads than this read no faster than a disk gives. */
+const WORKERS_MAX = 4
+const CONTROL_READS = 20
+const CONTROL_REREAD_MS = 100
+
+export interface BackupProgress {
+  readonly phase: 'copying' | 'waiting for WAL' | 'publishing'
+  readonly bytesDone: number
+  readonly bytesTotal: number
+}
+
+/** What `backup --json` prints. Sizes in bytes; `bytesStored` is of all objects written for it but WAL. */
+export interface BackupReport {
+  readonly id: string
+  readonly component: string
+  readonly type: BackupType
+  readonly startedAt: string
+  readonly finishedAt: string
+  readonly timeline: number
+  readonly startLsn: string
+  readonly stopLsn: string
+  readonly bytesRead: number
+  readonly bytesStored: number
+  readonly walBytesStored: number
+  readonly bytesReused: number
+  readonly pagesChecked: number
+  readonly corruptPages: readonly { path: string; block: number }[]
+}
+
+export interface BackupOptions {
+  readonly repository: Repository
+  readonly component: PostgresComponent
+  readonly stateDirectory: string
+  /** Incremental once there is a backup, else full. */
+  readonly type?: BackupType
+  readonly clock: Clock
+  readonly signal: AbortSignal
+  readonly onProgress?: (progress: BackupProgress) => void
+  /** For what a person should know and that does not end the backup. */
+  readonly onNotice?: (text: string) => void
+}
+
+/**
+ * Backs up a cluster on its own host. What is there when the power goes out: before the manifest, packs that the next run reuses and WAL that
+ * is good in any case, but no backup; after it, the backup. The server forgets a backup whose session ends.
+ *
+ * Throws POSTGRES_UNREACHABLE, SERVER_TOO_OLD, SERVER_SETTING, BACKUP_RUNNING, DATA_DIRECTORY_UNREADABLE, BACKUP_ABORTED, and what the
+ * storage throws.
+ */
+export async function backupPostgres(options: BackupOptions): Promise<BackupReport> {
+  const { component, clock, signal } = options
+  const metered = new MeteredStorage(options.repository.storage)
+  const repository = { ...options.repository, storage: metered }
+  const startedMs = clock.now()
+  await using server = await ServerSession.connect(component)
+  const facts = await server.facts()
+  await assertSameCluster(component, facts)
+  await server.lock()
+  const run = { ...options, repository, facts, id: backupId(startedMs) }
+
+  // From here on a sweeper knows of us, and we of what it is about to delete.
+  const lease = new Lease(repository, { component: component.name, purpose: 'backup', clock })
+  await lease.renew(signal)
+  const previous = await choosePrevious(run)
+  // The receiver is there before the backup begins: no WAL of it can be missed.
+  await using wal = await guardWal({ ...run, server })
+
+  const startLsn = await server.startBackup(`resus ${run.id}`)
+  const copied = await copyCluster({ ...run, previous: previous.compareWith, lease })
+  // Last of the files, and before the backup ends: on a standby it says up to where the files need the WAL.
+  const control = await readControl(component.dataDirectory)
+  const { stopLsn, label, tablespaceMap, time } = await server.stopBackup()
+  options.onProgress?.({ phase: 'waiting for WAL', bytesDone: copied.bytes, bytesTotal: copied.bytes })
+  const branch = await wal.waitFor({ startLsn, stopLsn })
+
+  options.onProgress?.({ phase: 'publishing', bytesDone: copied.bytes, bytesTotal: copied.bytes })
+  const walBytesStored = metered.putBytes('wal')
+  const manifest: BackupManifest = {
+    format: 1,
+    id: run.id,
+    component: component.name,
+    kind: 'postgres',
+    type: previous.type,
+    previous: previous.compareWith?.id ?? null,
+    sequence: previous.newestSequence + 1,
+    startedAt: new Date(startedMs).toISOString(),
+    finishedAt: new Date(clock.now()).toISOString(),
+    server: facts,
+    incarnation: branch.path.incarnation,
+    branch: branch.path.branch,
+    timeline: branch.head.timeline,
+    startLsn,
+    stopLsn,
+    stopTime: time,
+    backupLabel: label,
+    tablespaceMap,
+    tablespaces: copied.tablespaces,
+    control: control.toString('base64'),
+    tree: copied.tree,
+    defaults: copied.defaults,
+    totals: { ...copied.totals, bytesStored: metered.putBytes() - walBytesStored, walBytesStored },
+    corruptPages: copied.corruptPages,
+  }
+  await assertNothingMarked(repository, copied.usedMarks, signal)
+  await putManifest(repository, manifest, signal)
+  await keepFingerprints(run, previous)
+  return backupReport(manifest)
+}
+
+/** The fields of a manifest that `backup --json` and `backups --json` print. */
+export function backupReport(manifest: BackupManifest): BackupReport {
+  const { id, component, type, startedAt, finishedAt, timeline, corruptPages, totals } = manifest
+  const { bytesRead, bytesStored, walBytesStored, bytesReused, pagesChecked } = totals
+  const [startLsn, stopLsn] = [formatLsn(manifest.startLsn), formatLsn(manifest.stopLsn)]
+  const sizes = { bytesRead, bytesStored, walBytesStored, bytesReused, pagesChecked }
+  return { id, component, type, startedAt, finishedAt, timeline, startLsn, stopLsn, ...sizes, corruptPages }
+}
+
+type Run = Omit<BackupOptions, 'repository'> & { repository: Repository; facts: ServerFacts; id: string }
+
+interface Previous {
+  readonly type: BackupType
+  /** The backup whose fingerprints decide what has changed; undefined when everything is read as new. */
+  readonly compareWith: BackupManifest | undefined
+  readonly newestSequence: number
+  /** Backups whose fingerprints a later one may be compared with. */
+  readonly keep: readonly string[]
+}
+
+async function choosePrevious(run: Run): Promise<Previous> {
+  const backups = await listBackups(run.repository, run.component.name)
+  const newest = backups[0]
+  const newestFull = backups.find((backup) => backup.type === 'full')
+  const wanted = run.type ?? (newestFull === undefined ? 'full' : 'incremental')
+  const type = newestFull === undefined ? 'full' : wanted
+  if (type !== wanted) run.onNotice?.(`there is no full backup of "${run.component.name}" yet: this one is full`)
+  const compareWith = type === 'full' ? undefined : type === 'differential' ? newestFull : newest
+  const full = type === 'full' ? run.id : newestFull?.id
+  return { type, compareWith, newestSequence: newest?.sequence ?? 0, keep: [run.id, ...(full === undefined ? [] : [full])] }
+}
+
+async function copyCluster(run: Run & { previous: BackupManifest | undefined; lease: Lease }) {
+  const { repository, component, stateDirectory, signal } = run
+  const marked = await markedPacks(repository, signal)
+  const index = await syncIndex({ repository, stateDirectory, marked, signal })
+  const bytesTotal = listedBytes(component.dataDirectory)
+  const workerData = { ring: repository.ring, index, compressionLevel: component.compressionLevel }
+  const previous = run.previous === undefined ? undefined : await openFingerprints(run, run.previous, index)
+  const uploads = new PackUploads(repository, signal)
+  const pool = new WorkerPool<BackupJob, BackupJobResult>({
+    script: new URL('./backup-worker.ts', import.meta.url),
+    size: component.workers ?? Math.min(availableParallelism(), WORKERS_MAX),
+    workerData,
+  })
+  const writer = new BlobWriter(workerData)
+  const builder = new ManifestBuilder({ writer, uploads, dataDirectory: component.dataDirectory })
+  try {
+    const accept = async (result: BackupJobResult) => {
+      await uploads.accept(result.outputs)
+      builder.countRead(result)
+      run.onProgress?.({ phase: 'copying', bytesDone: builder.bytesDone, bytesTotal })
+      await run.lease.renew(signal)
+    }
+    const entries = walkDataDirectory(component.dataDirectory)
+    const parts = copyFiles({ entries, pool, checkPages: run.facts.dataChecksums, previous, accept, signal })
+    const file = { path: fingerprintFile(repository, stateDirectory, component.name, run.id), backup: run.id }
+    await writeFingerprints(repository, file, builder.collect(parts))
+    const ended = await pool.runOnEach({ kind: 'finish' })
+    for (const { outputs } of ended) await uploads.accept(outputs)
+    const copied = await builder.finish(ended.reduce((sum, { reusedBytes }) => sum + reusedBytes, 0))
+    await uploads.finish()
+    return { ...copied, bytes: copied.totals.bytes, usedMarks: marked }
+  } catch (error) {
+    await uploads.cancel()
+    throw error
+  } finally {
+    await pool.close()
+    await previous?.close()
+    writer.close()
+  }
+}
+
+async function openFingerprints(run: Run, previous: BackupManifest, index: Parameters<typeof ensureFingerprints>[0]['index']) {
+  const path = await ensureFingerprints({ ...run, manifest: previous, index })
+  return new FingerprintReader(run.repository, { path, backup: previous.id })
+}
+
+function listedBytes(dataDirectory: string): number {
+  let bytes = 0
+  for (const entry of walkDataDirectory(dataDirectory)) if (entry.kind === 'file') bytes += entry.sizeBytes
+  return bytes
+}
+
+/** Reads `pg_control` until it is whole: the server may be writing it. Throws DATA_DIRECTORY_UNREADABLE. */
+async function readControl(dataDirectory: string): Promise<Buffer> {
+  for (let reads = 1; ; reads++) {
+    const bytes = await readFile(join(dataDirectory, 'global/pg_control'))
+    try {
+      parseControlFile(bytes)
+      return bytes
+    } catch (error) {
+      if (reads === CONTROL_READS) throw error
+      await delay(CONTROL_REREAD_MS)
+    }
+  }
+}
+
+/** The connection and the data directory of the configuration have to be of one cluster. */
+async function assertSameCluster(component: PostgresComponent, facts: ServerFacts): Promise<void> {
+  const hint = 'run Resus on the host of the database, as its user (or as root), and check "connection" and "dataDirectory"'
+  let control: Buffer
+  try {
+    control = await readFile(join(component.dataDirectory, 'global/pg_control'))
+  } catch (cause) {
+    const what = `cannot read the data directory "${component.dataDirectory}" of "${component.name}"`
+    throw new Failure('DATA_DIRECTORY_UNREADABLE', `${what}: ${cause instanceof Error ? cause.message : String(cause)}`, {
+      hint,
+      cause,
+    })
+  }
+  const found = parseControlFile(control).systemIdentifier.toString()
+  if (found === facts.systemIdentifier) return
+  const what = `the data directory "${component.dataDirectory}" is of the cluster ${found}, the connection leads to ${facts.systemIdentifier}`
+  throw new Failure('DATA_DIRECTORY_UNREADABLE', what, { hint })
+}
+
+/** A pack that was marked since we looked may be one that we refer to: then the manifest must not come to be. */
+async function assertNothingMarked(repository: Repository, seen: ReadonlySet<string>, signal: AbortSignal): Promise<void> {
+  const marked = await markedPacks(repository, signal)
+  if ([...marked].every((pack) => seen.has(pack))) return
+  throw new Failure('BACKUP_ABORTED', 'an expiry began while this backup ran, and may delete what it reuses', {
+    hint: 'run the backup again: it stores what it may not reuse any more, and only that',
+  })
+}
+
+async function keepFingerprints(run: Run, previous: Previous): Promise<void> {
+  const directory = dirname(fingerprintFile(run.repository, run.stateDirectory, run.component.name, run.id))
+  await pruneFingerprints(directory, new Set(previous.keep))
+}

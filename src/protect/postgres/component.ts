@@ -1,0 +1,38 @@
+import { z } from 'zod'
+import type { Secret } from '../../secret.ts'
+
+/** How much a component matters; it carries the default objectives. */
+export const tierSchema = z.enum(['critical', 'high', 'medium', 'low'])
+export type Tier = z.infer<typeof tierSchema>
+
+/** A replication slot's name, as PostgreSQL allows it. */
+const slotSchema = z.string().regex(/^[a-z0-9_]{1,63}$/, 'a name of lower-case letters, digits and underscores, at most 63')
+
+const streamSchema = z.strictObject({
+  synchronous: z.boolean().default(false).describe('whether the server waits for Resus at each commit (a synchronous standby)'),
+  slot: slotSchema.default('resus').describe('the physical replication slot, which is also our application_name'),
+  partialEverySeconds: z.int().min(1).max(3600).default(5).describe('how often the open WAL segment goes to the repository'),
+})
+
+/** A component of kind `postgres`, as the configuration has it. */
+export const postgresComponentSchema = z.strictObject({
+  kind: z.literal('postgres'),
+  tier: tierSchema,
+  connection: z
+    .string()
+    .min(1)
+    .describe('a connection string without a password, or a reference to a whole one: file:/path or env:NAME'),
+  dataDirectory: z.string().min(1).describe('the data directory, on this host'),
+  stream: streamSchema.prefault({}),
+  binaries: z.string().min(1).optional().describe("the directory of the cluster's programs (postgres, pg_ctl)"),
+  workers: z.int().min(1).max(64).optional().describe('worker threads of a backup or restore; by default cores, 4 at most'),
+  compressionLevel: z.int().min(1).max(19).default(1).describe('zstd level'),
+})
+export type PostgresComponentSettings = z.infer<typeof postgresComponentSchema>
+
+/** The same, ready for use: named, its paths absolute, its connection string resolved. */
+export interface PostgresComponent extends Omit<PostgresComponentSettings, 'connection'> {
+  readonly name: string
+  /** A connection string for `pg`. It may hold a password: reveal it only where a connection is made. */
+  readonly connection: Secret
+}

@@ -1,0 +1,144 @@
+import type { Clock } from '../../clock.ts'
+import { systemClock } from '../../clock.ts'
+import { Failure, systemErrorCode } from '../../errors.ts'
+import type { Lsn } from '../../postgres/lsn.ts'
+import type { Repository } from '../../repository/repository.ts'
+import { listWal, putWal, type LsnRange } from '../../repository/wal-archive.ts'
+import { findOrMakeBranch, type Branch } from '../../repository/wal-branch.ts'
+import { listSpoolBranches } from './spool-branch.ts'
+import { joinRanges, readSpool, type SpoolContents } from './spool.ts'
+import { WalDigest, type WalDescription } from './wal-digest.ts'
+
+/** How often a living receiver may delete files under us before we give up: each time it has stored a whole segment more. */
+const ROUNDS_MAX = 20
+
+export interface DrainResult {
+  /** What was put into the repository, by branch. */
+  readonly stored: readonly { readonly branch: Branch; readonly from: Lsn; readonly to: Lsn }[]
+  /** How far the spool reaches on each of its branches. */
+  readonly reached: readonly { readonly branch: Branch; readonly lsn: Lsn }[]
+  /** Files in which something was damaged after it was written: what still opens was stored. */
+  readonly damaged: readonly string[]
+}
+
+/**
+ * Publishes everything that a spool holds beyond the repository, on every branch of the component, whether its receiver is dead or
+ * living: segments that it holds whole as such, the rest as pieces. Doing it again does nothing. Nothing is deleted. Throws what the
+ * storage throws, WAL_CONFLICT, SPOOL_DAMAGED.
+ */
+export async function drainSpool(options: {
+  repository: Repository
+  spoolDirectory: string
+  component: string
+  clock?: Clock
+  signal?: AbortSignal
+}): Promise<DrainResult> {
+  const { repository, spoolDirectory, component } = options
+  const stored: { branch: Branch; from: Lsn; to: Lsn }[] = []
+  const reached: { branch: Branch; lsn: Lsn }[] = []
+  const damaged: string[] = []
+  for (const held of await listSpoolBranches(spoolDirectory, repository.ring)) {
+    if (held.component !== component) continue
+    const { head } = held.branch
+    const branch = await findOrMakeBranch(
+      repository,
+      { ...head, component },
+      options.clock ?? systemClock,
+      callOptions(options.signal),
+    )
+    const drained = await drainBranch({ repository, spoolDirectory, branch, signal: options.signal })
+    stored.push(...drained.stored.map((range) => ({ branch, ...range })))
+    if (drained.reached !== undefined) reached.push({ branch, lsn: drained.reached })
+    damaged.push(...drained.damaged)
+  }
+  return { stored, reached, damaged }
+}
+
+interface BranchDrain {
+  readonly repository: Repository
+  readonly spoolDirectory: string
+  readonly branch: Branch
+  readonly signal: AbortSignal | undefined
+}
+
+async function drainBranch(
+  drain: BranchDrain,
+): Promise<{ stored: LsnRange[]; reached: Lsn | undefined; damaged: readonly string[] }> {
+  const { repository, spoolDirectory, branch, signal } = drain
+  const stored: LsnRange[] = []
+  for (let round = 1; ; round += 1) {
+    signal?.throwIfAborted()
+    const contents = await readSpool(spoolDirectory, repository.ring, branch.path.branch)
+    try {
+      for (const range of await missingRanges(drain, contents)) {
+        await storeRange(drain, contents, range)
+        stored.push(range)
+      }
+      return { stored, reached: contents.ranges.at(-1)?.to, damaged: contents.damaged }
+    } catch (error) {
+      // The living receiver deleted a file that we were about to read, having stored its segment whole: look again.
+      if (systemErrorCode(error) !== 'ENOENT' || round === ROUNDS_MAX) throw error
+    }
+  }
+}
+
+/** What the spool holds and the repository does not, cut at segment ends. A segment that the spool has whole comes whole. */
+async function missingRanges(drain: BranchDrain, contents: SpoolContents): Promise<LsnRange[]> {
+  if (contents.ranges.length === 0) return []
+  const { repository, branch, signal } = drain
+  const size = BigInt(branch.head.segmentSize)
+  const objects: { startLsn: Lsn; endLsn: Lsn }[] = []
+  for await (const object of listWal(repository, branch, callOptions(signal))) objects.push(object)
+  const covered = joinRanges(objects)
+  const missing: LsnRange[] = []
+  for (const { from, to } of contents.ranges) {
+    for (let start = from; start < to; start = (start / size + 1n) * size) {
+      const end = (start / size + 1n) * size
+      const held = { from: start, to: end < to ? end : to }
+      const gaps = subtractRanges(held, covered)
+      if (gaps.length > 0 && start % size === 0n && held.to === end) missing.push(held)
+      else missing.push(...gaps)
+    }
+  }
+  return missing
+}
+
+/** What of `range` none of the (joined) ranges covers. */
+export function subtractRanges(range: LsnRange, covered: readonly LsnRange[]): LsnRange[] {
+  const left: LsnRange[] = []
+  let at = range.from
+  for (const { from, to } of covered) {
+    if (to <= at || from >= range.to) continue
+    if (from > at) left.push({ from: at, to: from })
+    at = to
+  }
+  if (at < range.to) left.push({ from: at, to: range.to })
+  return left
+}
+
+async function storeRange(drain: BranchDrain, contents: SpoolContents, range: LsnRange): Promise<void> {
+  const { repository, branch, signal } = drain
+  const description = await describeRange(branch, contents, range)
+  const note = { ...description, acknowledged: null, source: 'spool' as const, synchronous: false }
+  await putWal(repository, branch, { note, body: contents.read(range), ...callOptions(signal) })
+}
+
+/** Reads from the segment's start where the spool has it: only there it is known for sure where a record begins. */
+async function describeRange(branch: Branch, contents: SpoolContents, range: LsnRange): Promise<WalDescription> {
+  const size = BigInt(branch.head.segmentSize)
+  const segmentStart = (range.from / size) * size
+  const held = contents.ranges.find(({ from, to }) => from <= range.from && range.to <= to)
+  if (held === undefined) throw new Failure('SPOOL_DAMAGED', 'the spool does not hold what it was said to hold')
+  const from = held.from > segmentStart ? held.from : segmentStart
+  const digest = new WalDigest(branch, from)
+  if (from < range.from) {
+    for await (const bytes of contents.read({ from, to: range.from })) digest.feed(bytes)
+    digest.takePiece()
+  }
+  for await (const bytes of contents.read(range)) digest.feed(bytes)
+  return digest.takePiece()
+}
+
+function callOptions(signal: AbortSignal | undefined): { signal?: AbortSignal } {
+  return signal === undefined ? {} : { signal }
+}

@@ -1,0 +1,272 @@
+import { z } from 'zod'
+import type { Clock } from '../../clock.ts'
+import { Failure } from '../../errors.ts'
+import { formatLsn, parseLsn, type Lsn } from '../../postgres/lsn.ts'
+import { parseTimelineHistory } from '../../postgres/timeline-history.ts'
+import { listBackups, type BackupManifest } from '../../repository/backups.ts'
+import type { Repository } from '../../repository/repository.ts'
+import { coverage, readNote, type Coverage } from '../../repository/wal-archive.ts'
+import { listBranches, type Branch } from '../../repository/wal-branch.ts'
+
+// What a restore is going to do, decided before anything is written, and frozen: wal-get obeys it.
+
+export type RecoveryTarget =
+  | { readonly kind: 'latest' }
+  | { readonly kind: 'time'; readonly timeMs: number }
+  | { readonly kind: 'lsn'; readonly lsn: Lsn }
+  | { readonly kind: 'backup'; readonly backup: string }
+
+const lsn = z.union([z.bigint(), z.string().transform(parseLsn)])
+
+export const planSchema = z.object({
+  format: z.literal(1),
+  repository: z.string(),
+  component: z.string(),
+  backup: z.string(),
+  target: z.string(),
+  createdAt: z.string(),
+  segmentSize: z.number().int().positive(),
+  timeline: z.number().int().positive(),
+  /** WAL that recovery reads, in order: of each timeline from `from` up to `to`. */
+  stretches: z
+    .array(
+      z.object({
+        timeline: z.number().int().positive(),
+        path: z.object({ component: z.string(), incarnation: z.string(), branch: z.string() }),
+        from: lsn,
+        to: lsn,
+      }),
+    )
+    .min(1),
+  /** History files that are handed out; any other does not exist. */
+  histories: z.array(z.object({ timeline: z.number().int(), text: z.string() })),
+  /** End of the last record known to be complete, or null when the notes do not tell. */
+  lastRecordEnd: lsn.nullable(),
+})
+export type RecoveryPlan = z.infer<typeof planSchema>
+
+export interface PlannedRecovery {
+  readonly manifest: BackupManifest
+  readonly plan: RecoveryPlan
+}
+
+/**
+ * Chooses the best backup for a target and proves from names and notes that the WAL leads there without a gap. Touches nothing. Throws
+ * BACKUP_ABSENT, BACKUP_UNKNOWN, TARGET_OUTSIDE_WINDOW, WAL_GAP.
+ */
+export async function planRecovery(options: {
+  repository: Repository
+  component: string
+  target: RecoveryTarget
+  clock: Clock
+}): Promise<PlannedRecovery> {
+  const { repository, component, target } = options
+  const manifest = chooseBackup(await listBackups(repository, component), component, target)
+  const branches = (await listBranches(repository, component)).filter(
+    (branch) => branch.path.incarnation === manifest.incarnation,
+  )
+  const path = recoveryPath(branches, manifest)
+  const { stretches, last } = await proveStretches(repository, manifest, path)
+  await proveTarget({ repository, manifest, target, last })
+  const histories = branches.filter((branch) => branch.head.history !== '')
+  const plan: RecoveryPlan = {
+    format: 1,
+    repository: repository.id,
+    component,
+    backup: manifest.id,
+    target: describeTarget(target),
+    createdAt: new Date(options.clock.now()).toISOString(),
+    segmentSize: manifest.server.segmentSize,
+    timeline: path.at(-1)!.head.timeline,
+    stretches,
+    histories: uniqueHistories(path, histories),
+    lastRecordEnd: await lastRecordEnd(repository, last),
+  }
+  return { manifest, plan }
+}
+
+/** The target as a person reads it. */
+export function describeTarget(target: RecoveryTarget): string {
+  switch (target.kind) {
+    case 'latest':
+      return 'latest'
+    case 'time':
+      return `time ${new Date(target.timeMs).toISOString()}`
+    case 'lsn':
+      return `LSN ${formatLsn(target.lsn)}`
+    case 'backup':
+      return `backup ${target.backup}`
+    default:
+      return target satisfies never
+  }
+}
+
+/** A plan as JSON. */
+export function encodePlan(plan: RecoveryPlan): string {
+  return JSON.stringify(plan, (_, value: unknown) => (typeof value === 'bigint' ? formatLsn(value) : value), 2)
+}
+
+function chooseBackup(backups: readonly BackupManifest[], component: string, target: RecoveryTarget): BackupManifest {
+  const [newest] = backups
+  const oldest = backups.at(-1)
+  if (newest === undefined || oldest === undefined) {
+    throw new Failure('BACKUP_ABSENT', `there is no backup of "${component}"`, { hint: `take one: "resus backup ${component}"` })
+  }
+  const reaches = (backup: BackupManifest): boolean => {
+    if (target.kind === 'time') return Date.parse(backup.stopTime) <= target.timeMs
+    if (target.kind === 'lsn') return backup.stopLsn <= target.lsn
+    return target.kind === 'latest' || backup.id === target.backup
+  }
+  const chosen = backups.find(reaches)
+  if (chosen !== undefined) return chosen
+  if (target.kind === 'backup') {
+    throw new Failure('BACKUP_UNKNOWN', `"${component}" has no backup "${target.backup}"`, {
+      hint: `"resus backups ${component}" lists those that there are`,
+    })
+  }
+  const from = `${oldest.stopTime} (LSN ${formatLsn(oldest.stopLsn)})`
+  throw new Failure(
+    'TARGET_OUTSIDE_WINDOW',
+    `${describeTarget(target)} is before anything that can be restored: the oldest backup ends at ${from}`,
+    {
+      hint: 'choose a later target, or restore the oldest backup',
+    },
+  )
+}
+
+/** The branches that recovery goes along: from the backup's to the newest timeline that descends from it after the backup. */
+function recoveryPath(branches: readonly Branch[], manifest: BackupManifest): Branch[] {
+  const own = branches.find((branch) => branch.path.branch === manifest.branch)
+  if (own === undefined) {
+    throw new Failure('WAL_GAP', `the WAL of backup ${manifest.id} is not in the repository`, {
+      hint: 'its branch was deleted or lost: choose another backup, or bring the objects back from another copy of the storage',
+    })
+  }
+  const descends = (branch: Branch): boolean => {
+    const line = parseTimelineHistory(branch.head.timeline, branch.head.history).find(
+      (entry) => entry.timeline === own.head.timeline,
+    )
+    return branch.head.history.startsWith(own.head.history) && line !== undefined && line.endLsn >= manifest.stopLsn
+  }
+  const target =
+    branches.filter(descends).toSorted((a, b) => b.head.timeline - a.head.timeline || b.head.ordinal - a.head.ordinal)[0] ?? own
+  if (target === own) return [own]
+  const between = parseTimelineHistory(target.head.timeline, target.head.history)
+    .filter((entry) => entry.timeline > own.head.timeline && entry.timeline < target.head.timeline)
+    .map((entry) =>
+      branches.findLast(
+        (branch) => branch.head.timeline === entry.timeline && target.head.history.startsWith(branch.head.history),
+      ),
+    )
+  return [own, ...between.filter((branch) => branch !== undefined), target]
+}
+
+interface LastStretch {
+  readonly branch: Branch
+  readonly covered: Coverage
+}
+
+/** Proves that the WAL of the path is there from the backup's start on. */
+async function proveStretches(
+  repository: Repository,
+  manifest: BackupManifest,
+  path: readonly Branch[],
+): Promise<{ stretches: RecoveryPlan['stretches']; last: LastStretch }> {
+  const stretches: RecoveryPlan['stretches'] = []
+  let from = manifest.startLsn
+  for (const [index, branch] of path.entries()) {
+    const covered = await coverage(repository, branch, from)
+    const next = path[index + 1]
+    const needed = next === undefined ? undefined : switchLsn(next, branch)
+    const to = needed ?? covered.endLsn
+    if (covered.endLsn < to || (index === 0 && covered.endLsn < manifest.stopLsn)) throw gap(manifest, branch, covered)
+    stretches.push({ timeline: branch.head.timeline, path: branch.path, from, to })
+    if (needed === undefined) return { stretches, last: { branch, covered } }
+    from = needed
+  }
+  throw new Error('internal error: expected that a path ends')
+}
+
+function switchLsn(child: Branch, parent: Branch): Lsn {
+  const entry = parseTimelineHistory(child.head.timeline, child.head.history).find(
+    ({ timeline }) => timeline === parent.head.timeline,
+  )
+  if (entry !== undefined) return entry.endLsn
+  throw new Failure('WAL_GAP', `timeline ${child.head.timeline} does not follow from timeline ${parent.head.timeline}`)
+}
+
+function gap(manifest: BackupManifest, branch: Branch, covered: Coverage): Failure {
+  const where = `timeline ${branch.head.timeline} ends at ${formatLsn(covered.endLsn)}`
+  const [hole] = covered.holes
+  const behind = hole === undefined ? 'nothing is stored behind it' : `the next stored WAL begins at ${formatLsn(hole.to)}`
+  return new Failure('WAL_GAP', `the WAL that backup ${manifest.id} needs is not whole: ${where}, ${behind}`, {
+    hint: 'choose another backup or an earlier target; "resus verify --all" says what is missing',
+  })
+}
+
+async function proveTarget(options: {
+  repository: Repository
+  manifest: BackupManifest
+  target: RecoveryTarget
+  last: LastStretch
+}): Promise<void> {
+  const { target, last, manifest } = options
+  const end = last.covered.endLsn
+  if (target.kind === 'lsn' && target.lsn > end) {
+    throw outside(target, `the WAL ends at ${formatLsn(end)}`)
+  }
+  if (target.kind === 'time') {
+    const newest = await newestCommitMs(options.repository, last, target.timeMs)
+    if (newest === undefined || newest <= target.timeMs) {
+      const at =
+        newest === undefined ? 'no commit is known' : `the newest commit in the WAL is of ${new Date(newest).toISOString()}`
+      throw outside(target, `${at}, and PostgreSQL reaches a time only by a later commit`)
+    }
+  }
+  const [hole] = last.covered.holes
+  if (target.kind === 'latest' && hole !== undefined) {
+    throw new Failure(
+      'WAL_GAP',
+      `there is a gap in the WAL behind backup ${manifest.id}: from ${formatLsn(hole.from)} to ${formatLsn(hole.to)}`,
+      {
+        hint: `what is behind it cannot be reached from this backup; to restore up to the gap, say --target-lsn ${formatLsn(hole.from)}`,
+      },
+    )
+  }
+}
+
+function outside(target: RecoveryTarget, why: string): Failure {
+  return new Failure('TARGET_OUTSIDE_WINDOW', `${describeTarget(target)} cannot be reached: ${why}`, {
+    hint: 'say --latest for the last moment that there is, or choose an earlier target',
+  })
+}
+
+const POSTGRES_EPOCH_MS = Date.UTC(2000, 0, 1)
+
+/** The greatest commit time of the stored WAL, searched from its end until one is after `beyondMs`. */
+async function newestCommitMs(repository: Repository, last: LastStretch, beyondMs: number): Promise<number | undefined> {
+  let newest: number | undefined
+  for (const object of last.covered.objects.toReversed()) {
+    const { greatestCommit } = await readNote(repository, last.branch, object)
+    if (greatestCommit === null) continue
+    newest = Math.max(newest ?? Number.NEGATIVE_INFINITY, POSTGRES_EPOCH_MS + Number(greatestCommit) / 1000)
+    if (newest > beyondMs) break
+  }
+  return newest
+}
+
+async function lastRecordEnd(repository: Repository, last: LastStretch): Promise<Lsn | null> {
+  for (const object of last.covered.objects.toReversed()) {
+    const note = await readNote(repository, last.branch, object)
+    if (note.lastRecordEnd !== null) return note.lastRecordEnd
+  }
+  return null
+}
+
+function uniqueHistories(path: readonly Branch[], branches: readonly Branch[]): RecoveryPlan['histories'] {
+  const histories = new Map<number, string>()
+  for (const branch of [...branches, ...path]) {
+    if (branch.head.history !== '') histories.set(branch.head.timeline, branch.head.history)
+  }
+  return [...histories].map(([timeline, text]) => ({ timeline, text }))
+}

@@ -1,0 +1,300 @@
+import { chmod, chown, mkdir, open, readdir, rm, stat, statfs, writeFile } from 'node:fs/promises'
+import { availableParallelism } from 'node:os'
+import { dirname, join, resolve } from 'node:path'
+import type { Clock } from '../../clock.ts'
+import { Failure, systemErrorCode } from '../../errors.ts'
+import { BackupManifestWriter } from '../../postgres/backup-manifest.ts'
+import { crc32c } from '../../postgres/crc32c.ts'
+import { findInstallation } from '../../postgres/installation.ts'
+import { formatLsn } from '../../postgres/lsn.ts'
+import type { BackupManifest } from '../../repository/backups.ts'
+import { syncIndex } from '../../repository/blob-index.ts'
+import { BlobReader } from '../../repository/blob-reader.ts'
+import type { Repository } from '../../repository/repository.ts'
+import { walkTree } from '../../repository/tree.ts'
+import { WorkerPool } from '../../stream/worker-pool.ts'
+import type { PostgresComponent } from './component.ts'
+import { RECOVERY_DIRECTORY } from './data-directory.ts'
+import { drainSpool } from './drain.ts'
+import { describeTarget, encodePlan, planRecovery, type PlannedRecovery, type RecoveryTarget } from './recovery-plan.ts'
+import { recoverySettings } from './recovery-settings.ts'
+import { explainWrite, restoreFiles, type RestoredFile } from './restore-copy.ts'
+import type { RestoreJob } from './restore-unit.ts'
+import type { RestoreJobResult } from './restore-worker.ts'
+
+const WORKERS_MAX = 4
+const PLAN_FILE = 'plan.json'
+const CONTROL_PATH = 'global/pg_control'
+/** Room that must be left beside the files: WAL that is fetched and replayed. */
+const ROOM_FOR_WAL_BYTES = 256 * 1024 * 1024
+
+export interface RestoreProgress {
+  readonly phase: 'writing' | 'syncing'
+  readonly bytesDone: number
+  readonly bytesTotal: number
+}
+
+/** What `restore --json` prints. */
+export interface RestoreReport {
+  readonly backup: string
+  readonly target: string
+  readonly directory: string
+  readonly bytesWritten: number
+  /** Bytes of files that were right already; always 0 in an empty directory. */
+  readonly bytesKept: number
+  readonly startCommand: string
+  readonly seconds: number
+  readonly timeline: number
+  /** Where the WAL that the plan counts on ends. */
+  readonly walEndLsn: string
+  /** End of the last complete record in it; null when that is not known. */
+  readonly lastRecordEnd: string | null
+  readonly plan: string
+}
+
+/** A restore connects to no server. */
+export type RestoredComponent = Pick<PostgresComponent, 'name' | 'workers' | 'binaries'>
+
+export interface RestoreOptions {
+  readonly repository: Repository
+  readonly component: RestoredComponent
+  readonly to: string
+  readonly target: RecoveryTarget
+  readonly stateDirectory: string
+  /** Of the configuration that `restore_command` will use. */
+  readonly configPath: string
+  readonly clock: Clock
+  readonly signal: AbortSignal
+  readonly onProgress?: (progress: RestoreProgress) => void
+  readonly onNotice?: (text: string) => void
+}
+
+/**
+ * Restores a cluster into an empty directory, ready to be started. The order makes every crash harmless: the plan first (it marks the
+ * directory as ours), the files, the settings, everything durable, and `pg_control` last: without it PostgreSQL does not start. Run again
+ * into the same directory, it begins anew.
+ *
+ * Throws BACKUP_ABSENT, BACKUP_UNKNOWN, TARGET_OUTSIDE_WINDOW, WAL_GAP, DIRECTORY_NOT_EMPTY, DISK_FULL, OBJECT_DAMAGED, BLOB_MISSING.
+ */
+export async function restorePostgres(options: RestoreOptions): Promise<RestoreReport> {
+  const { repository, component, clock, target } = options
+  const startedMs = clock.now()
+  const directory = resolve(options.to)
+  await publishSpool(options)
+  const planned = await planRecovery({ repository, component: component.name, target, clock })
+  const { manifest, plan } = planned
+  if (manifest.totals.corruptPages > 0) {
+    options.onNotice?.(
+      `backup ${manifest.id} holds ${manifest.totals.corruptPages} pages that were corrupt on the server already`,
+    )
+  }
+  await prepareDirectory(directory, manifest)
+  await writeSynced(join(directory, RECOVERY_DIRECTORY, PLAN_FILE), encodePlan(plan))
+
+  const made = await writeCluster(options, directory, manifest)
+  await writeRecovery(options, directory, planned)
+  options.onProgress?.({ phase: 'syncing', bytesDone: made.bytesWritten, bytesTotal: made.bytesWritten })
+  for (const path of made.directories.toReversed()) await syncDirectory(path)
+  await syncDirectory(directory)
+  await syncDirectory(dirname(directory))
+  // Last: until then PostgreSQL refuses to start on a half-restored directory.
+  await putControl(directory, manifest)
+
+  return {
+    backup: manifest.id,
+    target: describeTarget(target),
+    directory,
+    bytesWritten: made.bytesWritten,
+    bytesKept: 0,
+    startCommand: await startCommand(component, manifest, directory),
+    seconds: (clock.now() - startedMs) / 1000,
+    timeline: plan.timeline,
+    walEndLsn: formatLsn(plan.stretches.at(-1)!.to),
+    lastRecordEnd: plan.lastRecordEnd === null ? null : formatLsn(plan.lastRecordEnd),
+    plan: join(directory, RECOVERY_DIRECTORY, PLAN_FILE),
+  }
+}
+
+/** What a receiver on this host acknowledged and could not store any more goes into the repository first. */
+async function publishSpool(options: RestoreOptions): Promise<void> {
+  const spoolDirectory = join(options.stateDirectory, 'spool')
+  await drainSpool({ ...options, spoolDirectory, component: options.component.name })
+}
+
+/** Makes the directory, or takes an empty one, or one that an interrupted restore left. Throws DIRECTORY_NOT_EMPTY, DISK_FULL. */
+async function prepareDirectory(directory: string, manifest: BackupManifest): Promise<void> {
+  const places = [directory, ...manifest.tablespaces.map((tablespace) => tablespace.path)]
+  for (const place of places) await assertUsable(place, place === directory)
+  await assertRoom(directory, manifest)
+  for (const place of places) {
+    await mkdir(place, { recursive: true, mode: 0o700 })
+    // What lies there is what an interrupted restore left: it begins anew. The mark that says so goes last.
+    const names = (await readdir(place)).filter((name: string) => name !== RECOVERY_DIRECTORY)
+    for (const name of names) await rm(join(place, name), { recursive: true, force: true })
+    await chmod(place, manifest.defaults.directoryMode)
+  }
+  await rm(join(directory, RECOVERY_DIRECTORY), { recursive: true, force: true })
+  for (const place of places) await mkdir(join(place, RECOVERY_DIRECTORY), { recursive: true, mode: 0o700 })
+}
+
+async function assertUsable(place: string, isDataDirectory: boolean): Promise<void> {
+  const names = await readdir(place).catch((error: unknown): string[] => {
+    if (systemErrorCode(error) === 'ENOENT') return []
+    const what = `cannot restore into "${place}": ${systemErrorCode(error) ?? String(error)}`
+    throw new Failure('DIRECTORY_NOT_EMPTY', what, {
+      hint: 'name a directory that this user may make, or an empty one',
+      cause: error,
+    })
+  })
+  if (names.length === 0) return
+  const interrupted = names.includes(RECOVERY_DIRECTORY) && !(isDataDirectory && (await exists(join(place, CONTROL_PATH))))
+  if (interrupted) return
+  const which = isDataDirectory ? 'the directory' : 'the directory of a tablespace,'
+  throw new Failure(
+    'DIRECTORY_NOT_EMPTY',
+    `cannot restore into "${place}": ${which} holds ${names.length} entries ("${names[0]}", ...)`,
+    {
+      hint: 'restore into an empty or new directory; move what is there away, never delete the only copy of a cluster',
+    },
+  )
+}
+
+async function assertRoom(directory: string, manifest: BackupManifest): Promise<void> {
+  let existing = directory
+  while (!(await exists(existing))) existing = dirname(existing)
+  const { bavail, bsize } = await statfs(existing)
+  const needed = manifest.totals.bytes + ROOM_FOR_WAL_BYTES
+  if (bavail * bsize >= needed || manifest.tablespaces.length > 0) return
+  const mib = (bytes: number) => `${Math.round(bytes / 1024 ** 2)} MiB`
+  throw new Failure(
+    'DISK_FULL',
+    `there is no room for the restored cluster in "${directory}": ${mib(bavail * bsize)} are free, ${mib(needed)} are needed`,
+    {
+      hint: 'make room or choose a directory on another disk; nothing was written',
+    },
+  )
+}
+
+async function writeCluster(options: RestoreOptions, directory: string, manifest: BackupManifest) {
+  const { repository, component, signal } = options
+  const index = await syncIndex({ repository, stateDirectory: options.stateDirectory, signal })
+  const reader = new BlobReader(repository, index)
+  const pool = new WorkerPool<RestoreJob, RestoreJobResult>({
+    script: new URL('./restore-worker.ts', import.meta.url),
+    size: component.workers ?? Math.min(availableParallelism(), WORKERS_MAX),
+    workerData: { ring: repository.ring },
+  })
+  const directories: string[] = []
+  let bytesWritten = 0
+  const onBytes = (bytes: number) => {
+    bytesWritten += bytes
+    options.onProgress?.({ phase: 'writing', bytesDone: bytesWritten, bytesTotal: manifest.totals.bytes })
+  }
+  try {
+    const entries = walkTree(reader, manifest.tree, manifest.defaults)
+    const onDirectory = (path: string) => directories.push(path)
+    const files = restoreFiles({ repository, reader, pool, directory, entries, signal, onBytes, onDirectory })
+    await writeBackupManifest(directory, manifest, files)
+    return { bytesWritten, directories }
+  } catch (error) {
+    throw explainWrite(error)
+  } finally {
+    await pool.close()
+    reader.close()
+  }
+}
+
+/** Writes PostgreSQL's own `backup_manifest`, so that its tools can judge what we have written. */
+async function writeBackupManifest(
+  directory: string,
+  manifest: BackupManifest,
+  files: AsyncIterable<RestoredFile>,
+): Promise<void> {
+  const { major, systemIdentifier } = manifest.server
+  const writer = new BackupManifestWriter({ major, systemIdentifier: BigInt(systemIdentifier) })
+  const modified = new Date(manifest.finishedAt)
+  const text = async function* () {
+    yield writer.begin()
+    for await (const { path, sizeBytes, crc32c: crc } of files) {
+      // PostgreSQL's tools pass this one over; we append to it.
+      if (path !== 'postgresql.auto.conf') yield writer.addFile({ path, sizeBytes, modified, crc32c: crc })
+    }
+    const control = Buffer.from(manifest.control, 'base64')
+    for (const [path, content] of [...Object.entries(labelFiles(manifest)), [CONTROL_PATH, control] as const]) {
+      const bytes = Buffer.from(content)
+      yield writer.addFile({ path, sizeBytes: bytes.length, modified, crc32c: crc32c(bytes) })
+    }
+    yield writer.end([{ timeline: manifest.timeline, startLsn: manifest.startLsn, endLsn: manifest.stopLsn }])
+  }
+  await writeSynced(join(directory, 'backup_manifest'), text())
+}
+
+function labelFiles(manifest: BackupManifest): Record<string, string> {
+  const map = manifest.tablespaceMap === '' ? {} : { tablespace_map: manifest.tablespaceMap }
+  return { backup_label: manifest.backupLabel, ...map }
+}
+
+async function writeRecovery(options: RestoreOptions, directory: string, planned: PlannedRecovery): Promise<void> {
+  const { manifest } = planned
+  for (const [name, content] of Object.entries(labelFiles(manifest))) await writeSynced(join(directory, name), content)
+  const settings = recoverySettings({ ...options, ...planned })
+  await appendSynced(join(directory, 'postgresql.auto.conf'), settings)
+  await writeSynced(join(directory, 'recovery.signal'), '')
+  if (process.getuid?.() === 0) await giveAway(directory, manifest)
+}
+
+/** What we add has to belong to the server's user as well. */
+async function giveAway(directory: string, manifest: BackupManifest): Promise<void> {
+  const { uid, gid } = manifest.defaults
+  const added = [
+    '.',
+    RECOVERY_DIRECTORY,
+    `${RECOVERY_DIRECTORY}/${PLAN_FILE}`,
+    'backup_manifest',
+    'recovery.signal',
+    'postgresql.auto.conf',
+  ]
+  for (const name of [...added, ...Object.keys(labelFiles(manifest))]) await chown(join(directory, name), uid, gid)
+}
+
+async function putControl(directory: string, manifest: BackupManifest): Promise<void> {
+  const path = join(directory, CONTROL_PATH)
+  await writeSynced(path, Buffer.from(manifest.control, 'base64'))
+  const { fileMode, uid, gid } = manifest.defaults
+  await chmod(path, fileMode)
+  if (process.getuid?.() === 0) {
+    await chown(path, uid, gid)
+  }
+  await syncDirectory(dirname(path))
+}
+
+async function startCommand(component: RestoredComponent, manifest: BackupManifest, directory: string): Promise<string> {
+  const installation = await findInstallation(manifest.server.major, component.binaries)
+  const program = installation === undefined ? 'pg_ctl' : join(installation.binDirectory, 'pg_ctl')
+  const quote = (text: string) => (/^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`)
+  return `${quote(program)} -D ${quote(directory)} -l ${quote(`${directory}.log`)} -w -t 86400 start`
+}
+
+async function writeSynced(path: string, content: string | Uint8Array | AsyncIterable<string>): Promise<void> {
+  await writeFile(path, content, { mode: 0o600, flush: true })
+}
+
+async function appendSynced(path: string, text: string): Promise<void> {
+  await writeFile(path, text, { flag: 'a', mode: 0o600, flush: true })
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, 'r')
+  try {
+    await directory.sync()
+  } finally {
+    await directory.close()
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  return await stat(path).then(
+    () => true,
+    () => false,
+  )
+}

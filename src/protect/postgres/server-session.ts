@@ -1,0 +1,180 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import pg from 'pg'
+import { Failure, systemErrorCode } from '../../errors.ts'
+import { parseLsn, type Lsn } from '../../postgres/lsn.ts'
+import type { BackupManifest } from '../../repository/backups.ts'
+import type { PostgresComponent } from './component.ts'
+
+const CONNECT_TIMEOUT_MS = 10_000
+const OLDEST_MAJOR = 15
+const NEWEST_MAJOR = 18
+/** "Resu", as the first half of the advisory lock that keeps two backups of one cluster apart. */
+const LOCK_CLASS = 0x52657375
+const RECORDED_SETTINGS = [
+  'wal_level',
+  'max_connections',
+  'max_worker_processes',
+  'max_wal_senders',
+  'max_prepared_transactions',
+  'max_locks_per_transaction',
+  'full_page_writes',
+  'synchronous_commit',
+  'synchronous_standby_names',
+  'archive_mode',
+  'lc_collate',
+  'lc_ctype',
+  'TimeZone',
+  'config_file',
+  'hba_file',
+  'ident_file',
+] as const
+
+export type ServerFacts = BackupManifest['server'] & { readonly inRecovery: boolean; readonly timeline: number }
+
+/**
+ * One session on the server that is backed up, kept open from `startBackup` to `stopBackup`: when it is lost, the server ends the
+ * backup. Close it (`await using`).
+ */
+export class ServerSession {
+  readonly #client: pg.Client
+  readonly #component: string
+  #lost: Error | undefined
+
+  private constructor(client: pg.Client, component: string) {
+    this.#client = client
+    this.#component = component
+    client.on('error', (error) => (this.#lost = error))
+  }
+
+  /** Throws POSTGRES_UNREACHABLE, SERVER_TOO_OLD. */
+  static async connect(component: PostgresComponent): Promise<ServerSession> {
+    const client = new pg.Client({
+      connectionString: component.connection.reveal().toString('utf8'),
+      connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+      application_name: 'resus backup',
+      keepAlive: true,
+    })
+    const session = new ServerSession(client, component.name)
+    try {
+      await client.connect()
+    } catch (cause) {
+      await client.end().catch(() => undefined)
+      const why = cause instanceof Error ? cause.message || systemErrorCode(cause) : String(cause)
+      throw new Failure('POSTGRES_UNREACHABLE', `cannot connect to the server of "${component.name}": ${why}`, {
+        hint: 'is the server running, and do "connection", pg_hba.conf and the password fit?',
+        cause,
+      })
+    }
+    // Settings of a role or database must not decide what we read and how.
+    await session.query(
+      'set statement_timeout = 0; set idle_session_timeout = 0; set datestyle = iso; set search_path = pg_catalog',
+    )
+    return session
+  }
+
+  async query<Row extends pg.QueryResultRow>(text: string, values: unknown[] = []): Promise<Row[]> {
+    if (this.#lost !== undefined) throw this.#aborted(this.#lost)
+    try {
+      return (await this.#client.query<Row>(text, values.length > 0 ? values : undefined)).rows
+    } catch (cause) {
+      if (cause instanceof pg.DatabaseError) throw cause
+      throw this.#aborted(cause)
+    }
+  }
+
+  /** What the server is, for the manifest and for checks. Throws SERVER_TOO_OLD, SERVER_SETTING. */
+  async facts(): Promise<ServerFacts> {
+    const [row] = await this.query<Record<string, string | number | boolean | null>>(FACTS)
+    const facts = row!
+    const major = Math.floor(Number(facts['version_num']) / 10_000)
+    if (major < OLDEST_MAJOR) {
+      throw new Failure(
+        'SERVER_TOO_OLD',
+        `the server of "${this.#component}" is PostgreSQL ${major}, Resus needs ${OLDEST_MAJOR} to ${NEWEST_MAJOR}`,
+      )
+    }
+    if (facts['block_size'] !== '8192') {
+      throw new Failure(
+        'SERVER_SETTING',
+        `the server of "${this.#component}" has pages of ${facts['block_size']} bytes, Resus knows 8192`,
+      )
+    }
+    const settings = await this.query<{ name: string; setting: string }>(
+      'select name, setting from pg_settings where name = any ($1)',
+      [RECORDED_SETTINGS as unknown as string[]],
+    )
+    const collations = await this.query<{ version: string }>(
+      "select distinct collprovider::text || ' ' || collversion as version from pg_collation where collversion is not null order by 1",
+    )
+    return {
+      version: String(facts['version']),
+      major,
+      systemIdentifier: String(facts['system_identifier']),
+      catalogVersion: Number(facts['catalog_version']),
+      controlVersion: Number(facts['control_version']),
+      segmentSize: Number(facts['segment_size']),
+      dataChecksums: facts['data_checksums'] === 'on',
+      dataDirectory: String(facts['data_directory']),
+      encoding: String(facts['encoding']),
+      libc: facts['libc'] === null ? null : String(facts['libc']),
+      collationVersions: collations.map(({ version }) => version),
+      preloadLibraries: String(facts['preload']),
+      settings: Object.fromEntries(settings.map(({ name, setting }) => [name, setting])),
+      inRecovery: facts['in_recovery'] === true,
+      timeline: Number(facts['timeline']),
+    }
+  }
+
+  /** Keeps other backups of this cluster away, for as long as the session lives. Throws BACKUP_RUNNING. */
+  async lock(): Promise<void> {
+    const [row] = await this.query<{ locked: boolean }>('select pg_try_advisory_lock($1, 1) as locked', [LOCK_CLASS])
+    if (row?.locked === true) return
+    throw new Failure('BACKUP_RUNNING', `a backup of "${this.#component}" is running already`, {
+      hint: 'wait for it to end; if its process is gone, its session ends with it',
+    })
+  }
+
+  async startBackup(label: string): Promise<Lsn> {
+    const [row] = await this.query<{ lsn: string }>('select pg_backup_start($1, fast => true)::text as lsn', [label])
+    return parseLsn(row!.lsn)
+  }
+
+  /** Ends the backup on the server; waiting for the archive is ours. Time is the server's, in ISO 8601. */
+  async stopBackup(): Promise<{ stopLsn: Lsn; label: string; tablespaceMap: string; time: string }> {
+    const [row] = await this.query<{ lsn: string; labelfile: string; spcmapfile: string; time: Date }>(
+      'select lsn::text, labelfile, spcmapfile, clock_timestamp() as time from pg_backup_stop(wait_for_archive => false)',
+    )
+    const { lsn, labelfile, spcmapfile, time } = row!
+    return { stopLsn: parseLsn(lsn), label: labelfile, tablespaceMap: spcmapfile, time: time.toISOString() }
+  }
+
+  /** Whether a receiver streams through a slot right now. */
+  async slotActive(slot: string): Promise<boolean> {
+    const rows = await this.query<{ active: boolean }>('select active from pg_replication_slots where slot_name = $1', [slot])
+    return rows[0]?.active === true
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const ended = this.#client.end().catch(() => undefined)
+    // A server that does not answer must not keep us: the socket dies with the process.
+    await Promise.race([ended, delay(2000, undefined, { ref: false })])
+  }
+
+  #aborted(cause: unknown): Failure {
+    const why = cause instanceof Error ? cause.message : String(cause)
+    return new Failure('BACKUP_ABORTED', `the connection to the server of "${this.#component}" was lost: ${why}`, {
+      hint: 'the server ends a backup whose session ends; run it again: what is stored already is not stored twice',
+      cause,
+    })
+  }
+}
+
+const FACTS = `
+  select current_setting('server_version') as version, current_setting('server_version_num') as version_num,
+    current_setting('block_size') as block_size, current_setting('data_checksums') as data_checksums,
+    current_setting('data_directory') as data_directory, current_setting('shared_preload_libraries') as preload,
+    s.system_identifier::text, s.catalog_version_no as catalog_version, s.pg_control_version as control_version,
+    i.bytes_per_wal_segment as segment_size, c.timeline_id as timeline, pg_is_in_recovery() as in_recovery,
+    (select pg_encoding_to_char(encoding) from pg_database where datname = current_database()) as encoding,
+    (select datcollversion from pg_database where datname = current_database()) as libc
+  from pg_control_system() s, pg_control_init() i, pg_control_checkpoint() c`

@@ -1,0 +1,213 @@
+import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto'
+import { open, type FileHandle } from 'node:fs/promises'
+import { basename } from 'node:path'
+import { Failure } from '../../errors.ts'
+import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
+import type { KeyRing } from '../../repository/keys.ts'
+import { frameNonce, HEADER_BYTES, openHeader, TAG_BYTES } from '../../repository/sealed-object.ts'
+
+// One file of the receiver's spool (docs/format.md, "The receiver's spool"):
+//
+//   header 32, kind 11; its name is the file's
+//   frames: u32 length of the ciphertext ‖ u64 LSN of the first byte ‖ ciphertext ‖ tag 16
+//
+// The file ends at the last frame that opens. A frame that does not open while one behind it does was damaged later: what is behind
+// it is another run.
+
+/** Plaintext of one frame. */
+export const SPOOL_FRAME_BYTES = 1024 * 1024
+const FRAME_HEADER_BYTES = 12
+const FRAME_PURPOSE = 3
+const READ_BYTES = 1024 * 1024
+/** A place to start reading from is remembered every so many bytes. */
+const POINT_BYTES = 1024 * 1024
+
+const FILE_NAME = /^([0-9a-f]{16})\.([0-9a-f]{16})\.[0-9a-f]{16}\.spool$/
+
+/** Where a frame is. */
+export interface FramePoint {
+  readonly lsn: Lsn
+  readonly offset: number
+  readonly number: bigint
+}
+
+/** A stretch of WAL in one file, without a hole. */
+export interface SpoolRun {
+  readonly path: string
+  readonly branch: string
+  readonly startLsn: Lsn
+  readonly endLsn: Lsn
+  readonly points: readonly FramePoint[]
+}
+
+export interface SpoolFile {
+  readonly path: string
+  /** The keyed name of the branch. */
+  readonly branch: string
+  readonly startLsn: Lsn
+  readonly sizeBytes: number
+  readonly runs: readonly SpoolRun[]
+  /** Something in it was changed after it was written: its header, or a frame behind which others open. */
+  readonly damaged: boolean
+}
+
+export function newSpoolFileName(branch: string, startLsn: Lsn): string {
+  return `${branch}.${startLsn.toString(16).padStart(16, '0')}.${randomBytes(8).toString('hex')}.spool`
+}
+
+/** Undefined when the name is not that of a spool file. */
+export function parseSpoolFileName(name: string): { branch: string; startLsn: Lsn } | undefined {
+  const match = FILE_NAME.exec(name)
+  return match === null ? undefined : { branch: match[1]!, startLsn: BigInt(`0x${match[2]}`) }
+}
+
+/** Adds the point unless the last one is near enough. */
+export function rememberPoint(points: FramePoint[], point: FramePoint): void {
+  const last = points.at(-1)
+  if (last === undefined || point.offset - last.offset >= POINT_BYTES) points.push(point)
+}
+
+export interface SpoolKey {
+  readonly header: Buffer
+  readonly key: Buffer
+}
+
+export function sealSpoolFrame(file: SpoolKey, number: bigint, lsn: Lsn, bytes: Uint8Array): Buffer {
+  const head = Buffer.alloc(FRAME_HEADER_BYTES)
+  head.writeUInt32LE(bytes.length)
+  head.writeBigUInt64LE(lsn, 4)
+  const cipher = createCipheriv('aes-256-gcm', file.key, frameNonce(number, FRAME_PURPOSE))
+  cipher.setAAD(Buffer.concat([file.header, head]))
+  return Buffer.concat([head, cipher.update(bytes), cipher.final(), cipher.getAuthTag()])
+}
+
+/** Undefined when the frame does not open. */
+function openSpoolFrame(file: SpoolKey, frame: RawFrame): Buffer | undefined {
+  const decipher = createDecipheriv('aes-256-gcm', file.key, frameNonce(frame.number, FRAME_PURPOSE))
+  decipher.setAAD(Buffer.concat([file.header, frame.head]))
+  decipher.setAuthTag(frame.sealed.subarray(frame.length))
+  const bytes = decipher.update(frame.sealed.subarray(0, frame.length))
+  try {
+    decipher.final()
+  } catch {
+    // GCM says only that it does not fit; the caller knows whether that is a torn end or damage.
+    return undefined
+  }
+  return bytes
+}
+
+/**
+ * Opens every frame of a file: what it holds. Safe while a receiver writes it: a frame that is not whole yet is the end. Undefined
+ * when the name is not that of a spool file. Without a header, the receiver died while it made the file: nothing was acknowledged.
+ */
+export async function scanSpoolFile(path: string, ring: KeyRing): Promise<SpoolFile | undefined> {
+  const parsed = parseSpoolFileName(basename(path))
+  if (parsed === undefined) return undefined
+  await using file = await open(path, 'r')
+  const { size } = await file.stat()
+  const key = await readKeyUnlessDamaged(file, basename(path), ring)
+  if (typeof key === 'string') return { path, ...parsed, sizeBytes: size, runs: [], damaged: key === 'damaged' }
+  const runs: { path: string; branch: string; startLsn: Lsn; endLsn: Lsn; points: FramePoint[] }[] = []
+  for await (const frame of readFrames(file, { offset: HEADER_BYTES, number: 0n })) {
+    if (openSpoolFrame(key, frame) === undefined) continue
+    const point = { lsn: frame.lsn, offset: frame.offset, number: frame.number }
+    const endLsn = frame.lsn + BigInt(frame.length)
+    const last = runs.at(-1)
+    if (last?.endLsn === frame.lsn) {
+      last.endLsn = endLsn
+      rememberPoint(last.points, point)
+    } else {
+      runs.push({ path, branch: parsed.branch, startLsn: frame.lsn, endLsn, points: [point] })
+    }
+  }
+  return { path, ...parsed, sizeBytes: size, runs, damaged: runs.length > 1 }
+}
+
+/** The bytes [from, to) of a run, which must hold them. Throws SPOOL_DAMAGED; ENOENT when the file was deleted meanwhile. */
+export async function* readSpoolRun(run: SpoolRun, ring: KeyRing, range: { from: Lsn; to: Lsn }): AsyncGenerator<Uint8Array> {
+  await using file = await open(run.path, 'r')
+  const key = await readKey(file, basename(run.path), ring)
+  const start = run.points.findLast(({ lsn }) => lsn <= range.from)
+  if (key === undefined || start === undefined) throw damagedSpool(run.path, range.from)
+  let at = range.from
+  for await (const frame of readFrames(file, start)) {
+    if (at >= range.to) return
+    const end = frame.lsn + BigInt(frame.length)
+    if (end <= at) continue
+    const bytes = frame.lsn > at ? undefined : openSpoolFrame(key, frame)
+    if (bytes === undefined) throw damagedSpool(run.path, at)
+    const wanted = bytes.subarray(Number(at - frame.lsn), end > range.to ? Number(range.to - frame.lsn) : undefined)
+    at += BigInt(wanted.length)
+    yield wanted
+  }
+  if (at < range.to) throw damagedSpool(run.path, at)
+}
+
+function damagedSpool(path: string, lsn: Lsn): Failure {
+  return new Failure('SPOOL_DAMAGED', `spool file "${path}" cannot be read at ${formatLsn(lsn)}: it is not as it was written`, {
+    hint: 'check the disk of the spool; the WAL is asked of the server again when it still has it',
+  })
+}
+
+async function readKeyUnlessDamaged(file: FileHandle, name: string, ring: KeyRing): Promise<SpoolKey | 'damaged' | 'empty'> {
+  try {
+    return (await readKey(file, name, ring)) ?? 'empty'
+  } catch (error) {
+    // One file that cannot be opened must not keep the others from being read.
+    if (error instanceof Failure && error.code === 'OBJECT_DAMAGED') return 'damaged'
+    throw error
+  }
+}
+
+async function readKey(file: FileHandle, name: string, ring: KeyRing): Promise<SpoolKey | undefined> {
+  const header = Buffer.alloc(HEADER_BYTES)
+  const { bytesRead } = await file.read(header, 0, HEADER_BYTES, 0)
+  if (bytesRead < HEADER_BYTES) return undefined
+  // Blocks given to the file but not written yet, after a power cut.
+  if (header.every((byte) => byte === 0)) return undefined
+  return { header, key: openHeader(ring, 'spool', name, header) }
+}
+
+interface RawFrame {
+  readonly number: bigint
+  readonly offset: number
+  readonly lsn: Lsn
+  readonly length: number
+  readonly head: Buffer
+  readonly sealed: Buffer
+}
+
+/** The frames from a place on, as far as their lengths can be followed. */
+async function* readFrames(file: FileHandle, start: { offset: number; number: bigint }): AsyncGenerator<RawFrame> {
+  let held: Buffer = Buffer.alloc(0)
+  let { offset, number } = start
+  for (;;) {
+    held = await fill(file, { held, offset, wanted: FRAME_HEADER_BYTES })
+    if (held.length < FRAME_HEADER_BYTES) return
+    const length = held.readUInt32LE()
+    if (length === 0 || length > SPOOL_FRAME_BYTES) return
+    const size = FRAME_HEADER_BYTES + length + TAG_BYTES
+    held = await fill(file, { held, offset, wanted: size })
+    if (held.length < size) return
+    const head = held.subarray(0, FRAME_HEADER_BYTES)
+    yield { number, offset, lsn: head.readBigUInt64LE(4), length, head, sealed: held.subarray(FRAME_HEADER_BYTES, size) }
+    held = held.subarray(size)
+    offset += size
+    number += 1n
+  }
+}
+
+/** At least `wanted` bytes from `offset` on, of which some are held already; fewer at the file's end. */
+async function fill(
+  file: FileHandle,
+  { held, offset, wanted }: { held: Buffer; offset: number; wanted: number },
+): Promise<Buffer> {
+  let all = held
+  while (all.length < wanted) {
+    const more = Buffer.allocUnsafe(READ_BYTES)
+    const { bytesRead } = await file.read(more, 0, READ_BYTES, offset + all.length)
+    if (bytesRead === 0) break
+    all = Buffer.concat([all, more.subarray(0, bytesRead)])
+  }
+  return all
+}

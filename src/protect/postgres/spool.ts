@@ -1,0 +1,354 @@
+import { mkdir, open, rm, type FileHandle } from 'node:fs/promises'
+import { join } from 'node:path'
+import { assert } from '../../assert.ts'
+import type { Clock } from '../../clock.ts'
+import { Failure, systemErrorCode } from '../../errors.ts'
+import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
+import type { KeyRing } from '../../repository/keys.ts'
+import { newHeader } from '../../repository/sealed-object.ts'
+import type { LsnRange } from '../../repository/wal-archive.ts'
+import type { Branch } from '../../repository/wal-branch.ts'
+import { waitForEvent } from './sleep.ts'
+import { listDirectory, syncDirectory, writeSpoolBranch } from './spool-branch.ts'
+import {
+  newSpoolFileName,
+  parseSpoolFileName,
+  readSpoolRun,
+  rememberPoint,
+  scanSpoolFile,
+  sealSpoolFrame,
+  SPOOL_FRAME_BYTES,
+  type FramePoint,
+  type SpoolFile,
+  type SpoolKey,
+  type SpoolRun,
+} from './spool-file.ts'
+
+// The receiver's durable, encrypted spool (docs/format.md): what is acknowledged to PostgreSQL lies here until it is in the repository.
+
+export const DEFAULT_SPOOL_BYTES_MAX = 8 * 1024 ** 3
+/** A spool must hold some segments whatever it is told: room is made by whole segments. */
+const SEGMENTS_MIN = 4
+/** How often a file may be deleted under a reader before it gives up. */
+const GONE_MAX = 100
+
+/** What a spool holds of one branch. */
+export interface SpoolContents {
+  readonly files: readonly SpoolFile[]
+  /** Without holes each, in LSN order. */
+  readonly ranges: readonly LsnRange[]
+  /** Paths of files in which a frame no longer opens although a later one does. */
+  readonly damaged: readonly string[]
+  /** The bytes [from, to), which must lie in one of the ranges. Throws SPOOL_DAMAGED; ENOENT when a file was deleted meanwhile. */
+  read(range: LsnRange): AsyncGenerator<Uint8Array>
+}
+
+/** Reads what a spool holds of a branch (its keyed name), opening every frame. Safe while a receiver writes it. */
+export async function readSpool(directory: string, ring: KeyRing, branch: string): Promise<SpoolContents> {
+  const files: SpoolFile[] = []
+  for (const name of await listDirectory(directory)) {
+    if (parseSpoolFileName(name)?.branch !== branch) continue
+    const file = await scanUnlessGone(join(directory, name), ring)
+    if (file !== undefined) files.push(file)
+  }
+  const runs = files.flatMap((file) => file.runs)
+  const damaged = files.filter((file) => file.damaged).map(({ path }) => path)
+  return { files, ranges: joinRanges(runs), damaged, read: (range) => readRuns(() => runs, ring, range) }
+}
+
+/** Ranges that touch or overlap become one; in LSN order. */
+export function joinRanges(runs: readonly { startLsn: Lsn; endLsn: Lsn }[]): LsnRange[] {
+  const ranges: { from: Lsn; to: Lsn }[] = []
+  for (const { startLsn, endLsn } of runs.toSorted((left, right) => (left.startLsn < right.startLsn ? -1 : 1))) {
+    const last = ranges.at(-1)
+    if (last !== undefined && startLsn <= last.to) last.to = endLsn > last.to ? endLsn : last.to
+    else ranges.push({ from: startLsn, to: endLsn })
+  }
+  return ranges
+}
+
+async function* readRuns(list: () => readonly SpoolRun[], ring: KeyRing, range: LsnRange): AsyncGenerator<Uint8Array> {
+  let at = range.from
+  let gone = 0
+  while (at < range.to) {
+    const here = list().filter(({ startLsn, endLsn }) => startLsn <= at && at < endLsn)
+    const [run] = here.toSorted((left, right) => (left.endLsn > right.endLsn ? -1 : 1))
+    if (run === undefined) throw new Failure('SPOOL_DAMAGED', `the spool does not hold the WAL at ${formatLsn(at)}`)
+    const to = run.endLsn < range.to ? run.endLsn : range.to
+    try {
+      yield* readSpoolRun(run, ring, { from: at, to })
+      at = to
+    } catch (error) {
+      // Only opening fails like that, before the first byte was given.
+      if (systemErrorCode(error) !== 'ENOENT' || (gone += 1) > GONE_MAX) throw error
+    }
+  }
+}
+
+interface MutableRun extends SpoolRun {
+  endLsn: Lsn
+  readonly points: FramePoint[]
+}
+
+interface KnownFile {
+  readonly path: string
+  readonly branch: string
+  readonly startLsn: Lsn
+  sizeBytes: number
+  runs: SpoolRun[]
+}
+
+/**
+ * The spool of a receiver that is running: knows its files and their sizes, gives writers, and deletes what the repository has. One
+ * process writes at a time (the replication slot sees to that); others may read the directory with `readSpool`.
+ */
+export class Spool {
+  readonly directory: string
+  readonly #ring: KeyRing
+  readonly #bytesMax: number
+  readonly #files = new Map<string, KnownFile>()
+  /** Paths of what an earlier process left. */
+  readonly #earlier = new Set<string>()
+  #room = Promise.withResolvers<void>()
+
+  private constructor(directory: string, ring: KeyRing, bytesMax: number) {
+    this.directory = directory
+    this.#ring = ring
+    this.#bytesMax = bytesMax
+  }
+
+  /** Opens a spool, making its directory. What is in it already counts against its limit, and can be read. */
+  static async open(options: { directory: string; ring: KeyRing; bytesMax: number }): Promise<Spool> {
+    const { directory, ring } = options
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+    const spool = new Spool(directory, ring, options.bytesMax)
+    for (const name of await listDirectory(directory)) {
+      if (parseSpoolFileName(name) === undefined) continue
+      const file = await scanUnlessGone(join(directory, name), ring)
+      if (file === undefined) continue
+      spool.#files.set(file.path, { ...file, runs: [...file.runs] })
+      // What is damaged is kept for people to look at.
+      if (!file.damaged) spool.#earlier.add(file.path)
+    }
+    return spool
+  }
+
+  get sizeBytes(): number {
+    return [...this.#files.values()].reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+  }
+
+  /** Whether this much more may be written. */
+  hasRoomFor(bytes: number, segmentSize: number): boolean {
+    return this.sizeBytes + bytes <= Math.max(this.#bytesMax, SEGMENTS_MIN * segmentSize)
+  }
+
+  /** Until something is deleted, or the time is over, or the signal aborts. */
+  async waitForRoom(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
+    await waitForEvent(this.#room.promise, { clock, ms, signal })
+  }
+
+  ranges(branch: Branch): LsnRange[] {
+    return joinRanges(this.#runs(branch))
+  }
+
+  /** The bytes [from, to) of a branch, which must lie in one of its ranges. Throws SPOOL_DAMAGED. */
+  read(branch: Branch, range: LsnRange): AsyncGenerator<Uint8Array> {
+    return readRuns(() => this.#runs(branch), this.#ring, range)
+  }
+
+  /** Begins to write a branch at an LSN, always in a new file. */
+  async startWriting(component: string, branch: Branch, startLsn: Lsn): Promise<SpoolWriter> {
+    await writeSpoolBranch(this.directory, this.#ring, { component, branch })
+    const register = (file: KnownFile) => this.#files.set(file.path, file)
+    return new SpoolWriter({ directory: this.directory, ring: this.#ring, branch, startLsn, register })
+  }
+
+  /** Deletes the files of one segment, because the repository has it whole. */
+  async deleteSegment(branch: Branch, segment: bigint): Promise<void> {
+    for (const file of this.#files.values()) {
+      // A file holds bytes of one segment only: its first LSN tells which, even while it is empty and about to be written.
+      if (file.branch !== branch.path.branch || file.startLsn / BigInt(branch.head.segmentSize) !== segment) continue
+      await this.#delete(file)
+    }
+  }
+
+  /** Deletes what an earlier process left, because the repository has all of it. */
+  async deleteEarlier(): Promise<void> {
+    for (const path of this.#earlier) {
+      const file = this.#files.get(path)
+      if (file !== undefined) await this.#delete(file)
+    }
+    this.#earlier.clear()
+  }
+
+  /** Deletes all files of a branch that ended and is in the repository to its last byte. */
+  async deleteBranch(branch: Branch): Promise<void> {
+    for (const file of this.#files.values()) {
+      if (file.branch === branch.path.branch) await this.#delete(file)
+    }
+  }
+
+  async #delete(file: KnownFile): Promise<void> {
+    // First out of the list: a reader that finds the file gone looks there for another that holds the same.
+    this.#files.delete(file.path)
+    await rm(file.path, { force: true })
+    this.#room.resolve()
+    this.#room = Promise.withResolvers()
+  }
+
+  #runs(branch: Branch): SpoolRun[] {
+    return [...this.#files.values()].filter((file) => file.branch === branch.path.branch).flatMap((file) => file.runs)
+  }
+}
+
+interface OpenFile {
+  readonly handle: FileHandle
+  readonly key: SpoolKey
+  readonly known: KnownFile
+  run: MutableRun | undefined
+  frames: bigint
+  /** The end of the segment: where the next file begins. */
+  readonly endLsn: Lsn
+}
+
+/**
+ * Writes WAL to the spool. `append` buffers, `sync` makes durable all that was appended before it was called: only then may it be
+ * acknowledged. When `sync` throws (DISK_FULL, SPOOL_UNWRITABLE), nothing is lost: the bytes stay buffered, and the next `sync`
+ * writes them to a new file, because nothing can be said about the end of the old one.
+ */
+export class SpoolWriter {
+  readonly #options: { directory: string; ring: KeyRing; branch: Branch; startLsn: Lsn; register: (file: KnownFile) => void }
+  #buffered: Uint8Array[] = []
+  #bufferedBytes = 0
+  #durableLsn: Lsn
+  #file: OpenFile | undefined
+
+  constructor(options: { directory: string; ring: KeyRing; branch: Branch; startLsn: Lsn; register: (file: KnownFile) => void }) {
+    this.#options = options
+    this.#durableLsn = options.startLsn
+  }
+
+  get durableLsn(): Lsn {
+    return this.#durableLsn
+  }
+
+  get appendedLsn(): Lsn {
+    return this.#durableLsn + BigInt(this.#bufferedBytes)
+  }
+
+  append(lsn: Lsn, bytes: Uint8Array): void {
+    assert(lsn === this.appendedLsn, `WAL follows on: ${formatLsn(lsn)} after ${formatLsn(this.appendedLsn)}`)
+    this.#buffered.push(bytes)
+    this.#bufferedBytes += bytes.length
+  }
+
+  /** Makes durable what was appended. One fsync for each segment that it touches. One call at a time. */
+  async sync(): Promise<void> {
+    while (this.#bufferedBytes > 0) {
+      try {
+        await this.#writeToOneFile()
+      } catch (cause) {
+        await this.#abandonFile()
+        throw spoolFailure(this.#options.directory, cause)
+      }
+    }
+  }
+
+  async close(): Promise<void> {
+    const file = this.#file
+    this.#file = undefined
+    await file?.handle.close()
+  }
+
+  async #writeToOneFile(): Promise<void> {
+    const created = this.#file === undefined
+    const file = (this.#file ??= await this.#createFile())
+    const taken = this.#buffered.length
+    const all = Buffer.concat(this.#buffered)
+    const length = Math.min(all.length, Number(file.endLsn - this.#durableLsn))
+    const run = file.run ?? { ...file.known, endLsn: this.#durableLsn, startLsn: this.#durableLsn, points: [] }
+    const sealed: Buffer[] = created ? [file.key.header] : []
+    const points: FramePoint[] = []
+    let offset = created ? file.key.header.length : file.known.sizeBytes
+    for (let at = 0; at < length; at += SPOOL_FRAME_BYTES) {
+      const lsn = this.#durableLsn + BigInt(at)
+      const frame = sealSpoolFrame(file.key, file.frames, lsn, all.subarray(at, Math.min(length, at + SPOOL_FRAME_BYTES)))
+      points.push({ lsn, offset, number: file.frames })
+      sealed.push(frame)
+      offset += frame.length
+      file.frames += 1n
+    }
+    await writeAll(file.handle, Buffer.concat(sealed), created ? 0 : file.known.sizeBytes)
+    await file.handle.datasync()
+    // The file's name is durable only once its directory is.
+    if (created) await syncDirectory(this.#options.directory)
+    for (const point of points) rememberPoint(run.points, point)
+    this.#settle(file, { run, length, offset, rest: all.subarray(length), taken })
+    if (this.#durableLsn === file.endLsn) await this.close()
+  }
+
+  /** From here on the bytes are durable: they may be acknowledged, and read. */
+  #settle(file: OpenFile, written: { run: MutableRun; length: number; offset: number; rest: Buffer; taken: number }): void {
+    this.#durableLsn += BigInt(written.length)
+    // More may have been appended meanwhile.
+    const later = this.#buffered.slice(written.taken)
+    this.#buffered = written.rest.length > 0 ? [written.rest, ...later] : later
+    this.#bufferedBytes -= written.length
+    written.run.endLsn = this.#durableLsn
+    file.known.sizeBytes = written.offset
+    if (file.run === undefined) file.known.runs.push(written.run)
+    file.run = written.run
+  }
+
+  async #createFile(): Promise<OpenFile> {
+    const { directory, ring, branch, register } = this.#options
+    const startLsn = this.#durableLsn
+    const size = BigInt(branch.head.segmentSize)
+    const name = newSpoolFileName(branch.path.branch, startLsn)
+    const known = { path: join(directory, name), branch: branch.path.branch, startLsn, sizeBytes: 0, runs: [] }
+    const handle = await open(known.path, 'wx', 0o600)
+    register(known)
+    return {
+      handle,
+      key: newHeader(ring, 'spool', name),
+      known,
+      run: undefined,
+      frames: 0n,
+      endLsn: (startLsn / size + 1n) * size,
+    }
+  }
+
+  /** After a failed write or sync. A file without a durable frame is removed; on a full disk that also makes room. */
+  async #abandonFile(): Promise<void> {
+    const file = this.#file
+    if (file === undefined) return
+    await this.close()
+    if (file.run === undefined) await rm(file.known.path, { force: true })
+  }
+}
+
+async function writeAll(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
+  for (let done = 0; done < bytes.length;) {
+    const { bytesWritten } = await file.write(bytes, done, bytes.length - done, position + done)
+    done += bytesWritten
+  }
+}
+
+async function scanUnlessGone(path: string, ring: KeyRing): Promise<SpoolFile | undefined> {
+  try {
+    return await scanSpoolFile(path, ring)
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return undefined
+    throw error
+  }
+}
+
+function spoolFailure(directory: string, cause: unknown): Error {
+  const code = systemErrorCode(cause)
+  if (code === undefined) return cause instanceof Error ? cause : new Error(String(cause))
+  const what = `cannot write to the spool in "${directory}": ${code}; nothing of it was acknowledged`
+  if (code === 'ENOSPC' || code === 'EDQUOT') {
+    return new Failure('DISK_FULL', what, { hint: 'make room on that disk: the receiver goes on by itself', cause })
+  }
+  return new Failure('SPOOL_UNWRITABLE', what, { hint: 'does the directory exist, and may this user write it?', cause })
+}

@@ -1,0 +1,154 @@
+import { z } from 'zod'
+import type { Clock } from '../../clock.ts'
+import { Failure } from '../../errors.ts'
+import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
+import { listBackupIds, readManifest, type BackupManifest } from '../../repository/backups.ts'
+import { keyedName } from '../../repository/keys.ts'
+import { verdictPrefix } from '../../repository/layout.ts'
+import type { Repository } from '../../repository/repository.ts'
+import { getHead } from '../../repository/sealed-object.ts'
+import { coverage, listGaps, readNote, type WalObject } from '../../repository/wal-archive.ts'
+import { listBranches, type Branch } from '../../repository/wal-branch.ts'
+import type { PostgresComponent, Tier } from './component.ts'
+import { ServerSession } from './server-session.ts'
+
+export type Verdict = 'verified' | 'failed' | 'not proven'
+
+/** What is kept of a component, and whether it can be believed. An age is the age of a backup; it says nothing of what would be lost. */
+export interface PostgresStatus {
+  readonly component: string
+  readonly tier: Tier
+  /** By a restore, of the newest backup, unexpired; else "not proven". Reading back proves no recovery. */
+  readonly verdict: Verdict
+  readonly backups: number
+  readonly newestBackup: {
+    readonly id: string
+    readonly type: string
+    readonly finishedAt: string
+    readonly ageSeconds: number
+  } | null
+  readonly wal: WalStatus | null
+  readonly receiver: ReceiverStatus
+}
+
+/** The newest branch's WAL: without a gap up to `keptUpTo`; the newest commit noted in it was at `lastCommitAt`. */
+export interface WalStatus {
+  readonly timeline: number
+  readonly keptFrom: string
+  readonly keptUpTo: string
+  readonly lastCommitAt: string | null
+  readonly gaps: number
+}
+
+/** What the server says of our slot. Undefined fields: there is no such slot, or no server to ask. */
+export interface ReceiverStatus {
+  readonly slot: string
+  readonly active: boolean
+  readonly synchronous: boolean
+  readonly behindBytes: number | null
+  readonly problem: string | null
+}
+
+const verdictSchema = z.object({
+  verdict: z.enum(['verified', 'failed', 'not proven']),
+  by: z.enum(['read', 'restore']),
+  expires: z.string(),
+})
+
+/** Microseconds between 1970 and 2000, where PostgreSQL's times begin. */
+const POSTGRES_EPOCH_MS = Date.UTC(2000, 0, 1)
+/** A stretch of WAL may hold no commit; so many are looked at from the end. */
+const NOTES_READ_MAX = 20
+
+/** What the repository and the server say of a component. A server that does not answer is part of the answer. */
+export async function readPostgresStatus(
+  repository: Repository,
+  component: PostgresComponent,
+  options: { clock: Clock; signal: AbortSignal },
+): Promise<PostgresStatus> {
+  const ids = await listBackupIds(repository, component.name)
+  const newestId = ids.at(-1)
+  const newest = newestId === undefined ? undefined : await readManifest(repository, component.name, newestId)
+  const now = options.clock.now()
+  return {
+    component: component.name,
+    tier: component.tier,
+    verdict: newest === undefined ? 'not proven' : await readVerdict(repository, newest, now),
+    backups: ids.length,
+    newestBackup: newest === undefined ? null : describeBackup(newest, now),
+    wal: await readWalStatus(repository, component.name, newest, options.signal),
+    receiver: await readReceiver(component),
+  }
+}
+
+function describeBackup(manifest: BackupManifest, nowMs: number) {
+  const { id, type, finishedAt } = manifest
+  return { id, type, finishedAt, ageSeconds: Math.max(0, Math.round((nowMs - Date.parse(finishedAt)) / 1000)) }
+}
+
+async function readVerdict(repository: Repository, manifest: BackupManifest, nowMs: number): Promise<Verdict> {
+  const prefix = verdictPrefix(keyedName(repository.ring, 'component', manifest.component), manifest.id)
+  let newest: Verdict = 'not proven'
+  // Names begin with the time: the last one by a restore counts.
+  for await (const { key } of repository.storage.list(prefix)) {
+    const head = verdictSchema.parse(await getHead(repository.storage, repository.ring, { kind: 'verdict', name: key }))
+    if (head.by === 'restore') newest = Date.parse(head.expires) > nowMs ? head.verdict : 'not proven'
+  }
+  return newest
+}
+
+async function readWalStatus(
+  repository: Repository,
+  component: string,
+  newest: BackupManifest | undefined,
+  signal: AbortSignal,
+): Promise<WalStatus | null> {
+  const branches = await listBranches(repository, component, { signal })
+  const branch = branches.toSorted((left, right) => left.head.createdAt.localeCompare(right.head.createdAt)).at(-1)
+  if (branch === undefined) return null
+  const from: Lsn = newest?.branch === branch.path.branch ? newest.startLsn : branch.head.firstLsn
+  const { endLsn, objects, holes } = await coverage(repository, branch, from, { signal })
+  const recorded = await listGaps(repository, branch, { signal })
+  return {
+    timeline: branch.head.timeline,
+    keptFrom: formatLsn(from),
+    keptUpTo: formatLsn(endLsn),
+    lastCommitAt: await readLastCommit(repository, branch, objects),
+    gaps: Math.max(holes.length, recorded.length),
+  }
+}
+
+async function readLastCommit(repository: Repository, branch: Branch, objects: readonly WalObject[]): Promise<string | null> {
+  for (const object of objects.toReversed().slice(0, NOTES_READ_MAX)) {
+    const { greatestCommit } = await readNote(repository, branch, object)
+    if (greatestCommit !== null) return new Date(POSTGRES_EPOCH_MS + Number(greatestCommit / 1000n)).toISOString()
+  }
+  return null
+}
+
+async function readReceiver(component: PostgresComponent): Promise<ReceiverStatus> {
+  const { slot } = component.stream
+  const unknown = { slot, active: false, synchronous: false, behindBytes: null }
+  try {
+    await using session = await ServerSession.connect(component)
+    const [row] = await session.query<{ active: boolean; synchronous: boolean; behind: string | null; status: string | null }>(
+      RECEIVER,
+      [slot],
+    )
+    if (row === undefined) return { ...unknown, problem: `the server has no slot "${slot}"` }
+    const behindBytes = row.behind === null ? null : Number(row.behind)
+    const lost = row.status === 'lost' ? `the slot "${slot}" has lost WAL` : null
+    const problem = row.active ? lost : (lost ?? `nobody receives through the slot "${slot}"`)
+    return { slot, active: row.active, synchronous: row.synchronous, behindBytes, problem }
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+    return { ...unknown, problem: error.message }
+  }
+}
+
+const RECEIVER = `
+  select s.active, coalesce(r.sync_state in ('sync', 'quorum'), false) as synchronous, s.wal_status as status,
+    pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_receive_lsn() else pg_current_wal_flush_lsn() end,
+      coalesce(r.flush_lsn, s.restart_lsn))::text as behind
+  from pg_replication_slots s left join pg_stat_replication r on r.pid = s.active_pid
+  where s.slot_name = $1`

@@ -1,0 +1,51 @@
+import type { Clock } from '../../clock.ts'
+import type { Lsn } from '../../postgres/lsn.ts'
+import type { Repository } from '../../repository/repository.ts'
+import type { Branch } from '../../repository/wal-branch.ts'
+import type { PostgresComponent } from './component.ts'
+import { Receiver } from './receiver.ts'
+import type { StreamEvent } from './stream-event.ts'
+
+export interface StreamOptions {
+  readonly repository: Repository
+  /** The slot's name is our application_name, too: what `synchronous_standby_names` has to name. */
+  readonly component: Pick<PostgresComponent, 'name' | 'connection' | 'stream'>
+  /** Of this receiver alone. */
+  readonly spoolDirectory: string
+  readonly clock: Clock
+  /** Ends the stream in good order: what is held goes to the repository, the slot stays. */
+  readonly signal: AbortSignal
+  /** Called at once, between two steps of the receiver: it must return soon and not throw. */
+  readonly onEvent?: (event: StreamEvent) => void
+  /** For a backup's own WAL: a slot that goes with the connection, and notes that say `backup`. */
+  readonly temporarySlot?: boolean
+  /** Begin with the segment of this LSN, whatever is stored. */
+  readonly startLsn?: Lsn
+  /** End when the repository has everything before this LSN; a function is asked again and again while it gives null. */
+  readonly stopWhenArchived?: Lsn | (() => Lsn | null)
+  /** Of the spool, in bytes; when it is full, nothing more is read. */
+  readonly spoolBytesMax?: number
+  readonly uploadTimeoutMs?: number
+  /** Attempts while another process uses the slot, before SLOT_BUSY ends the stream. */
+  readonly slotBusyRetriesMax?: number
+}
+
+export interface StreamResult {
+  /** The branch that was streamed last; undefined when it never came to that. */
+  readonly branch: Branch | undefined
+  /** Everything before this LSN is durable in the spool or the repository. */
+  readonly durableLsn: Lsn
+  /** Everything before this LSN is in the repository. */
+  readonly archivedTo: Lsn
+}
+
+/**
+ * Streams a cluster's WAL: each byte is durable in the spool before it is acknowledged to the server, and goes from there to the
+ * repository, as whole segments and, for the segment at hand, as pieces. Goes on through restarts of the server, lost networks and
+ * storages that are away, until the signal aborts or `stopWhenArchived` is reached; and after being killed at any instant, when
+ * started again. What can only be a mistake ends it: SLOT_BUSY, KEY_WRONG, SERVER_TOO_OLD, ARGUMENTS_INVALID.
+ */
+export async function streamWal(options: StreamOptions): Promise<StreamResult> {
+  const receiver = await Receiver.open(options)
+  return await receiver.run()
+}

@@ -1,0 +1,169 @@
+import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { assert } from '../../assert.ts'
+import { Failure } from '../../errors.ts'
+import {
+  nextSegment,
+  parseSegmentName,
+  segmentEnd,
+  segmentName,
+  segmentStart,
+  type WalSegment,
+} from '../../postgres/wal-segment.ts'
+import { parseHistoryFileName } from '../../postgres/timeline-history.ts'
+import type { Repository } from '../../repository/repository.ts'
+import type { Branch } from '../../repository/wal-branch.ts'
+import { readSegmentBytes } from '../../repository/wal-segment-bytes.ts'
+import { forEachConcurrent } from '../../stream/for-each-concurrent.ts'
+import { planSchema, type RecoveryPlan } from './recovery-plan.ts'
+
+/** Segments that one call fetches beyond the one it was asked for; the restore_command takes them without starting us. */
+export const SEGMENTS_AHEAD = 7
+/** Where they wait, beside the plan. */
+export const AHEAD_DIRECTORY = 'ahead'
+const FETCHES_AT_ONCE = 2
+
+export interface WalGetOptions {
+  readonly planPath: string
+  /** What PostgreSQL asks for: %f. */
+  readonly name: string
+  /** Where it wants it: %p. */
+  readonly destination: string
+  readonly openRepository: () => Promise<Repository>
+}
+
+/**
+ * Answers a restore_command as the frozen plan says. `absent` only for what the plan proves not to belong to this recovery; anything else
+ * that is not delivered throws, and must stop PostgreSQL: it would promote with data missing.
+ */
+export async function walGet(options: WalGetOptions): Promise<'delivered' | 'absent'> {
+  const plan = planSchema.parse(JSON.parse(await readFile(options.planPath, 'utf8')))
+  const timeline = parseHistoryFileName(options.name)
+  if (timeline !== undefined) {
+    const history = plan.histories.find((each) => each.timeline === timeline)
+    if (history === undefined) return 'absent'
+    await writeDurably(options.destination, [Buffer.from(history.text)])
+    return 'delivered'
+  }
+  const segment = parseSegmentName(options.name, plan.segmentSize)
+  const wanted = segment === undefined ? undefined : plannedSegment(plan, segment)
+  if (wanted === undefined) return 'absent'
+  const repository = await options.openRepository()
+  if (repository.id !== plan.repository) {
+    throw new Failure('REPOSITORY_FOREIGN', `the recovery plan is of another repository than the configuration names`, {
+      hint: 'use the configuration that the restore was made with',
+    })
+  }
+  await deliver(repository, wanted, options.destination)
+  await fetchAhead({ repository, plan, wanted, directory: join(dirname(options.planPath), AHEAD_DIRECTORY) })
+  return 'delivered'
+}
+
+interface PlannedSegment {
+  readonly segment: WalSegment
+  readonly branch: Branch
+  /** Where the plan's WAL ends inside this segment; the segment's end when it goes on. */
+  readonly endLsn: bigint
+}
+
+/** The segment with the branch that it is read from; undefined when no WAL of the plan lies in it. */
+export function plannedSegment(plan: RecoveryPlan, segment: WalSegment): PlannedSegment | undefined {
+  const stretch = plan.stretches.find((each) => each.timeline === segment.timeline)
+  if (stretch === undefined) return undefined
+  // A timeline's first segment holds its parent's WAL before the switch point, so that segments count as wholes here.
+  const first = stretch.from / BigInt(plan.segmentSize)
+  if (segment.number < first || segmentStart(segment) >= stretch.to) return undefined
+  const end = segmentEnd(segment)
+  return { segment, branch: branchOf(plan, stretch), endLsn: end < stretch.to ? end : stretch.to }
+}
+
+function branchOf(plan: RecoveryPlan, stretch: RecoveryPlan['stretches'][number]): Branch {
+  const head = {
+    timeline: stretch.timeline,
+    history: '',
+    ordinal: 0,
+    systemIdentifier: '',
+    major: 0,
+    segmentSize: plan.segmentSize,
+    firstLsn: stretch.from,
+    createdAt: plan.createdAt,
+  }
+  return { path: stretch.path, head }
+}
+
+async function deliver(repository: Repository, wanted: PlannedSegment, destination: string): Promise<void> {
+  const { segment, branch, endLsn } = wanted
+  const stored = await readSegmentBytes(repository, branch, segment)
+  const needed = Number(endLsn - segmentStart(segment))
+  if (stored === undefined || stored.realBytes < needed) {
+    const what = `segment ${segmentName(segment)} has ${stored?.realBytes ?? 0} bytes, the plan of this recovery counts on ${needed}`
+    throw new Failure('WAL_GAP', what, { hint: 'objects were lost since the restore began: run "resus verify --all"' })
+  }
+  await writeDurably(destination, cutOff(stored.bytes, needed, segment.sizeBytes))
+}
+
+/** The first `needed` bytes, then zeros: what was streamed since the plan was frozen is not part of this recovery. */
+async function* cutOff(bytes: AsyncIterable<Uint8Array>, needed: number, sizeBytes: number): AsyncGenerator<Uint8Array> {
+  let done = 0
+  for await (const piece of bytes) {
+    const real = Math.max(0, Math.min(piece.length, needed - done))
+    yield piece.subarray(0, real)
+    if (real < piece.length) yield Buffer.alloc(piece.length - real)
+    done += piece.length
+  }
+  assert(done === sizeBytes, `a segment has ${sizeBytes} bytes`)
+}
+
+async function fetchAhead(ahead: {
+  repository: Repository
+  plan: RecoveryPlan
+  wanted: PlannedSegment
+  directory: string
+}): Promise<void> {
+  const { repository, plan, directory } = ahead
+  const segments: PlannedSegment[] = []
+  let next = plannedSegment(plan, nextSegment(ahead.wanted.segment))
+  while (next !== undefined && segments.length < SEGMENTS_AHEAD) {
+    segments.push(next)
+    next = plannedSegment(plan, nextSegment(next.segment))
+  }
+  try {
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+    await removeStale(directory, new Set(segments.map(({ segment }) => segmentName(segment))))
+    await forEachConcurrent(segments, { limit: FETCHES_AT_ONCE }, async (each) => {
+      const path = join(directory, segmentName(each.segment))
+      if (
+        await stat(path).then(
+          () => true,
+          () => false,
+        )
+      )
+        return
+      await deliver(repository, each, path)
+    })
+  } catch {
+    // Fetching ahead is only for speed: whoever asks for the segment itself gets the failure.
+  }
+}
+
+/** Segments that were fetched and not taken, because recovery took another way. */
+async function removeStale(directory: string, wanted: ReadonlySet<string>): Promise<void> {
+  for (const name of await readdir(directory)) if (!wanted.has(name)) await rm(join(directory, name), { force: true })
+}
+
+/** Writes a file that is there whole and durable, or not at all: a torn segment would look to PostgreSQL like the end of WAL. */
+async function writeDurably(path: string, pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<void> {
+  const temporary = join(dirname(path), `.${basename(path)}.resus-${process.pid}`)
+  try {
+    const file = await open(temporary, 'w', 0o600)
+    try {
+      for await (const piece of pieces) await file.writeFile(piece)
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    await rename(temporary, path)
+  } finally {
+    await rm(temporary, { force: true })
+  }
+}

@@ -1,0 +1,117 @@
+import { z } from 'zod'
+import { Failure } from '../errors.ts'
+import { formatLsn, parseLsn } from '../postgres/lsn.ts'
+import { keyedName } from './keys.ts'
+import { backupKey, backupPrefix } from './layout.ts'
+import type { Repository } from './repository.ts'
+import { getObject, putObject } from './sealed-object.ts'
+
+// The root of a backup's manifest (docs/format.md, "Backups").
+
+const lsn = z.string().transform(parseLsn)
+const identity = z.string().transform((text): Buffer => Buffer.from(text, 'base64url'))
+
+export const BACKUP_TYPES = ['full', 'incremental', 'differential'] as const
+export type BackupType = (typeof BACKUP_TYPES)[number]
+
+export const manifestSchema = z.object({
+  format: z.literal(1),
+  id: z.string(),
+  component: z.string(),
+  kind: z.literal('postgres'),
+  type: z.enum(BACKUP_TYPES),
+  previous: z.string().nullable(),
+  sequence: z.number().int(),
+  startedAt: z.string(),
+  finishedAt: z.string(),
+  server: z.object({
+    version: z.string(),
+    major: z.number().int(),
+    systemIdentifier: z.string(),
+    catalogVersion: z.number().int(),
+    controlVersion: z.number().int(),
+    segmentSize: z.number().int(),
+    dataChecksums: z.boolean(),
+    dataDirectory: z.string(),
+    encoding: z.string(),
+    libc: z.string().nullable(),
+    collationVersions: z.array(z.string()),
+    preloadLibraries: z.string(),
+    settings: z.record(z.string(), z.string()),
+  }),
+  incarnation: z.string(),
+  branch: z.string(),
+  timeline: z.number().int(),
+  startLsn: lsn,
+  stopLsn: lsn,
+  /** Time of the last moment that the backup surely holds, by the server's clock. */
+  stopTime: z.string(),
+  backupLabel: z.string(),
+  tablespaceMap: z.string(),
+  tablespaces: z.array(z.object({ oid: z.string(), path: z.string() })),
+  control: z.string(),
+  tree: z.object({ identity, kind: z.union([z.literal(5), z.literal(6)]) }),
+  defaults: z.object({ fileMode: z.number(), directoryMode: z.number(), uid: z.number(), gid: z.number() }),
+  totals: z.object({
+    files: z.number(),
+    bytes: z.number(),
+    bytesRead: z.number(),
+    bytesStored: z.number(),
+    walBytesStored: z.number(),
+    bytesReused: z.number(),
+    pagesChecked: z.number(),
+    corruptPages: z.number(),
+  }),
+  corruptPages: z.array(z.object({ path: z.string(), block: z.number() })),
+})
+export type BackupManifest = z.infer<typeof manifestSchema>
+
+/** Publishes a backup: from here on it exists. Everything that it refers to must be durable. */
+export async function putManifest(repository: Repository, manifest: BackupManifest, signal: AbortSignal): Promise<void> {
+  const head = {
+    ...manifest,
+    startLsn: formatLsn(manifest.startLsn),
+    stopLsn: formatLsn(manifest.stopLsn),
+    tree: { ...manifest.tree, identity: manifest.tree.identity.toString('base64url') },
+  }
+  manifestSchema.parse(JSON.parse(JSON.stringify(head)))
+  const name = manifestName(repository, manifest.component, manifest.id)
+  await putObject(repository.storage, repository.ring, { kind: 'backup', name, head }, { signal })
+}
+
+/** Ids of a component's backups, oldest first. */
+export async function listBackupIds(repository: Repository, component: string): Promise<string[]> {
+  const prefix = backupPrefix(keyedName(repository.ring, 'component', component))
+  const ids: string[] = []
+  for await (const { key } of repository.storage.list(prefix)) ids.push(key.slice(prefix.length))
+  return ids
+}
+
+/** A component's backups, newest first. */
+export async function listBackups(repository: Repository, component: string): Promise<BackupManifest[]> {
+  const ids = await listBackupIds(repository, component)
+  const manifests: BackupManifest[] = []
+  for (const id of ids.toReversed()) manifests.push(await readManifest(repository, component, id))
+  return manifests
+}
+
+/** Throws BACKUP_UNKNOWN, naming what there is; OBJECT_DAMAGED. */
+export async function readManifest(repository: Repository, component: string, id: string): Promise<BackupManifest> {
+  const name = manifestName(repository, component, id)
+  try {
+    const { head, body } = await getObject(repository.storage, repository.ring, { kind: 'backup', name })
+    for await (const _ of body) continue
+    return manifestSchema.parse(head)
+  } catch (error) {
+    if (!(error instanceof Failure) || error.code !== 'OBJECT_MISSING') throw error
+    throw new Failure('BACKUP_UNKNOWN', `"${component}" has no backup "${id}"`, {
+      hint: `"resus backups ${component}" lists those that there are`,
+      cause: error,
+    })
+  }
+}
+
+/** The name of a backup's object. */
+export function manifestName(repository: Repository, component: string, id: string): string {
+  return backupKey(keyedName(repository.ring, 'component', component), id)
+}

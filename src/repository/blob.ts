@@ -1,0 +1,103 @@
+import { createCipheriv, createDecipheriv, createHmac, hash } from 'node:crypto'
+import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
+import { assert } from '../assert.ts'
+import type { KeyRing } from './keys.ts'
+import { damaged, frameNonce, TAG_BYTES } from './sealed-object.ts'
+
+// Blobs (docs/format.md, "Blobs"): content, found by its keyed identity.
+
+export const PIECE_BYTES = 8192
+export const CHUNK_BYTES = 256 * 1024
+export const IDENTITY_BYTES = 32
+const NONCE_BLOB = 1
+
+export const BLOB_KINDS = { chunk: 1, region: 2, overlay: 3, regions: 4, leaf: 5, node: 6 } as const
+export type BlobKind = keyof typeof BLOB_KINDS
+
+const KIND_NAMES = new Map<number, BlobKind>(Object.entries(BLOB_KINDS).map(([name, code]) => [code, name as BlobKind]))
+
+export function blobKindName(code: number): BlobKind | undefined {
+  return KIND_NAMES.get(code)
+}
+
+/** Where a blob lies, as the index and the directories of packs say. */
+export interface BlobLocation {
+  readonly identity: Buffer
+  readonly kind: BlobKind
+  /** 32 hex digits. */
+  readonly pack: string
+  readonly offset: number
+  /** Stored bytes, the tag included. */
+  readonly storedBytes: number
+  readonly rawBytes: number
+}
+
+/** SHA-256 of each 8 KiB piece of `content`, back to back. */
+export function pieceHashes(content: Uint8Array): Buffer {
+  const hashes = Buffer.allocUnsafe(Math.ceil(content.length / PIECE_BYTES) * 32)
+  for (let at = 0, to = 0; at < content.length; at += PIECE_BYTES, to += 32) {
+    hashes.set(hash('sha256', content.subarray(at, at + PIECE_BYTES), 'buffer'), to)
+  }
+  return hashes
+}
+
+/** The identity of content: HMAC-SHA-256(blob key, kind ‖ length ‖ hashes of its pieces). Pass `hashes` when they are known. */
+export function blobIdentity(
+  ring: Pick<KeyRing, 'blobKey'>,
+  kind: BlobKind,
+  content: Uint8Array,
+  hashes = pieceHashes(content),
+): Buffer {
+  const prefix = Buffer.allocUnsafe(9)
+  prefix.writeUInt8(BLOB_KINDS[kind])
+  prefix.writeBigUInt64LE(BigInt(content.length), 1)
+  return createHmac('sha256', ring.blobKey).update(prefix).update(hashes).digest()
+}
+
+/** Compresses and seals a blob for its place in a pack. `level` is zstd's. */
+export function sealBlob(
+  place: { key: Buffer; offset: number; kind: BlobKind; identity: Buffer },
+  content: Uint8Array,
+  level: number,
+): Buffer[] {
+  const compressed = zstdCompressSync(content, {
+    chunkSize: content.length + 1024,
+    params: { [constants.ZSTD_c_compressionLevel]: level },
+  })
+  const plaintext = compressed.length < content.length ? compressed : content
+  const cipher = createCipheriv('aes-256-gcm', place.key, frameNonce(BigInt(place.offset), NONCE_BLOB))
+  cipher.setAAD(blobContext(place.kind, place.identity))
+  const sealed = cipher.update(plaintext)
+  cipher.final()
+  return [sealed, cipher.getAuthTag()]
+}
+
+/**
+ * Opens a blob from its stored bytes: the tag proves that these are the bytes that were sealed under this identity. Throws OBJECT_DAMAGED,
+ * naming the pack.
+ */
+export function openBlob(key: Buffer, location: BlobLocation, stored: Uint8Array, packName: string): Buffer {
+  const what = `blob ${location.identity.toString('hex').slice(0, 16)} at ${location.offset}`
+  if (stored.length !== location.storedBytes || stored.length < TAG_BYTES) throw damaged(packName, `${what} ends early`)
+  const length = stored.length - TAG_BYTES
+  const decipher = createDecipheriv('aes-256-gcm', key, frameNonce(BigInt(location.offset), NONCE_BLOB))
+  decipher.setAAD(blobContext(location.kind, location.identity))
+  decipher.setAuthTag(stored.subarray(length))
+  const opened = decipher.update(stored.subarray(0, length))
+  try {
+    decipher.final()
+  } catch {
+    throw damaged(packName, `${what} is not as it was written`)
+  }
+  if (length === location.rawBytes) return opened
+  const content = zstdDecompressSync(opened, { chunkSize: Math.max(location.rawBytes, 64), maxOutputLength: location.rawBytes })
+  assert(content.length === location.rawBytes, `${what} of ${packName} has the length that was sealed with it`)
+  return content
+}
+
+function blobContext(kind: BlobKind, identity: Buffer): Buffer {
+  const context = Buffer.allocUnsafe(1 + IDENTITY_BYTES)
+  context.writeUInt8(BLOB_KINDS[kind])
+  identity.copy(context, 1)
+  return context
+}
