@@ -4,7 +4,6 @@ import { Failure } from '../errors.ts'
 import { parseLsn } from '../postgres/lsn.ts'
 import type { RecoveryTarget } from '../protect/postgres/recovery-plan.ts'
 import { restorePostgres } from '../protect/postgres/restore.ts'
-import { Secret } from '../secret.ts'
 import { formatBytes, formatDuration, formatFields } from './output.ts'
 import { parseTargetTime } from './target-time.ts'
 import { optionalText, type Given, type Verb } from './verb.ts'
@@ -24,8 +23,7 @@ export const run: Verb = async (context, given) => {
   const repository = await openConfigured(configuration, context.warn)
   const report = await restorePostgres({
     repository,
-    // A restore needs no connection: the server it was of may be gone, and so may be what the reference leads to.
-    component: { ...component, connection: new Secret('') },
+    component,
     to: resolve(to),
     target,
     stateDirectory: configuration.state,

@@ -1,6 +1,6 @@
 import { open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import type pg from 'pg'
+import pg from 'pg'
 import { stopCluster } from '../postgres/cluster-process.ts'
 import { PAGE_BYTES, PAGE_WORDS, verifyPage } from '../postgres/page-checksum.ts'
 import { relationFile } from '../postgres/relation-file.ts'
@@ -31,6 +31,12 @@ export async function takeBaseline(client: pg.Client): Promise<Baseline> {
   return { rows: await countRows(client), fingerprint: await fingerprintContent(client) }
 }
 
+export interface HospitalFindings {
+  readonly checks: readonly HospitalCheck[]
+  /** Null when the server could not be asked. */
+  readonly acknowledgedLost: number | null
+}
+
 /**
  * Looks at everything that can be looked at in the restored hospital, in the order that proves a physical restore: acknowledged
  * writes, content, structure, and after a clean stop every page. The server runs again at the end.
@@ -38,123 +44,133 @@ export async function takeBaseline(client: pg.Client): Promise<Baseline> {
 export async function checkHospital(
   server: HospitalServer,
   expected: { baseline: Baseline; acknowledged: readonly AcknowledgedWrite[] },
-): Promise<{ checks: HospitalCheck[]; acknowledgedLost: number }> {
-  const { checks, acknowledgedLost } = await useServer(server, async (client) => {
-    const writes = await checkWrites(client, expected.acknowledged)
-    const content = [await checkContent(client, expected.baseline), await checkReferences(client)]
-    const counts = await checkCounts(client, expected)
-    return { checks: [...writes.checks, counts, ...content, ...(await checkStructure(client))], acknowledgedLost: writes.lost }
+): Promise<HospitalFindings> {
+  const findings = await useServer(server, async (client) => {
+    const { baseline, acknowledged } = expected
+    const lost = await countLost(client, acknowledged).catch(unlessServerSays)
+    const checks = [
+      await attempt('acknowledged writes', `${acknowledged.length} by the log`, () => checkWrites(client, acknowledged)),
+      await attempt('order of writes', 'each feed from 1 on without a hole', () => checkOrder(client, acknowledged)),
+      await attempt('row counts', 'those at the opening, and what the feeds wrote', () => checkCounts(client, expected)),
+      await attempt('content of rows', 'the fingerprint of the opening', () => checkContent(client, baseline)),
+      await attempt('references', "an observation's patient and facility are its encounter's", () => checkReferences(client)),
+      await attempt('tables (amcheck)', 'no corrupt tuple', () => checkTables(client)),
+      await attempt('indexes (amcheck)', 'each B-tree is sound and has every row of its table', () => checkIndexes(client)),
+    ]
+    return { checks, acknowledgedLost: typeof lost === 'number' ? lost : null }
   })
   await stopCluster({ directory: server.directory.cluster, mode: 'fast' })
-  const pages = await checkPages(server.directory.cluster)
+  const pages = await attempt('page checksums', 'every page of every relation', () => checkPages(server.directory.cluster))
   await startServer(server)
-  return { checks: [...checks, pages], acknowledgedLost }
+  return { ...findings, checks: [...findings.checks, pages] }
 }
 
-/** Every acknowledged write is there, and what is there is each feed's writes from 1 on without a hole: nothing came out of order. */
-async function checkWrites(
-  client: pg.Client,
-  acknowledged: readonly AcknowledgedWrite[],
-): Promise<{ checks: HospitalCheck[]; lost: number }> {
+type Finding = Pick<HospitalCheck, 'passed' | 'found'> & { readonly expected?: string }
+
+/** What the server says instead of an answer (a damaged page, say) is a finding. */
+async function attempt(name: string, expected: string, look: () => Promise<Finding>): Promise<HospitalCheck> {
+  const finding = await look().catch(unlessServerSays)
+  return typeof finding === 'string' ? { name, expected, passed: false, found: finding } : { name, expected, ...finding }
+}
+
+function unlessServerSays(error: unknown): string {
+  if (error instanceof pg.DatabaseError) return error.message
+  throw error
+}
+
+/** Feeds and sequences of all writes that are there. */
+async function readWrites(client: pg.Client): Promise<{ feed: number; sequence: number }[]> {
   const { rows } = await client.query<{ feed: number; sequence: string }>(
     'select feed, feed_sequence as sequence from observation where feed <> $1',
     [PROBE_FEED],
   )
-  const there = new Set(rows.map(({ feed, sequence }) => `${feed} ${sequence}`))
-  const lost = acknowledged.filter(({ feed, sequence }) => !there.has(`${feed} ${sequence}`)).length
+  return rows.map(({ feed, sequence }) => ({ feed, sequence: Number(sequence) }))
+}
+
+async function countLost(client: pg.Client, acknowledged: readonly AcknowledgedWrite[]): Promise<number> {
+  const there = new Set((await readWrites(client)).map(({ feed, sequence }) => `${feed} ${sequence}`))
+  return acknowledged.filter(({ feed, sequence }) => !there.has(`${feed} ${sequence}`)).length
+}
+
+async function checkWrites(client: pg.Client, acknowledged: readonly AcknowledgedWrite[]): Promise<Finding> {
+  const lost = await countLost(client, acknowledged)
+  const unanswered = (await readWrites(client)).length - (acknowledged.length - lost)
+  const found = `${acknowledged.length - lost} of ${acknowledged.length}, and ${unanswered} that were committed when the server died, unanswered`
+  return { passed: lost === 0, found }
+}
+
+/** What is there is each feed's writes from 1 on: nothing came out of order, and at most one of each feed was unanswered. */
+async function checkOrder(client: pg.Client, acknowledged: readonly AcknowledgedWrite[]): Promise<Finding> {
+  const writes = await readWrites(client)
   const greatest = new Map<number, number>()
-  for (const { feed, sequence } of rows) greatest.set(feed, Math.max(greatest.get(feed) ?? 0, Number(sequence)))
-  const whole = [...greatest.values()].reduce((sum, sequence) => sum + sequence, 0)
-  const unanswered = rows.length - (acknowledged.length - lost)
-  const found = `${acknowledged.length - lost} of them, and ${unanswered} that were committed when the server died, unanswered`
-  return {
-    lost,
-    checks: [
-      { name: 'acknowledged writes', passed: lost === 0, expected: `${acknowledged.length} by the log`, found },
-      {
-        name: 'order of writes',
-        passed: rows.length === whole && unanswered >= 0 && unanswered <= greatest.size,
-        expected: `each feed from 1 on without a hole`,
-        found: `${whole - rows.length} holes in ${greatest.size} feeds`,
-      },
-    ],
-  }
+  for (const { feed, sequence } of writes) greatest.set(feed, Math.max(greatest.get(feed) ?? 0, sequence))
+  const holes = [...greatest.values()].reduce((sum, sequence) => sum + sequence, 0) - writes.length
+  const passed = holes === 0 && writes.length <= acknowledged.length + greatest.size
+  return { passed, found: `${holes} holes in ${greatest.size} feeds` }
 }
 
 async function checkCounts(
   client: pg.Client,
   expected: { baseline: Baseline; acknowledged: readonly AcknowledgedWrite[] },
-): Promise<HospitalCheck> {
+): Promise<Finding> {
   const found = await countRows(client)
   const { rows } = await client.query<{ count: string }>('select count(*) from observation where feed is not null')
   const written = Number(rows[0]?.count)
   const wanted = { ...expected.baseline.rows, observation: (expected.baseline.rows.observation ?? 0) + written }
-  const text = (counts: Readonly<Record<string, number>>) =>
-    Object.entries(counts)
-      .map(([table, count]) => `${count} ${table}`)
-      .join(', ')
-  const passed = text(found) === text(wanted) && written >= expected.acknowledged.length
-  return { name: 'row counts', passed, expected: text(wanted), found: text(found) }
+  const passed = listCounts(found) === listCounts(wanted) && written >= expected.acknowledged.length
+  return { passed, expected: listCounts(wanted), found: listCounts(found) }
 }
 
-async function checkContent(client: pg.Client, baseline: Baseline): Promise<HospitalCheck> {
+function listCounts(counts: Readonly<Record<string, number>>): string {
+  return Object.entries(counts)
+    .map(([table, count]) => `${count} ${table}`)
+    .join(', ')
+}
+
+async function checkContent(client: pg.Client, baseline: Baseline): Promise<Finding> {
   const passed = (await fingerprintContent(client)) === baseline.fingerprint
-  return {
-    name: 'content of rows',
-    passed,
-    expected: 'the fingerprint that was taken before the disaster',
-    found: passed ? 'the same' : 'another',
-  }
+  return { passed, found: passed ? 'the same fingerprint as at the opening' : 'another fingerprint than at the opening' }
 }
 
-async function checkReferences(client: pg.Client): Promise<HospitalCheck> {
+async function checkReferences(client: pg.Client): Promise<Finding> {
   const { rows } = await client.query<{ broken: string }>(`
     select (select count(*) from observation o left join encounter e on e.id = o.encounter_id
         where e.id is null or e.patient_id <> o.patient_id or e.facility_id <> o.facility_id)
       + (select count(*) from encounter e left join patient p on p.id = e.patient_id where p.id is null) as broken`)
   const broken = Number(rows[0]?.broken)
-  return {
-    name: 'references',
-    passed: broken === 0,
-    expected: "an observation's patient and facility are its encounter's",
-    found: `${broken} that are not`,
-  }
+  return { passed: broken === 0, found: `${broken} broken` }
 }
 
-/** PostgreSQL's own amcheck: tables, then each B-tree against its table and from its root down. */
-async function checkStructure(client: pg.Client): Promise<HospitalCheck[]> {
+/** PostgreSQL's own amcheck, of every permanent table with its TOAST. */
+async function checkTables(client: pg.Client): Promise<Finding> {
   await client.query('create extension if not exists amcheck')
-  const tables = await client.query<{ corrupt: string; tables: string }>(`
+  const { rows } = await client.query<{ corrupt: string; tables: string }>(`
     select count(v.relation) as corrupt, count(distinct c.oid) as tables from pg_class c
     left join lateral (select c.oid as relation from verify_heapam(c.oid, check_toast => true)) v on true
     where c.relkind in ('r', 't', 'm') and c.relpersistence = 'p'`)
-  const { corrupt = '', tables: looked = '' } = tables.rows[0] ?? {}
-  return [
-    { name: 'tables (amcheck)', passed: corrupt === '0', expected: 'no corrupt tuple', found: `${corrupt} in ${looked} tables` },
-    await checkIndexes(client),
-  ]
+  const { corrupt = '', tables = '' } = rows[0] ?? {}
+  return { passed: corrupt === '0', found: `${corrupt} corrupt tuples in ${tables} tables` }
 }
 
-async function checkIndexes(client: pg.Client): Promise<HospitalCheck> {
-  const name = 'indexes (amcheck)'
-  const expected = 'each B-tree is sound and has every row of its table'
+/** Each B-tree against its table, and from its root down. */
+async function checkIndexes(client: pg.Client): Promise<Finding> {
   const { rows } = await client.query<{ index: number; name: string }>(`
     select i.indexrelid as index, i.indexrelid::regclass::text as name from pg_index i
     join pg_class c on c.oid = i.indexrelid join pg_am a on a.oid = c.relam
     where a.amname = 'btree' and c.relpersistence = 'p' and i.indisvalid order by 1`)
-  for (const index of rows) {
-    try {
-      await client.query('select bt_index_parent_check($1::oid::regclass, true, true)', [index.index])
-    } catch (error) {
-      // What amcheck finds, it throws: it is the finding.
-      return { name, passed: false, expected, found: `${index.name}: ${error instanceof Error ? error.message : String(error)}` }
-    }
+  const corrupt: string[] = []
+  for (const { index, name } of rows) {
+    // What amcheck finds, it throws: it is the finding.
+    const check = client.query('select bt_index_parent_check($1::oid::regclass, true, true)', [index])
+    const said = await check.then(() => undefined).catch(unlessServerSays)
+    if (said !== undefined) corrupt.push(`${name}: ${said}`)
   }
-  return { name, passed: true, expected, found: `${rows.length} indexes, all sound` }
+  const found = corrupt.length === 0 ? `${rows.length} indexes, all sound` : `${corrupt.length} of ${rows.length}: ${corrupt[0]}`
+  return { passed: corrupt.length === 0, found }
 }
 
 /** Every page of every relation, as `pg_checksums` does it: on a server that was stopped cleanly. */
-async function checkPages(dataDirectory: string): Promise<HospitalCheck> {
+async function checkPages(dataDirectory: string): Promise<Finding> {
   let pages = 0
   const corrupt: string[] = []
   for (const entry of await readdir(dataDirectory, { recursive: true, withFileTypes: true })) {
@@ -166,25 +182,21 @@ async function checkPages(dataDirectory: string): Promise<HospitalCheck> {
     corrupt.push(...judged.corrupt.map((block) => `${path}, block ${block}`))
   }
   const found = corrupt.length === 0 ? `${pages} pages, none corrupt` : `${corrupt.length} of ${pages} corrupt: ${corrupt[0]}`
-  return { name: 'page checksums', passed: corrupt.length === 0 && pages > 0, expected: 'every page of every relation', found }
+  return { passed: corrupt.length === 0 && pages > 0, found }
 }
 
 async function checkFile(path: string, firstBlock: number): Promise<{ pages: number; corrupt: number[] }> {
   const buffer = new Uint8Array(READ_PAGES * PAGE_BYTES)
   const words = new Uint32Array(buffer.buffer)
   const corrupt: number[] = []
-  let pages = 0
   const file = await open(path, 'r')
   try {
-    for (;;) {
+    for (let pages = 0; ; pages += READ_PAGES) {
       const { bytesRead } = await file.read(buffer, 0, buffer.length, pages * PAGE_BYTES)
-      const whole = Math.floor(bytesRead / PAGE_BYTES)
-      for (let page = 0; page < whole; page += 1) {
-        const block = firstBlock + pages + page
-        if (verifyPage(words, page * PAGE_WORDS, block) === 'corrupt') corrupt.push(block)
-      }
-      pages += whole
-      if (whole < READ_PAGES) return { pages, corrupt }
+      const read = Math.floor(bytesRead / PAGE_BYTES)
+      const blocks = Array.from({ length: read }, (_, page) => firstBlock + pages + page)
+      corrupt.push(...blocks.filter((block, page) => verifyPage(words, page * PAGE_WORDS, block) === 'corrupt'))
+      if (read < READ_PAGES) return { pages: pages + read, corrupt }
     }
   } finally {
     await file.close()

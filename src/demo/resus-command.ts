@@ -22,6 +22,8 @@ export async function runResus<T>(
 ): Promise<T> {
   const child = spawn(process.execPath, [MAIN, verb, ...args, '--config', directory.configuration, '--json'], {
     stdio: ['ignore', 'pipe', 'pipe'],
+    // A group of its own: a terminal's Ctrl-C is for us, and we end what we started in the right order.
+    detached: true,
     timeout: COMMAND_TIMEOUT_MS,
   })
   const abort = () => void child.kill('SIGTERM')
@@ -55,7 +57,7 @@ export class Receiver {
   static async start(directory: DemoDirectory, component: string): Promise<Receiver> {
     const log = openSync(directory.streamLog, 'a', 0o600)
     const args = [MAIN, 'stream', component, '--config', directory.configuration]
-    const child = spawn(process.execPath, args, { stdio: ['ignore', log, log] })
+    const child = spawn(process.execPath, args, { stdio: ['ignore', log, log], detached: true })
     closeSync(log)
     return new Receiver(child, directory.streamLog)
   }

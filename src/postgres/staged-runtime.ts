@@ -80,6 +80,18 @@ export async function openTemporaryDirectory(): Promise<string> {
   )
 }
 
+/** Throws ARGUMENTS_INVALID when other accounts cannot come to a directory. */
+export async function assertReachable(directory: string): Promise<void> {
+  if (await everybodyMayPass(directory)) return
+  throw new Failure(
+    'ARGUMENTS_INVALID',
+    `"${directory}" cannot be entered by other accounts, and PostgreSQL does not run as root`,
+    {
+      hint: 'choose a directory that every account may pass, or run this as an ordinary user',
+    },
+  )
+}
+
 async function runAs(
   user: OrdinaryUser,
   args: readonly string[],

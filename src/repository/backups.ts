@@ -4,7 +4,7 @@ import { formatLsn, parseLsn } from '../postgres/lsn.ts'
 import { keyedName } from './keys.ts'
 import { backupKey, backupPrefix } from './layout.ts'
 import type { Repository } from './repository.ts'
-import { getObject, putObject } from './sealed-object.ts'
+import { getRecord, putObject } from './sealed-object.ts'
 
 // The root of a backup's manifest (docs/format.md, "Backups").
 
@@ -99,9 +99,7 @@ export async function listBackups(repository: Repository, component: string): Pr
 export async function readManifest(repository: Repository, component: string, id: string): Promise<BackupManifest> {
   const name = manifestName(repository, component, id)
   try {
-    const { head, body } = await getObject(repository.storage, repository.ring, { kind: 'backup', name })
-    for await (const _ of body) continue
-    return manifestSchema.parse(head)
+    return manifestSchema.parse(await getRecord(repository.storage, repository.ring, { kind: 'backup', name }))
   } catch (error) {
     if (!(error instanceof Failure) || error.code !== 'OBJECT_MISSING') throw error
     throw new Failure('BACKUP_UNKNOWN', `"${component}" has no backup "${id}"`, {

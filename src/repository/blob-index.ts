@@ -1,5 +1,6 @@
 import { createHmac } from 'node:crypto'
-import { mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { createReadStream } from 'node:fs'
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { Failure } from '../errors.ts'
@@ -221,8 +222,7 @@ async function isAuthentic(repository: Repository, path: string): Promise<boolea
   const mac = tableMac(repository)
   let tail = Buffer.alloc(0)
   try {
-    const file = await open(path, 'r')
-    for await (const piece of file.createReadStream({ highWaterMark: 1024 * 1024 }) as AsyncIterable<Buffer>) {
+    for await (const piece of createReadStream(path, { highWaterMark: 1024 * 1024 }) as AsyncIterable<Buffer>) {
       const all = Buffer.concat([tail, piece])
       const body = Math.max(0, all.length - TABLE_MAC_BYTES)
       mac.update(all.subarray(0, body))

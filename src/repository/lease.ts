@@ -3,7 +3,7 @@ import type { Clock } from '../clock.ts'
 import { keyedName } from './keys.ts'
 import { LEASE_PREFIX, MARK_PREFIX, randomId, timeName } from './layout.ts'
 import type { Repository } from './repository.ts'
-import { getObject, putObject } from './sealed-object.ts'
+import { getRecord, putObject } from './sealed-object.ts'
 
 // Leases and marks (docs/format.md, "Reuse, marks, leases, expiry").
 
@@ -46,8 +46,7 @@ export class Lease {
 export async function markedPacks(repository: Repository, signal: AbortSignal): Promise<Set<string>> {
   const marked = new Set<string>()
   for await (const { key } of repository.storage.list(MARK_PREFIX, { signal })) {
-    const { head, body } = await getObject(repository.storage, repository.ring, { kind: 'mark', name: key }, { signal })
-    await body.return(undefined)
+    const head = await getRecord(repository.storage, repository.ring, { kind: 'mark', name: key }, { signal })
     for (const pack of markSchema.parse(head).packs) marked.add(pack)
   }
   return marked

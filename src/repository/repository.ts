@@ -5,7 +5,7 @@ import type { Secret } from '../secret.ts'
 import { readObject, type Storage } from '../storage/storage.ts'
 import { deriveKeyRing, keySlotSchema, newKeyMaterial, unwrapKey, wrapKey, type KeyMaterial, type KeyRing } from './keys.ts'
 import { DESCRIPTOR_KEY, KEY_PREFIX, keySlotKey, randomId, SYSTEM_KEY } from './layout.ts'
-import { getObject, putObject } from './sealed-object.ts'
+import { getRecord, putObject } from './sealed-object.ts'
 
 const FORMAT = 1
 
@@ -93,7 +93,7 @@ async function openKeyRing(access: RepositoryAccess): Promise<{ id: string; ring
 }
 
 async function assertSystem(access: RepositoryAccess, ring: KeyRing): Promise<void> {
-  const { head } = await getObject(access.storage, ring, { kind: 'system', name: SYSTEM_KEY })
+  const head = await getRecord(access.storage, ring, { kind: 'system', name: SYSTEM_KEY })
   const owner = z.object({ system: z.string() }).parse(head).system
   if (owner === access.system) return
   const what = `the repository in ${access.storage.description} belongs to the system "${owner}", the configuration is of "${access.system}"`

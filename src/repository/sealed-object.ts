@@ -106,11 +106,20 @@ export async function openObject(
 ): Promise<OpenedObject> {
   const reader = new PieceReader(stored)
   const header = await reader.read(HEADER_BYTES)
-  const key = openHeader(ring, object.kind, object.name, header)
+  const key = await openOrClose(reader, () => openHeader(ring, object.kind, object.name, header))
   const frames = openFrames({ name: object.name, header, key }, reader)
   const first = await frames.next()
   if (first.done === true) throw damaged(object.name, 'it has no head')
   return { head: parseHead(object.name, first.value), body: frames }
+}
+
+async function openOrClose<T>(reader: PieceReader, open: () => T): Promise<T> {
+  try {
+    return open()
+  } catch (error) {
+    await reader.close()
+    throw error
+  }
 }
 
 /** Puts a sealed object under its name. Throws what the storage throws: OBJECT_EXISTS, STORAGE_UNREACHABLE, STORAGE_FULL. */
@@ -131,6 +140,18 @@ export async function getObject(
   options: CallOptions = {},
 ): Promise<OpenedObject> {
   return await openObject(ring, object, storage.get(object.name, options))
+}
+
+/** Reads an object that is all head: a backup, a lease, a mark. Throws OBJECT_MISSING, OBJECT_DAMAGED. */
+export async function getRecord(
+  storage: Storage,
+  ring: KeyRing,
+  object: { kind: ObjectKind; name: string },
+  options: CallOptions = {},
+): Promise<unknown> {
+  const { head, body } = await getObject(storage, ring, object, options)
+  for await (const _ of body) throw damaged(object.name, 'it has a body, and should be all head')
+  return head
 }
 
 /**
@@ -178,12 +199,16 @@ function sealFrame(context: { key: Buffer; header: Buffer; number: bigint; last:
 }
 
 async function* openFrames(context: FrameContext, reader: PieceReader): AsyncGenerator<Buffer> {
-  for (let number = 0n; ; number += 1n) {
-    const frame = await readFrame(context, reader, number)
-    yield frame.plaintext
-    if (frame.last) break
+  try {
+    for (let number = 0n; ; number += 1n) {
+      const frame = await readFrame(context, reader, number)
+      yield frame.plaintext
+      if (frame.last) break
+    }
+    if (!(await reader.atEnd())) throw damaged(context.name, 'there is more behind its last frame')
+  } finally {
+    await reader.close()
   }
-  if (!(await reader.atEnd())) throw damaged(context.name, 'there is more behind its last frame')
 }
 
 async function readFrame(
@@ -276,6 +301,11 @@ class PieceReader {
 
   async atEnd(): Promise<boolean> {
     return this.#heldBytes === 0 && !(await this.#pull())
+  }
+
+  /** Lets go of the source, which may hold a file or a connection. */
+  async close(): Promise<void> {
+    await this.#pieces.return?.()
   }
 
   async #pull(): Promise<boolean> {

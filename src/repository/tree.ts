@@ -126,8 +126,7 @@ export async function* walkTree(
   defaults: TreeDefaults,
 ): AsyncGenerator<TreeEntry> {
   if (root.kind === 5) {
-    const leaf = await reader.read(root.identity, 'leaf', 'the manifest')
-    for (const entry of leafSchema.parse(JSON.parse(leaf.toString('utf8')))) yield decodeEntry(entry, defaults)
+    yield* await readTreeLeaf(reader, root.identity, defaults)
     return
   }
   for (const child of await readNode(reader, root.identity)) {
@@ -135,19 +134,19 @@ export async function* walkTree(
   }
 }
 
-/** Identities of all leaves and nodes of a tree, the root included. */
-export async function* treeBlobs(reader: BlobReader, root: { identity: Buffer; kind: 5 | 6 }): AsyncGenerator<Buffer> {
-  yield root.identity
-  if (root.kind === 5) return
-  for (const child of await readNode(reader, root.identity)) yield* treeBlobs(reader, { identity: child.id, kind: child.kind })
-}
-
 /** The order of paths: that of their UTF-8 bytes. */
 export function comparePaths(left: string, right: string): number {
   return Buffer.compare(Buffer.from(left), Buffer.from(right))
 }
 
-async function readNode(reader: BlobReader, id: Buffer): Promise<NodeChild[]> {
+/** The entries of one leaf. */
+export async function readTreeLeaf(reader: BlobReader, id: Buffer, defaults: TreeDefaults): Promise<TreeEntry[]> {
+  const leaf = await reader.read(id, 'leaf', 'the manifest')
+  return leafSchema.parse(JSON.parse(leaf.toString('utf8'))).map((entry) => decodeEntry(entry, defaults))
+}
+
+/** The children of one inner node. */
+export async function readNode(reader: BlobReader, id: Buffer): Promise<NodeChild[]> {
   const node = await reader.read(id, 'node', 'the manifest')
   return nodeSchema.parse(JSON.parse(node.toString('utf8')))
 }

@@ -25,13 +25,18 @@ export async function proveRestored(t: TestContext, proof: { restored: RestoredC
   )
   await restored.stop()
   const checksums = toolPath(restored.installation, 'pg_checksums')
-  if (checksums === undefined) t.diagnostic(`pg_checksums: not proven, PostgreSQL ${restored.installation.major} here has no such tool`)
+  if (checksums === undefined)
+    t.diagnostic(`pg_checksums: not proven, PostgreSQL ${restored.installation.major} here has no such tool`)
   else await run(checksums, ['--check', '-D', restored.directory])
 }
 
 /** Lets PostgreSQL's own tool judge a restored directory that was not started yet. */
-export async function proveManifest(t: TestContext, proof: { directory: string; installation: RestoredCluster['installation'] }): Promise<void> {
+export async function proveManifest(
+  t: TestContext,
+  proof: { directory: string; installation: RestoredCluster['installation'] },
+): Promise<void> {
   const tool = toolPath(proof.installation, 'pg_verifybackup')
-  if (tool === undefined) t.diagnostic(`pg_verifybackup: not proven, PostgreSQL ${proof.installation.major} here has no such tool`)
+  if (tool === undefined)
+    t.diagnostic(`pg_verifybackup: not proven, PostgreSQL ${proof.installation.major} here has no such tool`)
   else await run(tool, ['-n', proof.directory])
 }

@@ -75,7 +75,7 @@ export async function protectedCluster(t: TestContext, options: TestClusterOptio
     backup: (more = {}) => backupPostgres({ ...common, ...more }),
     restore: (target = { kind: 'latest' }, to = join(home, `restored-${restores++}`)) =>
       restorePostgres({ ...common, to, target, configPath }),
-    startRestored: (report) => startRestored(report, cluster.installation),
+    startRestored: (report) => startRestored(report, cluster),
     [Symbol.asyncDispose]: async () => {
       for (const client of clients.values()) await client.end().catch(() => undefined)
       await cluster[Symbol.asyncDispose]()
@@ -110,7 +110,7 @@ async function writeConfiguration(home: string, component: PostgresComponent, co
   return path
 }
 
-async function startRestored(report: RestoreReport, installation: Installation): Promise<RestoredCluster> {
+async function startRestored(report: RestoreReport, { installation, home }: TestCluster): Promise<RestoredCluster> {
   const { directory } = report
   const port = await freePort()
   const settings = { port: String(port), listen_addresses: '127.0.0.1', fsync: 'off', shared_buffers: '32MB' }
@@ -118,7 +118,8 @@ async function startRestored(report: RestoreReport, installation: Installation):
     installation,
     directory,
     port,
-    socketDirectory: `${directory}.socket`,
+    // A path of a socket has at most 107 bytes.
+    socketDirectory: join(home, 's'),
     logFile: `${directory}.log`,
     settings,
     timeoutSeconds: 120,
@@ -149,7 +150,11 @@ async function startRestored(report: RestoreReport, installation: Installation):
   }
 }
 
-async function query<Row extends pg.QueryResultRow>(clients: Map<string, pg.Client>, connection: string, text: string): Promise<Row[]> {
+async function query<Row extends pg.QueryResultRow>(
+  clients: Map<string, pg.Client>,
+  connection: string,
+  text: string,
+): Promise<Row[]> {
   let client = clients.get(connection)
   if (client === undefined) {
     client = new pg.Client({ connectionString: connection })

@@ -58,18 +58,13 @@ export async function* copyFiles(options: CopyOptions): AsyncGenerator<CopiedPar
     return { entry, firstRegion, isLast, results: await Promise.all(results) }
   }
   try {
-    for (const entry of options.entries) {
-      for await (const part of partsOf(entry, options)) {
-        options.signal.throwIfAborted()
-        const results: Promise<UnitResult>[] = []
-        for (const unit of part.units) results.push((await jobs.add(unit, unit.length)).result)
-        waiting.push({ entry, firstRegion: part.firstRegion, isLast: part.isLast, results, queued: jobs.queued })
-        while (waiting.length > PARTS_WAITING) {
-          const oldest = waiting.shift()!
-          if (oldest.queued > jobs.sent) await jobs.flush()
-          yield await settle(oldest)
-        }
-      }
+    for await (const part of allParts(options)) {
+      options.signal.throwIfAborted()
+      waiting.push(await queuePart(jobs, part))
+      if (waiting.length <= PARTS_WAITING) continue
+      const oldest = waiting.shift()!
+      if (oldest.queued > jobs.sent) await jobs.flush()
+      yield await settle(oldest)
     }
     await jobs.flush()
     for (let part = waiting.shift(); part !== undefined; part = waiting.shift()) yield await settle(part)
@@ -79,22 +74,33 @@ export async function* copyFiles(options: CopyOptions): AsyncGenerator<CopiedPar
   }
 }
 
+async function queuePart(jobs: UnitQueue<BackupUnit, UnitResult>, part: Part): Promise<WaitingPart> {
+  const results: Promise<UnitResult>[] = []
+  for (const unit of part.units) results.push((await jobs.add(unit, unit.length)).result)
+  return { entry: part.entry, firstRegion: part.firstRegion, isLast: part.isLast, results, queued: jobs.queued }
+}
+
 interface Part {
+  readonly entry: DataEntry
   readonly firstRegion: number
   readonly isLast: boolean
   readonly units: readonly BackupUnit[]
 }
 
+async function* allParts(options: CopyOptions): AsyncGenerator<Part> {
+  for (const entry of options.entries) yield* partsOf(entry, options)
+}
+
 async function* partsOf(entry: DataEntry, options: CopyOptions): AsyncGenerator<Part> {
   if (entry.kind !== 'file' || entry.sizeBytes === 0) {
-    yield { firstRegion: 0, isLast: true, units: [] }
+    yield { entry, firstRegion: 0, isLast: true, units: [] }
     return
   }
   const relation = options.checkPages ? relationFile(entry.path) : undefined
   const firstBlock = relation === undefined ? undefined : relation.segment * RELATION_SEGMENT_BLOCKS
   if (entry.sizeBytes <= CHUNK_BYTES) {
     const unit = { path: entry.absolutePath, offset: 0, length: entry.sizeBytes, kind: 'chunk' as const }
-    yield { firstRegion: 0, isLast: true, units: [firstBlock === undefined ? unit : { ...unit, firstBlock }] }
+    yield { entry, firstRegion: 0, isLast: true, units: [firstBlock === undefined ? unit : { ...unit, firstBlock }] }
     return
   }
   const regions = Math.ceil(entry.sizeBytes / REGION_BYTES)
@@ -102,7 +108,7 @@ async function* partsOf(entry: DataEntry, options: CopyOptions): AsyncGenerator<
     const known = (await options.previous?.find(entry.path, firstRegion)) ?? []
     const count = Math.min(REGIONS_PART, regions - firstRegion)
     const units = Array.from({ length: count }, (_, index) => regionUnit(entry, firstRegion + index, firstBlock, known[index]))
-    yield { firstRegion, isLast: firstRegion + count === regions, units }
+    yield { entry, firstRegion, isLast: firstRegion + count === regions, units }
   }
 }
 

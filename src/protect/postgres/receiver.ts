@@ -32,6 +32,8 @@ const SPOOL_RETRY_MS_FIRST = 250
 const SPOOL_RETRY_MS_MAX = 15_000
 const SPOOL_FULL_ALARM_MS = 10_000
 const TARGET_POLL_MS = 100
+/** WAL that shares one fsync: large enough for speed, small enough that a spool with room for a segment takes it. */
+const BATCH_BYTES_MAX = 4 * 1024 * 1024
 
 /** One receiver of WAL: does what each state of `receiver-state.ts` asks for. */
 export class Receiver {
@@ -48,6 +50,8 @@ export class Receiver {
   #known: KnownWal | undefined
   #stream: WalStream | undefined
   #drained = false
+  /** Whether the spool has files that the next acknowledgement makes superfluous. */
+  #tidy = false
   #busy = 0
   #lastFailure: Failure | undefined
 
@@ -170,6 +174,7 @@ export class Receiver {
     this.#writer = await this.#spool.startWriting(this.#options.component.name, branch, startLsn)
     const known = { from: startLsn, to: knownTo }
     this.#known = knownTo > startLsn ? new KnownWal(readKnown(this.#context(), branch, known), known) : undefined
+    this.#tidy = this.#known === undefined
     this.#archives.begin(position)
   }
 
@@ -221,7 +226,7 @@ export class Receiver {
     this.#alarm(new Failure('SERVER_SETTING', what), 1)
   }
 
-  /** One batch: all that has come. It shares one fsync, and only then is it acknowledged. */
+  /** All that has come, in batches that share one fsync each. */
   async #receive(): Promise<ReceiverEvent> {
     const stream = (this.#stream ??= await this.#startStream())
     const messages = await stream.takeMessages(AbortSignal.any([this.#stop, this.#archives.failed]))
@@ -230,20 +235,36 @@ export class Receiver {
       if (end?.kind === 'switch') return { kind: 'timelineEnded', timeline: end.timeline, lsn: end.lsn }
       throw new Failure('POSTGRES_UNREACHABLE', 'the server has ended the stream')
     }
-    const writer = this.#writer!
-    await this.#waitForRoom(messages)
-    for (const { lsn, bytes } of messages) {
-      if (!(await this.#agrees(bytes))) return await this.#diverge()
-      writer.append(lsn, bytes)
+    for (const batch of batches(messages, Math.min(BATCH_BYTES_MAX, this.#position!.branch.head.segmentSize))) {
+      if (!(await this.#keep(stream, batch))) return await this.#diverge()
     }
+    return { kind: 'acknowledged' }
+  }
+
+  /** Makes a batch durable, then acknowledges it. False when it is not what is stored at its place: then nothing of it was kept. */
+  async #keep(stream: WalStream, batch: readonly WalMessage[]): Promise<boolean> {
+    const writer = this.#writer!
+    for (const { bytes } of batch) {
+      if (!(await this.#agrees(bytes))) return false
+    }
+    await this.#waitForRoom(batch)
+    for (const { lsn, bytes } of batch) writer.append(lsn, bytes)
     await this.#syncSpool(writer)
-    if (this.#known === undefined && this.#drained) await this.#spool.deleteEarlier()
     const lsn = writer.durableLsn
     stream.sendStatus({ written: lsn, flushed: lsn, applied: 0n })
     this.#archives.setDurable(lsn)
     this.#emit({ kind: 'acknowledged', branch: this.#position!.branch, lsn })
+    if (this.#tidy) await this.#tidySpool(lsn)
     this.#checkTarget()
-    return { kind: 'acknowledged' }
+    return true
+  }
+
+  /** Once all that was stored has been compared, the files of earlier connections and processes hold nothing that is needed. */
+  async #tidySpool(durableLsn: Lsn): Promise<void> {
+    const { branch, startLsn } = this.#position!
+    this.#tidy = false
+    await this.#spool.deleteCovered(branch, { from: startLsn, to: durableLsn })
+    if (this.#drained) await this.#spool.deleteEarlier()
   }
 
   async #startStream(): Promise<WalStream> {
@@ -258,10 +279,12 @@ export class Receiver {
   async #endStream(): Promise<void> {
     await this.#stream?.stop()
     this.#stream = undefined
-    await this.#known?.close()
-    this.#known = undefined
     await this.#writer?.close()
     this.#writer = undefined
+    // A connection that was lost before it brought anything new must not leave a file each time.
+    if (this.#known !== undefined) await this.#spool.deleteRedundant(this.#position!.branch)
+    await this.#known?.close()
+    this.#known = undefined
   }
 
   /** Whether the bytes are those that are stored; what cannot be read cannot be compared, and must not stop the stream. */
@@ -276,6 +299,7 @@ export class Receiver {
       this.#alarm(error, 1)
     }
     this.#known = undefined
+    this.#tidy = true
     await known.close()
     return true
   }
@@ -394,4 +418,20 @@ export class Receiver {
     this.#options.onEvent?.(event)
     if (event.kind === 'archived') this.#checkTarget()
   }
+}
+
+/** Cuts messages into batches of at most `bytesMax`, or of one message. */
+function* batches(messages: readonly WalMessage[], bytesMax: number): Generator<WalMessage[]> {
+  let batch: WalMessage[] = []
+  let held = 0
+  for (const message of messages) {
+    if (batch.length > 0 && held + message.bytes.length > bytesMax) {
+      yield batch
+      batch = []
+      held = 0
+    }
+    batch.push(message)
+    held += message.bytes.length
+  }
+  if (batch.length > 0) yield batch
 }

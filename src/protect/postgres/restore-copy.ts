@@ -2,7 +2,7 @@ import { chmod, lchown, mkdir, open, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Failure } from '../../errors.ts'
 import { crc32cCombine } from '../../postgres/crc32c.ts'
-import { BlobReader, openStoredBlob, type StoredBlob } from '../../repository/blob-reader.ts'
+import { type BlobReader, openStoredBlob, type StoredBlob } from '../../repository/blob-reader.ts'
 import { fileRegions } from '../../repository/file-regions.ts'
 import { decodeBase, REGION_BYTES } from '../../repository/region.ts'
 import type { Repository } from '../../repository/repository.ts'
@@ -70,11 +70,10 @@ export async function* restoreFiles(options: RestoreCopyOptions): AsyncGenerator
       const finished = finisher.finish(options.directory, entry, crcs)
       finished.catch(() => undefined)
       waiting.push({ queued: queue.queued, finished })
-      while (waiting.length > FILES_WAITING) {
-        const oldest = waiting.shift()!
-        if (oldest.queued > queue.sent) await queue.flush()
-        yield await oldest.finished
-      }
+      if (waiting.length <= FILES_WAITING) continue
+      const oldest = waiting.shift()!
+      if (oldest.queued > queue.sent) await queue.flush()
+      yield await oldest.finished
     }
     await queue.flush()
     for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) yield await next.finished

@@ -109,6 +109,8 @@ export class Spool {
   readonly #files = new Map<string, KnownFile>()
   /** Paths of what an earlier process left. */
   readonly #earlier = new Set<string>()
+  /** Paths of what was there when the present writer began. */
+  #before: ReadonlySet<string> = new Set()
   #room = Promise.withResolvers<void>()
 
   private constructor(directory: string, ring: KeyRing, bytesMax: number) {
@@ -159,6 +161,7 @@ export class Spool {
   /** Begins to write a branch at an LSN, always in a new file. */
   async startWriting(component: string, branch: Branch, startLsn: Lsn): Promise<SpoolWriter> {
     await writeSpoolBranch(this.directory, this.#ring, { component, branch })
+    this.#before = new Set(this.#files.keys())
     const register = (file: KnownFile) => this.#files.set(file.path, file)
     return new SpoolWriter({ directory: this.directory, ring: this.#ring, branch, startLsn, register })
   }
@@ -169,6 +172,25 @@ export class Spool {
       // A file holds bytes of one segment only: its first LSN tells which, even while it is empty and about to be written.
       if (file.branch !== branch.path.branch || file.startLsn / BigInt(branch.head.segmentSize) !== segment) continue
       await this.#delete(file)
+    }
+  }
+
+  /** Deletes files from before the present writer, all of which is in its range now: each new connection writes its segment anew. */
+  async deleteCovered(branch: Branch, range: LsnRange): Promise<void> {
+    for (const file of this.#files.values()) {
+      if (!this.#before.has(file.path) || file.branch !== branch.path.branch) continue
+      if (file.runs.every(({ startLsn, endLsn }) => range.from <= startLsn && endLsn <= range.to)) await this.#delete(file)
+    }
+  }
+
+  /** Deletes files of the present writer, which must have ended, where those from before it hold the same. */
+  async deleteRedundant(branch: Branch): Promise<void> {
+    const files = [...this.#files.values()].filter((file) => file.branch === branch.path.branch)
+    const before = joinRanges(files.filter(({ path }) => this.#before.has(path)).flatMap(({ runs }) => runs))
+    for (const file of files) {
+      if (this.#before.has(file.path)) continue
+      const covered = file.runs.every((run) => before.some(({ from, to }) => from <= run.startLsn && run.endLsn <= to))
+      if (covered) await this.#delete(file)
     }
   }
 
