@@ -28,7 +28,7 @@ dynamic_shared_memory_type = mmap
 const ROLE = `
   create role resus login replication;
   grant pg_monitor to resus;
-  grant execute on function pg_backup_start(text, boolean), pg_backup_stop(boolean), pg_switch_wal() to resus;`
+  grant execute on function pg_backup_start(text, boolean), pg_backup_stop(boolean) to resus;`
 
 /** The hospital's server: where it is, and how to come to it. */
 export interface HospitalServer {

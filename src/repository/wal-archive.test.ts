@@ -52,7 +52,7 @@ function noteOf(range: { number: bigint; from: number; to: number }, bytes: Uint
   }
 }
 
-async function store(repository: Repository, branch: Branch, number: bigint, from = 0, to = SEGMENT): Promise<string> {
+async function store(repository: Repository, branch: Branch, number: bigint, [from, to] = [0, SEGMENT]): Promise<string> {
   const start = number * BigInt(SEGMENT)
   const bytes = walBytes(start + BigInt(from), start + BigInt(to))
   return await putWal(repository, branch, { note: noteOf({ number, from, to }, bytes), body: [bytes] })
@@ -101,9 +101,9 @@ test('bytes that are not those of the note are never stored', async () => {
 test('WAL is listed in the order of LSNs, and other names are passed over', async () => {
   const repository = await makeRepository()
   const branch = await makeBranch(repository)
-  await store(repository, branch, 3n, 0, 100)
+  await store(repository, branch, 3n, [0, 100])
   await store(repository, branch, 2n)
-  await store(repository, branch, 2n, 500, 600)
+  await store(repository, branch, 2n, [500, 600])
   await store(repository, branch, 0x1000n)
   await repository.storage.put(`${branchPrefix(branch.path)}000000020000000000000001`, Buffer.from('of another timeline'))
   await repository.storage.put(`${branchPrefix(branch.path)}000000010000000000000001.tmp`, Buffer.from('something'))
@@ -142,7 +142,7 @@ test('a segment is put together from pieces that overlap, and padded with zeros'
   const branch = await makeBranch(repository)
   const segment = segmentAt(0x10_0000n, 1, SEGMENT)
   assert.equal(await readSegmentBytes(repository, branch, segment), undefined)
-  await store(repository, branch, 1n, 5000, 6000)
+  await store(repository, branch, 1n, [5000, 6000])
   assert.equal(await readSegmentBytes(repository, branch, segment), undefined)
   for (const [from, to] of [
     [0, 1000],
@@ -151,7 +151,7 @@ test('a segment is put together from pieces that overlap, and padded with zeros'
     [900, 5000],
     [7000, 8000],
   ] as const) {
-    await store(repository, branch, 1n, from, to)
+    await store(repository, branch, 1n, [from, to])
   }
   const read = await readSegmentBytes(repository, branch, segment)
   assert.equal(read?.realBytes, 6000)
@@ -168,7 +168,7 @@ test('a segment is put together from pieces that overlap, and padded with zeros'
 test('pieces that disagree where they overlap are damage', async () => {
   const repository = await makeRepository()
   const branch = await makeBranch(repository)
-  await store(repository, branch, 1n, 0, 1000)
+  await store(repository, branch, 1n, [0, 1000])
   const other = Buffer.alloc(1000, 1)
   await putWal(repository, branch, { note: noteOf({ number: 1n, from: 500, to: 1500 }, other), body: [other] })
   const read = await readSegmentBytes(repository, branch, segmentAt(0x10_0000n, 1, SEGMENT))
@@ -179,9 +179,9 @@ test('coverage ends at the first hole, and tells the others', async () => {
   const repository = await makeRepository()
   const branch = await makeBranch(repository)
   await store(repository, branch, 1n)
-  await store(repository, branch, 2n, 0, 1000)
-  await store(repository, branch, 2n, 800, 2000)
-  await store(repository, branch, 2n, 3000, 4000)
+  await store(repository, branch, 2n, [0, 1000])
+  await store(repository, branch, 2n, [800, 2000])
+  await store(repository, branch, 2n, [3000, 4000])
   await store(repository, branch, 4n)
   const covered = await coverage(repository, branch, 0x10_0000n)
   assert.equal(covered.endLsn, 0x20_0000n + 2000n)

@@ -185,8 +185,11 @@ test('a spool of another repository is not read', async (t) => {
 
 test('while the disk is full nothing is durable, and nothing is lost', async (t) => {
   const parent = await mkdtemp(join(tmpdir(), 'resus-full-'))
-  t.after(() => rm(parent, { recursive: true, force: true }))
   const disk = join(parent, 'disk')
+  t.after(async () => {
+    await execute('umount', ['-l', disk]).catch(() => undefined)
+    await rm(parent, { recursive: true, force: true })
+  })
   await mkdir(disk)
   try {
     await execute('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk])
@@ -194,7 +197,6 @@ test('while the disk is full nothing is durable, and nothing is lost', async (t)
     t.skip('a small file system cannot be mounted here')
     return
   }
-  t.after(() => execute('umount', ['-l', disk]))
   const all = await given(t, disk)
   const spool = await openSpool(all)
   const writer = await spool.startWriting('db', all.branch, START)
@@ -208,7 +210,6 @@ test('while the disk is full nothing is durable, and nothing is lost', async (t)
   assert.deepEqual((await openSpool(all)).ranges(all.branch), [lsnRange(0, 400_000)])
   writer.append(START + 1_000_000n, all.wal.subarray(1_000_000, 1_000_100))
   await rm(join(disk, 'filler'))
-  await truncate(join(disk, 'nothing'), 0).catch(() => undefined)
   await execute('mount', ['-o', 'remount,size=8m', disk])
   await writer.sync()
   await writer.close()
