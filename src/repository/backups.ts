@@ -4,7 +4,7 @@ import { formatLsn, parseLsn } from '../postgres/lsn.ts'
 import { keyedName } from './keys.ts'
 import { backupKey, backupPrefix } from './layout.ts'
 import type { Repository } from './repository.ts'
-import { getRecord, putObject } from './sealed-object.ts'
+import { getRecord, putObject, sealObject } from './sealed-object.ts'
 
 // The root of a backup's manifest (docs/format.md, "Backups").
 
@@ -68,15 +68,26 @@ export type BackupManifest = z.infer<typeof manifestSchema>
 
 /** Publishes a backup: from here on it exists. Everything that it refers to must be durable. */
 export async function putManifest(repository: Repository, manifest: BackupManifest, signal: AbortSignal): Promise<void> {
+  await putObject(repository.storage, repository.ring, manifestObject(repository, manifest), { signal })
+}
+
+/** How many bytes the object of a manifest will have. */
+export async function manifestBytes(repository: Repository, manifest: BackupManifest): Promise<number> {
+  let bytes = 0
+  for await (const piece of sealObject(repository.ring, manifestObject(repository, manifest))) bytes += piece.length
+  return bytes
+}
+
+function manifestObject(repository: Repository, manifest: BackupManifest) {
   const head = {
     ...manifest,
     startLsn: formatLsn(manifest.startLsn),
     stopLsn: formatLsn(manifest.stopLsn),
     tree: { ...manifest.tree, identity: manifest.tree.identity.toString('base64url') },
   }
+  // What cannot be read back must not be published.
   manifestSchema.parse(JSON.parse(JSON.stringify(head)))
-  const name = manifestName(repository, manifest.component, manifest.id)
-  await putObject(repository.storage, repository.ring, { kind: 'backup', name, head }, { signal })
+  return { kind: 'backup' as const, name: manifestName(repository, manifest.component, manifest.id), head }
 }
 
 /** Ids of a component's backups, oldest first. */

@@ -34,8 +34,10 @@ for (const major of [18, 15]) {
     `PostgreSQL ${major}: a full and incremental backups come back, page by page`,
     { skip: await skipUnlessInstalled(major) },
     async (t) => {
-      await using cluster = await protectedCluster(t, { major })
+      await using cluster = await protectedCluster(t, { major, settings: { autovacuum: 'off' } })
       await cluster.query(SCHEMA)
+      // Reading rows for the first time sets hint bits on every page: that belongs before the full.
+      await cluster.query('vacuum (freeze) patients')
       const full = await cluster.backup()
       assert.equal(full.type, 'full')
       assert.ok(full.pagesChecked > 1000)
@@ -54,7 +56,7 @@ for (const major of [18, 15]) {
     `PostgreSQL ${major}: the twenty-eighth incremental comes back, after growth, truncation and vacuum`,
     { skip: await skipUnlessInstalled(major) },
     async (t) => {
-      await using cluster = await protectedCluster(t, { major })
+      await using cluster = await protectedCluster(t, { major, settings: { autovacuum: 'off' } })
       await cluster.query(SCHEMA)
       await cluster.backup()
       for (let generation = 0; generation < 28; generation++) {

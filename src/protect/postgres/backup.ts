@@ -6,7 +6,7 @@ import type { Clock } from '../../clock.ts'
 import { Failure } from '../../errors.ts'
 import { parseControlFile } from '../../postgres/control-file.ts'
 import { formatLsn } from '../../postgres/lsn.ts'
-import { listBackups, putManifest, type BackupManifest, type BackupType } from '../../repository/backups.ts'
+import { listBackups, manifestBytes, putManifest, type BackupManifest, type BackupType } from '../../repository/backups.ts'
 import { syncIndex } from '../../repository/blob-index.ts'
 import { BlobWriter } from '../../repository/blob-writer.ts'
 import { backupId } from '../../repository/layout.ts'
@@ -128,10 +128,17 @@ export async function backupPostgres(options: BackupOptions): Promise<BackupRepo
     totals: { ...copied.totals, bytesStored: metered.putBytes() - walBytesStored, walBytesStored },
     corruptPages: copied.corruptPages,
   }
+  const counted = await countManifest(repository, manifest)
   await assertNothingMarked(repository, copied.usedMarks, signal)
-  await putManifest(repository, manifest, signal)
+  await putManifest(repository, counted, signal)
   await keepFingerprints(run, previous)
-  return backupReport(manifest)
+  return backupReport(counted)
+}
+
+/** Adds the manifest's own object to what was stored for the backup; the number itself may change its size by a byte or two. */
+async function countManifest(repository: Repository, manifest: BackupManifest): Promise<BackupManifest> {
+  const bytesStored = manifest.totals.bytesStored + (await manifestBytes(repository, manifest))
+  return { ...manifest, totals: { ...manifest.totals, bytesStored } }
 }
 
 /** The fields of a manifest that `backup --json` and `backups --json` print. */

@@ -36,8 +36,9 @@ export async function drainSpool(options: {
   const { repository, spoolDirectory, component } = options
   const stored: { branch: Branch; from: Lsn; to: Lsn }[] = []
   const reached: { branch: Branch; lsn: Lsn }[] = []
-  const damaged: string[] = []
-  for (const held of await listSpoolBranches(spoolDirectory, repository.ring)) {
+  const spool = await listSpoolBranches(spoolDirectory, repository.ring)
+  const damaged = [...spool.damaged]
+  for (const held of spool.branches) {
     if (held.component !== component) continue
     const { head } = held.branch
     const branch = await findOrMakeBranch(

@@ -43,6 +43,8 @@ export class Receiver {
   readonly #reached = new AbortController()
   /** Told to stop, or nothing more to do. */
   readonly #stop: AbortSignal
+  /** The same, or the archive has failed. */
+  #interrupted: AbortSignal
   #connection: ReplicationConnection | undefined
   #server: ServerHistory | undefined
   #position: StreamPosition | undefined
@@ -50,6 +52,8 @@ export class Receiver {
   #known: KnownWal | undefined
   #stream: WalStream | undefined
   #drained = false
+  /** Whether this process has held the slot since it looked at the spool. */
+  #owned = false
   /** Whether the spool has files that the next acknowledgement makes superfluous. */
   #tidy = false
   #busy = 0
@@ -59,14 +63,15 @@ export class Receiver {
     this.#options = options
     this.#spool = spool
     this.#stop = AbortSignal.any([options.signal, this.#reached.signal])
+    this.#interrupted = this.#stop
     const source = options.temporarySlot === true ? 'backup' : 'stream'
     this.#archives = new Archives({ ...options, spool, source, onEvent: (event) => this.#emit(event) })
   }
 
   static async open(options: StreamOptions): Promise<Receiver> {
-    const { spoolDirectory: directory, repository } = options
+    const { spoolDirectory: directory, component, repository } = options
     const bytesMax = options.spoolBytesMax ?? DEFAULT_SPOOL_BYTES_MAX
-    return new Receiver(options, await Spool.open({ directory, ring: repository.ring, bytesMax }))
+    return new Receiver(options, await Spool.open({ directory, component: component.name, ring: repository.ring, bytesMax }))
   }
 
   async run(): Promise<StreamResult> {
@@ -163,19 +168,22 @@ export class Receiver {
 
   async #choosePosition(): Promise<void> {
     const connection = this.#connected()
-    await this.#drainOnce()
     const server = await readServerHistory(connection)
     this.#server = server
     await this.#checkSynchronous(connection)
     const restartLsn = await this.#ensureSlot(connection)
+    const current = this.#archives.current
+    const spooledTo = current === undefined ? undefined : this.#spool.ranges(current).at(-1)?.to
+    // A slot that is ahead of us was used by another receiver meanwhile, perhaps with this same spool.
+    if (spooledTo !== undefined && restartLsn !== null && restartLsn > spooledTo) this.#owned = false
+    if (!this.#owned) await this.#takeOver()
     const position = await this.#findPosition(server, restartLsn)
     const { branch, startLsn, knownTo } = position
     this.#position = position
-    this.#writer = await this.#spool.startWriting(this.#options.component.name, branch, startLsn)
+    this.#writer = await this.#spool.startWriting(branch, startLsn)
     const known = { from: startLsn, to: knownTo }
     this.#known = knownTo > startLsn ? new KnownWal(readKnown(this.#context(), branch, known), known) : undefined
     this.#tidy = this.#known === undefined
-    this.#archives.begin(position)
   }
 
   async #findPosition(server: ServerHistory, restartLsn: Lsn | null): Promise<StreamPosition> {
@@ -190,20 +198,33 @@ export class Receiver {
     return await choosePosition(this.#context(), this.#connected(), { server, restartLsn })
   }
 
-  /** Before anything is streamed, what an earlier process left in the spool goes to the repository. */
-  async #drainOnce(): Promise<void> {
-    if (this.#drained) return
+  /**
+   * Until this process has held the slot, another receiver may be writing to the same spool: nothing that was seen of it is
+   * believed the next time. What is in it goes to the repository before anything is streamed.
+   */
+  async #takeOver(): Promise<void> {
+    this.#archives.end('kept')
+    await this.#drain()
+    await this.#spool.rescan()
+  }
+
+  /** Gives how many stretches were stored. */
+  async #drain(): Promise<number> {
     const { repository, spoolDirectory, component, clock } = this.#options
     try {
-      const { damaged } = await drainSpool({ repository, spoolDirectory, component: component.name, clock, signal: this.#stop })
+      const drain = { repository, spoolDirectory, component: component.name, clock, signal: this.#stop }
+      const { damaged, stored } = await drainSpool(drain)
       for (const path of damaged) {
         this.#alarm(new Failure('SPOOL_DAMAGED', `spool file "${path}" was damaged after it was written`), 1)
       }
       this.#drained = true
+      return stored.length
     } catch (error) {
       if (!(error instanceof Failure && error.code === 'WAL_CONFLICT')) throw error
       // The spool is kept as it is, for people to look at; streaming must not wait for them.
       this.#alarm(error, 1)
+      this.#drained = false
+      return 0
     }
   }
 
@@ -229,7 +250,7 @@ export class Receiver {
   /** All that has come, in batches that share one fsync each. */
   async #receive(): Promise<ReceiverEvent> {
     const stream = (this.#stream ??= await this.#startStream())
-    const messages = await stream.takeMessages(AbortSignal.any([this.#stop, this.#archives.failed]))
+    const messages = await stream.takeMessages(this.#interrupted)
     if (messages.length === 0) {
       const { end } = stream
       if (end?.kind === 'switch') return { kind: 'timelineEnded', timeline: end.timeline, lsn: end.lsn }
@@ -272,6 +293,14 @@ export class Receiver {
     const { slot } = this.#options.component.stream
     const stream = await this.#connected().startPhysical({ slot, lsn: startLsn, timeline: branch.head.timeline })
     this.#busy = 0
+    // We hold the slot now. Whoever had it before may have written until a moment ago.
+    if (!this.#owned && (await this.#drain()) > 0) {
+      await stream.stop()
+      throw new Failure('SLOT_BUSY', `another receiver used the slot "${slot}" until now: looking again at what it left`)
+    }
+    this.#owned = true
+    this.#archives.begin(this.#position!)
+    this.#interrupted = AbortSignal.any([this.#stop, this.#archives.failed])
     this.#emit({ kind: 'connected', branch, startLsn, serverLsn: this.#server!.identity.position })
     return stream
   }

@@ -76,19 +76,19 @@ function lsnTarget(lsn: bigint): Record<string, string> {
 export function restoreCommand(configPath: string): string {
   const main = fileURLToPath(new URL('../../cli/main.ts', import.meta.url))
   const ahead = `${RECOVERY_DIRECTORY}/${AHEAD_DIRECTORY}/%f`
-  const get = [process.execPath, main, 'wal-get', '--config', configPath, '--plan', `${RECOVERY_DIRECTORY}/plan.json`]
-    .map(quoteShell)
-    .join(' ')
+  const words = [process.execPath, main, 'wal-get', '--config', configPath, '--plan', `${RECOVERY_DIRECTORY}/plan.json`]
+  // A percent sign is PostgreSQL's own here.
+  const get = words.map((word) => quoteShell(word).replaceAll('%', '%%')).join(' ')
   return (
     `if test -f ${ahead}; then mv ${ahead} "%p" && exit 0; exit 255; fi; ` +
     `${get} %f "%p"; case $? in 0) exit 0;; 90) exit 1;; *) exit 255;; esac`
   )
 }
 
-function quoteShell(text: string): string {
+/** An argument as a shell has to read it. */
+export function quoteShell(text: string): string {
   assert(!text.includes('\n'), 'a path has no line feed')
-  const escaped = text.replaceAll('%', '%%')
-  return /^[\w./%=:-]+$/.test(escaped) ? escaped : `'${escaped.replaceAll("'", String.raw`'\''`)}'`
+  return /^[\w./%=:-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`
 }
 
 function quoteSetting(value: string): string {

@@ -17,7 +17,8 @@ import type { PostgresComponent } from './component.ts'
 import { RECOVERY_DIRECTORY } from './data-directory.ts'
 import { drainSpool } from './drain.ts'
 import { describeTarget, encodePlan, planRecovery, type PlannedRecovery, type RecoveryTarget } from './recovery-plan.ts'
-import { recoverySettings } from './recovery-settings.ts'
+import { primeRecovery } from './recovery-prime.ts'
+import { quoteShell, recoverySettings } from './recovery-settings.ts'
 import { explainWrite, restoreFiles, type RestoredFile } from './restore-copy.ts'
 import type { RestoreJob } from './restore-unit.ts'
 import type { RestoreJobResult } from './restore-worker.ts'
@@ -93,12 +94,14 @@ export async function restorePostgres(options: RestoreOptions): Promise<RestoreR
 
   const made = await writeCluster(options, directory, manifest)
   await writeRecovery(options, directory, planned)
+  await primeRecovery({ directory, plan, configPath: options.configPath, owner: manifest.defaults, signal: options.signal })
   options.onProgress?.({ phase: 'syncing', bytesDone: made.bytesWritten, bytesTotal: made.bytesWritten })
   for (const path of made.directories.toReversed()) await syncDirectory(path)
   await syncDirectory(directory)
   await syncDirectory(dirname(directory))
   // Last: until then PostgreSQL refuses to start on a half-restored directory.
   await putControl(directory, manifest)
+  for (const { path } of manifest.tablespaces) await rm(join(path, RECOVERY_DIRECTORY), { recursive: true, force: true })
 
   return {
     backup: manifest.id,
@@ -255,6 +258,7 @@ async function giveAway(directory: string, manifest: BackupManifest): Promise<vo
     'postgresql.auto.conf',
   ]
   for (const name of [...added, ...Object.keys(labelFiles(manifest))]) await chown(join(directory, name), uid, gid)
+  for (const tablespace of manifest.tablespaces) await chown(tablespace.path, uid, gid)
 }
 
 async function putControl(directory: string, manifest: BackupManifest): Promise<void> {
@@ -268,11 +272,15 @@ async function putControl(directory: string, manifest: BackupManifest): Promise<
   await syncDirectory(dirname(path))
 }
 
+/** What starts the restored server, as its own user: PostgreSQL refuses root. */
 async function startCommand(component: RestoredComponent, manifest: BackupManifest, directory: string): Promise<string> {
   const installation = await findInstallation(manifest.server.major, component.binaries)
   const program = installation === undefined ? 'pg_ctl' : join(installation.binDirectory, 'pg_ctl')
-  const quote = (text: string) => (/^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`)
-  return `${quote(program)} -D ${quote(directory)} -l ${quote(`${directory}.log`)} -w -t 86400 start`
+  const log = join(directory, RECOVERY_DIRECTORY, 'server.log')
+  const command = [program, '-D', directory, '-l', log, '-w', '-t', '86400', 'start'].map(quoteShell).join(' ')
+  return process.getuid?.() === 0
+    ? `setpriv --reuid=${manifest.defaults.uid} --regid=${manifest.defaults.gid} --init-groups -- ${command}`
+    : command
 }
 
 async function writeSynced(path: string, content: string | Uint8Array | AsyncIterable<string>): Promise<void> {

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto'
-import { open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { open, readdir, readFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
-import { systemErrorCode } from '../../errors.ts'
+import { Failure, systemErrorCode } from '../../errors.ts'
 import type { KeyRing } from '../../repository/keys.ts'
 import { damaged, openObject, sealObject } from '../../repository/sealed-object.ts'
 import { branchHeadJson, parseBranchHead, type Branch } from '../../repository/wal-branch.ts'
@@ -28,8 +28,9 @@ const spoolBranchSchema = z.object({
 /** Notes which branch the spool holds, before its first byte. Twice is as good as once. */
 export async function writeSpoolBranch(directory: string, ring: KeyRing, { component, branch }: SpoolBranch): Promise<void> {
   const name = `${branch.path.branch}.branch`
-  const known = await readSpoolBranch(directory, ring, name)
-  if (known !== undefined) return
+  const known = await openSpoolBranch(directory, ring, name)
+  // A damaged one is replaced: it says nothing that we do not know here.
+  if (typeof known === 'object') return
   const head = { component, path: branch.path, head: branchHeadJson(branch.head) }
   const pieces: Uint8Array[] = []
   for await (const piece of sealObject(ring, { kind: 'branch', name, head })) pieces.push(piece)
@@ -43,19 +44,20 @@ export async function writeSpoolBranch(directory: string, ring: KeyRing, { compo
   await syncDirectory(directory)
 }
 
-/** The branches that a spool holds, of every component; none when there is no such directory. Throws OBJECT_DAMAGED. */
-export async function listSpoolBranches(directory: string, ring: KeyRing): Promise<SpoolBranch[]> {
+/** The branches of every component that a spool holds, and the names of files that should tell and do not open. */
+export async function listSpoolBranches(
+  directory: string,
+  ring: KeyRing,
+): Promise<{ branches: readonly SpoolBranch[]; damaged: readonly string[] }> {
   const branches: SpoolBranch[] = []
+  const damagedNames: string[] = []
   for (const name of await listDirectory(directory)) {
     if (!BRANCH_FILE.test(name)) continue
-    const branch = await readSpoolBranch(directory, ring, name)
-    if (branch !== undefined) branches.push(branch)
+    const branch = await openSpoolBranch(directory, ring, name)
+    if (branch === 'damaged') damagedNames.push(join(directory, name))
+    else if (branch !== 'gone') branches.push(branch)
   }
-  return branches
-}
-
-export async function removeSpoolBranch(directory: string, branch: Branch): Promise<void> {
-  await rm(join(directory, `${branch.path.branch}.branch`), { force: true })
+  return { branches, damaged: damagedNames }
 }
 
 /** Names in a directory, sorted; none when it is not there. */
@@ -74,14 +76,18 @@ export async function syncDirectory(directory: string): Promise<void> {
   await handle.sync()
 }
 
-async function readSpoolBranch(directory: string, ring: KeyRing, name: string): Promise<SpoolBranch | undefined> {
-  let stored: Buffer
+async function openSpoolBranch(directory: string, ring: KeyRing, name: string): Promise<SpoolBranch | 'gone' | 'damaged'> {
   try {
-    stored = await readFile(join(directory, name))
+    return await readSpoolBranch(directory, ring, name)
   } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') return undefined
+    if (systemErrorCode(error) === 'ENOENT') return 'gone'
+    if (error instanceof Failure && error.code === 'OBJECT_DAMAGED') return 'damaged'
     throw error
   }
+}
+
+async function readSpoolBranch(directory: string, ring: KeyRing, name: string): Promise<SpoolBranch> {
+  const stored = await readFile(join(directory, name))
   const { head, body } = await openObject(ring, { kind: 'branch', name }, single(stored))
   // Reading the (empty) body to its end proves that the file is whole.
   for await (const piece of body) void piece

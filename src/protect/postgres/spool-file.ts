@@ -1,10 +1,10 @@
-import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createSecretKey, randomBytes, type KeyObject } from 'node:crypto'
 import { open, type FileHandle } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { Failure } from '../../errors.ts'
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
 import type { KeyRing } from '../../repository/keys.ts'
-import { frameNonce, HEADER_BYTES, openHeader, TAG_BYTES } from '../../repository/sealed-object.ts'
+import { frameNonce, HEADER_BYTES, newHeader, openHeader, TAG_BYTES } from '../../repository/sealed-object.ts'
 
 // One file of the receiver's spool (docs/format.md, "The receiver's spool"):
 //
@@ -69,7 +69,14 @@ export function rememberPoint(points: FramePoint[], point: FramePoint): void {
 
 export interface SpoolKey {
   readonly header: Buffer
-  readonly key: Buffer
+  /** A key object: made once, because making it costs more than sealing a small frame. */
+  readonly key: KeyObject
+}
+
+/** The header and key of a new file. */
+export function newSpoolKey(ring: KeyRing, name: string): SpoolKey {
+  const { header, key } = newHeader(ring, 'spool', name)
+  return { header, key: createSecretKey(key) }
 }
 
 export function sealSpoolFrame(file: SpoolKey, number: bigint, lsn: Lsn, bytes: Uint8Array): Buffer {
@@ -165,7 +172,7 @@ async function readKey(file: FileHandle, name: string, ring: KeyRing): Promise<S
   if (bytesRead < HEADER_BYTES) return undefined
   // Blocks given to the file but not written yet, after a power cut.
   if (header.every((byte) => byte === 0)) return undefined
-  return { header, key: openHeader(ring, 'spool', name, header) }
+  return { header, key: createSecretKey(openHeader(ring, 'spool', name, header)) }
 }
 
 interface RawFrame {

@@ -1,3 +1,4 @@
+import { writeSync } from 'node:fs'
 import { mkdir, open, rm, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { assert } from '../../assert.ts'
@@ -5,13 +6,13 @@ import type { Clock } from '../../clock.ts'
 import { Failure, systemErrorCode } from '../../errors.ts'
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
 import type { KeyRing } from '../../repository/keys.ts'
-import { newHeader } from '../../repository/sealed-object.ts'
 import type { LsnRange } from '../../repository/wal-archive.ts'
 import type { Branch } from '../../repository/wal-branch.ts'
 import { waitForEvent } from './sleep.ts'
-import { listDirectory, syncDirectory, writeSpoolBranch } from './spool-branch.ts'
+import { listDirectory, listSpoolBranches, syncDirectory, writeSpoolBranch } from './spool-branch.ts'
 import {
   newSpoolFileName,
+  newSpoolKey,
   parseSpoolFileName,
   readSpoolRun,
   rememberPoint,
@@ -29,6 +30,9 @@ import {
 export const DEFAULT_SPOOL_BYTES_MAX = 8 * 1024 ** 3
 /** A spool must hold some segments whatever it is told: room is made by whole segments. */
 const SEGMENTS_MIN = 4
+const WRITE_AT_ONCE_BYTES_MAX = 64 * 1024
+const AHEAD_BYTES = 1024 * 1024
+const AHEAD_BATCH_BYTES_MAX = 64 * 1024
 /** How often a file may be deleted under a reader before it gives up. */
 const GONE_MAX = 100
 
@@ -98,12 +102,21 @@ interface KnownFile {
   runs: SpoolRun[]
 }
 
+export interface SpoolOptions {
+  readonly directory: string
+  /** The component's name. Several components' receivers may share a directory. */
+  readonly component: string
+  readonly ring: KeyRing
+  readonly bytesMax: number
+}
+
 /**
  * The spool of a receiver that is running: knows its files and their sizes, gives writers, and deletes what the repository has. One
  * process writes at a time (the replication slot sees to that); others may read the directory with `readSpool`.
  */
 export class Spool {
   readonly directory: string
+  readonly #component: string
   readonly #ring: KeyRing
   readonly #bytesMax: number
   readonly #files = new Map<string, KnownFile>()
@@ -113,26 +126,36 @@ export class Spool {
   #before: ReadonlySet<string> = new Set()
   #room = Promise.withResolvers<void>()
 
-  private constructor(directory: string, ring: KeyRing, bytesMax: number) {
-    this.directory = directory
-    this.#ring = ring
-    this.#bytesMax = bytesMax
+  private constructor(options: SpoolOptions) {
+    this.directory = options.directory
+    this.#component = options.component
+    this.#ring = options.ring
+    this.#bytesMax = options.bytesMax
   }
 
   /** Opens a spool, making its directory. What is in it already counts against its limit, and can be read. */
-  static async open(options: { directory: string; ring: KeyRing; bytesMax: number }): Promise<Spool> {
-    const { directory, ring } = options
-    await mkdir(directory, { recursive: true, mode: 0o700 })
-    const spool = new Spool(directory, ring, options.bytesMax)
-    for (const name of await listDirectory(directory)) {
-      if (parseSpoolFileName(name) === undefined) continue
-      const file = await scanUnlessGone(join(directory, name), ring)
-      if (file === undefined) continue
-      spool.#files.set(file.path, { ...file, runs: [...file.runs] })
-      // What is damaged is kept for people to look at.
-      if (!file.damaged) spool.#earlier.add(file.path)
-    }
+  static async open(options: SpoolOptions): Promise<Spool> {
+    await mkdir(options.directory, { recursive: true, mode: 0o700 })
+    const spool = new Spool(options)
+    await spool.rescan()
     return spool
+  }
+
+  /** Looks again at what there is, forgetting what was known. Other components' files in the directory are none of ours. */
+  async rescan(): Promise<void> {
+    const { branches } = await listSpoolBranches(this.directory, this.#ring)
+    const ours = branches.filter(({ component }) => component === this.#component).map(({ branch }) => branch.path.branch)
+    this.#files.clear()
+    this.#earlier.clear()
+    for (const name of await listDirectory(this.directory)) {
+      const parsed = parseSpoolFileName(name)
+      if (parsed === undefined || !ours.includes(parsed.branch)) continue
+      const file = await scanUnlessGone(join(this.directory, name), this.#ring)
+      if (file === undefined) continue
+      this.#files.set(file.path, { ...file, runs: [...file.runs] })
+      // What is damaged is kept for people to look at.
+      if (!file.damaged) this.#earlier.add(file.path)
+    }
   }
 
   get sizeBytes(): number {
@@ -159,8 +182,8 @@ export class Spool {
   }
 
   /** Begins to write a branch at an LSN, always in a new file. */
-  async startWriting(component: string, branch: Branch, startLsn: Lsn): Promise<SpoolWriter> {
-    await writeSpoolBranch(this.directory, this.#ring, { component, branch })
+  async startWriting(branch: Branch, startLsn: Lsn): Promise<SpoolWriter> {
+    await writeSpoolBranch(this.directory, this.#ring, { component: this.#component, branch })
     this.#before = new Set(this.#files.keys())
     const register = (file: KnownFile) => this.#files.set(file.path, file)
     return new SpoolWriter({ directory: this.directory, ring: this.#ring, branch, startLsn, register })
@@ -229,6 +252,8 @@ interface OpenFile {
   readonly known: KnownFile
   run: MutableRun | undefined
   frames: bigint
+  /** Up to here zeros were written ahead. */
+  aheadTo: number
   /** The end of the segment: where the next file begins. */
   readonly endLsn: Lsn
 }
@@ -300,6 +325,7 @@ export class SpoolWriter {
       offset += frame.length
       file.frames += 1n
     }
+    await writeAhead(file, offset, offset - file.known.sizeBytes)
     await writeAll(file.handle, Buffer.concat(sealed), created ? 0 : file.known.sizeBytes)
     await file.handle.datasync()
     // The file's name is durable only once its directory is.
@@ -332,10 +358,11 @@ export class SpoolWriter {
     register(known)
     return {
       handle,
-      key: newHeader(ring, 'spool', name),
+      key: newSpoolKey(ring, name),
       known,
       run: undefined,
       frames: 0n,
+      aheadTo: 0,
       endLsn: (startLsn / size + 1n) * size,
     }
   }
@@ -349,7 +376,22 @@ export class SpoolWriter {
   }
 }
 
+/**
+ * Small batches are written over zeros that are there already: then a sync has no new blocks to record, which takes a third of its
+ * time. A reader takes zeros for the end. Large batches gain nothing, and would be written twice.
+ */
+async function writeAhead(file: OpenFile, endOffset: number, batchBytes: number): Promise<void> {
+  if (batchBytes > AHEAD_BATCH_BYTES_MAX || endOffset <= file.aheadTo) return
+  await writeAll(file.handle, Buffer.alloc(AHEAD_BYTES), endOffset)
+  file.aheadTo = endOffset + AHEAD_BYTES
+}
+
 async function writeAll(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
+  if (bytes.length <= WRITE_AT_ONCE_BYTES_MAX) {
+    // Into the page cache, which takes less time than handing it to another thread; only the sync waits for the disk.
+    for (let done = 0; done < bytes.length;) done += writeSync(file.fd, bytes, done, bytes.length - done, position + done)
+    return
+  }
   for (let done = 0; done < bytes.length;) {
     const { bytesWritten } = await file.write(bytes, done, bytes.length - done, position + done)
     done += bytesWritten

@@ -1,0 +1,54 @@
+import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { z } from 'zod'
+import type { BenchCluster } from './cluster.ts'
+import { measureCommand } from './measured-command.ts'
+import type { Tool } from './tool.ts'
+
+const RESUS = fileURLToPath(new URL('../resus', import.meta.url))
+
+const backupReport = z.object({ id: z.string(), bytesStored: z.number(), corruptPages: z.array(z.unknown()).length(0) })
+
+/** Resus by its command line, as README.md shows it: an encrypted repository in a directory. */
+export function resusTool(home: string, cluster: BenchCluster): Tool {
+  const run = (args: readonly string[]) => measureCommand(RESUS, [...args, '--json', '--config', join(home, 'resus.yaml')])
+  return {
+    name: 'Resus',
+    reset: async () => {
+      await rm(home, { recursive: true, force: true })
+      await mkdir(home)
+      await writeFile(join(home, 'passphrase'), 'only for this bench', { mode: 0o600 })
+      // JSON is YAML.
+      await writeFile(join(home, 'resus.yaml'), JSON.stringify(configuration(home, cluster)))
+      await run(['init'])
+    },
+    backup: async (type) => {
+      const measured = await run(['backup', '--type', type])
+      const { id, bytesStored } = backupReport.parse(JSON.parse(measured.stdout))
+      return { ...measured, id, storedBytes: bytesStored }
+    },
+    // To the end of all WAL: of the newest backup there is no more than a moment's.
+    restore: (_backup, directory) => run(['restore', '--to', directory]),
+  }
+}
+
+function configuration(home: string, cluster: BenchCluster): unknown {
+  return {
+    system: 'bench-his',
+    state: join(home, 'state'),
+    repository: {
+      storages: [{ name: 'main', kind: 'directory', path: join(home, 'repository') }],
+      key: { passphrase: `file:${join(home, 'passphrase')}` },
+    },
+    components: {
+      'his-db': {
+        kind: 'postgres',
+        tier: 'critical',
+        connection: cluster.connectionString,
+        dataDirectory: cluster.directory,
+        binaries: cluster.installation.binDirectory,
+      },
+    },
+  }
+}

@@ -1,0 +1,281 @@
+import assert from 'node:assert/strict'
+import { access, copyFile, mkdir, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import test, { type TestContext } from 'node:test'
+import { systemClock } from '../../src/clock.ts'
+import { Failure } from '../../src/errors.ts'
+import { parseLsn } from '../../src/postgres/lsn.ts'
+import { planRecovery, type RecoveryTarget } from '../../src/protect/postgres/recovery-plan.ts'
+import { backupKey, verdictPrefix } from '../../src/repository/layout.ts'
+import { openRepository } from '../../src/repository/repository.ts'
+import { putObject } from '../../src/repository/sealed-object.ts'
+import { coverage, recordGap, type WalObject } from '../../src/repository/wal-archive.ts'
+import { componentFolder } from '../../src/repository/wal-branch.ts'
+import { Secret } from '../../src/secret.ts'
+import { MemoryStorage } from '../../src/storage/memory-storage.ts'
+import { damagedRepository, type DamagedRepository } from '../faults/damaged-repository.ts'
+import { Random, testSeed } from '../faults/random.ts'
+import { assertRecoveryStops } from '../faults/stopped-recovery.ts'
+import { skipUnlessInstalled } from '../services/postgres.ts'
+import { TEST_PASSPHRASE } from '../services/protected-cluster.ts'
+
+// One repository of a real cluster; what is damaged in it is undone before the next damage.
+
+test('damage to any object is found by verify and by restore', { skip: await skipUnlessInstalled(18) }, async (t) => {
+  const random = new Random(testSeed(t))
+  const stored = await damagedRepository(t)
+  await putUnusedObjects(stored)
+  assert.deepEqual(await stored.problems(), [])
+
+  await t.test('a flipped bit in the descriptor, the key slot or the system ends the opening', () =>
+    assertOpening(stored, random),
+  )
+  await t.test('a flipped bit in a record is found', (sub) => assertRecords(sub, stored, random))
+  await t.test('a flipped bit in any part of a pack is found', (sub) => assertPacks(sub, stored, random))
+  await t.test('a flipped bit in WAL stops PostgreSQL', (sub) => assertWal(sub, stored, random))
+  await t.test('a pack that is gone, cut off or another is found', () => assertReplacedPacks(stored))
+  await t.test('the index is made again from the packs', () => assertWithoutIndex(stored, random))
+  await t.test('missing WAL is a gap, before anything is written', () => assertMissingWal(stored))
+  await t.test('a manifest under the name of another component is refused', () => assertForeignManifest(stored))
+
+  assert.deepEqual(await stored.problems(), [])
+  await stored.assertRestores()
+})
+
+/** Kinds that a backup alone does not make. */
+async function putUnusedObjects({ cluster, branch, full }: DamagedRepository): Promise<void> {
+  const { storage, ring } = cluster.repository
+  const at = new Date().toISOString()
+  const far = 1n << 40n
+  await recordGap(cluster.repository, branch, { from: far, to: far + 1_048_576n, why: 'for the test', at })
+  const folder = componentFolder(ring, cluster.component.name)
+  const verdict = { backup: full.id, component: cluster.component.name, verdict: 'verified', by: 'read', at, checks: [] }
+  const name = `${verdictPrefix(folder, full.id)}20260101T000000Z-${'0'.repeat(32)}`
+  await putObject(storage, ring, { kind: 'verdict', name, head: verdict })
+  const mark = { packs: [], backups: [], at }
+  await putObject(storage, ring, { kind: 'mark', name: `marks/20260101T000000Z-${'0'.repeat(32)}`, head: mark })
+}
+
+/**
+ * One bit of every byte. What opens in spite of it must be the very same repository: only a time that nobody reads and the padding of base64
+ * are outside of what is authenticated.
+ */
+async function assertOpening(stored: DamagedRepository, random: Random): Promise<void> {
+  const { ring, system } = stored.cluster.repository
+  const copies = new Map<string, Buffer>()
+  for (const key of ['resus.json', 'system', ...(await stored.keys('keys/'))]) copies.set(key, await readFile(stored.path(key)))
+  const storage = new MemoryStorage()
+  for (const [key, bytes] of copies) await storage.put(key, bytes)
+  let refused = 0
+  for (const [key, bytes] of copies) {
+    for (const offset of bytes.keys()) {
+      const damaged = Buffer.from(bytes)
+      const bit = random.below(8)
+      damaged[offset] = damaged[offset]! ^ (1 << bit)
+      await storage.delete(key)
+      await storage.put(key, damaged)
+      const where = `bit ${bit} of byte ${offset} of "${key}"`
+      try {
+        assert.deepEqual((await openRepository({ storage, passphrase: new Secret(TEST_PASSPHRASE), system })).ring, ring, where)
+        assert.notEqual(key, 'system', where)
+      } catch (error) {
+        assert.ok(error instanceof Failure, `${where}: ${String(error)}`)
+        assert.match(error.code, /^(OBJECT_DAMAGED|KEY_WRONG|REPOSITORY_TOO_NEW)$/, `${where}: ${error.message}`)
+        refused++
+      }
+    }
+    await storage.delete(key)
+    await storage.put(key, bytes)
+  }
+  const total = [...copies.values()].reduce((sum, { length }) => sum + length, 0)
+  assert.ok(refused > 0.8 * total, `${refused} of ${total} flips were refused`)
+}
+
+/** Objects that are sealed whole, and whether a restore on a new machine reads them. */
+const RECORDS = [
+  { prefix: 'system', restore: 'not read' },
+  { prefix: 'index/', restore: 'fails' },
+  { prefix: 'backups/', restore: 'fails' },
+  { prefix: 'leases/', restore: 'not read' },
+  { prefix: 'marks/', restore: 'not read' },
+  { prefix: 'gaps/', restore: 'not read' },
+  { prefix: 'verdicts/', restore: 'not read' },
+] as const
+
+async function assertRecords(t: TestContext, stored: DamagedRepository, random: Random): Promise<void> {
+  const branch = (await stored.keys('wal/')).find((key) => key.endsWith('/branch'))!
+  const wanted = await Promise.all(
+    RECORDS.map(async ({ prefix, restore }) => ({ key: random.pick(await stored.keys(prefix)), restore })),
+  )
+  for (const { key, restore } of [...wanted, { key: branch, restore: 'fails' }]) {
+    const at = await flipWithin(stored, random, key, [0, await stored.sizeOf(key)])
+    t.diagnostic(`bit ${at.bit} of byte ${at.offset} of "${key}"`)
+    assertNamed(await stored.problems(), key)
+    if (restore === 'fails') await stored.assertRestoreFails(key)
+    await stored.flip(key, at)
+  }
+}
+
+async function assertPacks(t: TestContext, stored: DamagedRepository, random: Random): Promise<void> {
+  for (const [backup, packs] of stored.packs) {
+    const target = { kind: 'backup', backup } as const
+    const key = random.pick(packs)
+    const parts = await stored.packParts(key)
+    for (const part of ['header', 'blobs', 'directory', 'trailer'] as const) {
+      const at = await flipWithin(stored, random, key, parts[part])
+      t.diagnostic(`bit ${at.bit} of byte ${at.offset}, in the ${part} of "${key}"`)
+      assertNamed(await stored.problems(), key)
+      // The directory and the trailer are read only where the index is gone, and two bytes of the header are always zero.
+      if (part === 'blobs' || (part === 'header' && at.offset !== 6 && at.offset !== 7)) {
+        await stored.assertRestoreFails(key, target)
+      }
+      await stored.flip(key, at)
+    }
+  }
+}
+
+/** Damaged WAL is found when it is read: by verify, and by PostgreSQL, which must stop and not open with data missing. */
+async function assertWal(t: TestContext, stored: DamagedRepository, random: Random): Promise<void> {
+  const { objects } = await walBehindBackup(stored)
+  const whole = objects.filter(({ from, to, segment }) => from === 0 && to === segment.sizeBytes)
+  const pieces = objects.filter((object) => !whole.includes(object))
+  assert.ok(whole.length > 3 && pieces.length > 0, `${whole.length} whole segments, ${pieces.length} pieces`)
+  for (const { key } of [random.pick(whole), random.pick(whole), random.pick(pieces)]) {
+    const report = await stored.restore()
+    const at = await flipWithin(stored, random, key, [0, await stored.sizeOf(key)])
+    t.diagnostic(`bit ${at.bit} of byte ${at.offset} of "${key}"`)
+    assertNamed(await stored.problems(), key)
+    const { home, installation } = stored.cluster.cluster
+    await assertRecoveryStops({ directory: report.directory, home, installation }, new RegExp(`object "${key}" is damaged`))
+    await stored.flip(key, at)
+    await rm(dirname(report.directory), { recursive: true })
+  }
+  // Where the note is damaged on which the plan rests, there is no plan.
+  const last = objects.at(-1)!
+  const head = await flipWithin(stored, random, last.key, [0, 36])
+  await stored.assertRestoreFails(last.key)
+  await stored.flip(last.key, head)
+}
+
+async function assertReplacedPacks(stored: DamagedRepository): Promise<void> {
+  const packs = await stored.keys('packs/')
+  const [first, second] = [packs[0]!, packs[1]!]
+  const aside = join(stored.cluster.cluster.home, 'aside')
+
+  await rename(stored.path(first), aside)
+  assertNamed(await stored.problems(), first)
+  await stored.assertRestoreFails('which no pack of the repository has')
+
+  await copyFile(stored.path(second), stored.path(first))
+  assertNamed(await stored.problems(), first)
+  await stored.assertRestoreFails(first)
+  await rm(stored.path(first))
+
+  const bytes = await readFile(aside)
+  for (const length of [bytes.length - 1, Math.floor(bytes.length / 2), 20, 0]) {
+    await writeFile(stored.path(first), bytes)
+    await truncate(stored.path(first), length)
+    assertNamed(await stored.problems(), first)
+    if (length <= bytes.length / 2) await stored.assertRestoreFails(first)
+  }
+  await rename(aside, stored.path(first))
+}
+
+/** All that the index holds is in the packs, too; and where it is read from them, they have to be whole. */
+async function assertWithoutIndex(stored: DamagedRepository, random: Random): Promise<void> {
+  const aside = join(stored.cluster.cluster.home, 'index-aside')
+  await rename(stored.path('index'), aside)
+  assert.deepEqual(await stored.problems(), [])
+  await stored.assertRestores()
+  const key = random.pick(await stored.keys('packs/'))
+  const { directory, trailer } = await stored.packParts(key)
+  for (const part of [directory, trailer]) {
+    const at = await flipWithin(stored, random, key, part)
+    await stored.assertRestoreFails(key)
+    await stored.flip(key, at)
+  }
+  await rename(aside, stored.path('index'))
+}
+
+async function assertMissingWal(stored: DamagedRepository): Promise<void> {
+  const { repository, component, cluster } = stored.cluster
+  const { objects } = await walBehindBackup(stored)
+  const middle = objects[Math.floor(objects.length / 2)]!
+  const report = await stored.restore()
+  const gone = await takeAway(stored, middle)
+
+  const problem = planRecovery({ repository, component: component.name, target: { kind: 'latest' }, clock: systemClock })
+  await assert.rejects(problem, { code: 'WAL_GAP', message: /there is a gap in the WAL behind backup/ })
+  const to = join(cluster.home, 'never-made')
+  await assert.rejects(stored.cluster.restore({ kind: 'latest' }, to), { code: 'WAL_GAP' })
+  await assert.rejects(access(to), { code: 'ENOENT' })
+  // What had been planned before counts on it.
+  const restored = { directory: report.directory, home: cluster.home, installation: cluster.installation }
+  await assertRecoveryStops(restored, /the plan of this recovery counts on/)
+  await rm(dirname(report.directory), { recursive: true })
+  // Before the gap everything is as it was.
+  const upTo: RecoveryTarget = { kind: 'lsn', lsn: middle.startLsn }
+  await planRecovery({ repository, component: component.name, target: upTo, clock: systemClock })
+  await gone.bringBack()
+  await planRecovery({ repository, component: component.name, target: { kind: 'latest' }, clock: systemClock })
+
+  // Of the WAL that the backup itself needs nothing may be missing, whatever is asked for.
+  const own = await takeAway(stored, await walAt(stored, stored.incremental.startLsn))
+  assertNamed(await stored.problems(), `backup ${stored.incremental.id}`)
+  const backup = { kind: 'backup', backup: stored.incremental.id } as const
+  await assert.rejects(stored.cluster.restore(backup, to), { code: 'WAL_GAP' })
+  await assert.rejects(access(to), { code: 'ENOENT' })
+  await own.bringBack()
+}
+
+async function assertForeignManifest(stored: DamagedRepository): Promise<void> {
+  const { repository, component } = stored.cluster
+  const [own, other] = [component.name, 'another-db'].map((name) => componentFolder(repository.ring, name))
+  const copy = backupKey(other!, stored.full.id)
+  await mkdir(dirname(stored.path(copy)))
+  await copyFile(stored.path(backupKey(own!, stored.full.id)), stored.path(copy))
+  assertNamed(await stored.problems(), copy)
+  const plan = planRecovery({ repository, component: 'another-db', target: { kind: 'latest' }, clock: systemClock })
+  await assert.rejects(
+    plan,
+    (error) => error instanceof Failure && error.code === 'OBJECT_DAMAGED' && error.message.includes(copy),
+  )
+  await rm(dirname(stored.path(copy)), { recursive: true })
+}
+
+async function flipWithin(stored: DamagedRepository, random: Random, key: string, [from, to]: readonly [number, number]) {
+  const at = { offset: from + random.below(to - from), bit: random.below(8) }
+  await stored.flip(key, at)
+  return at
+}
+
+function assertNamed(problems: readonly { object: string; problem: string }[], object: string): void {
+  assert.ok(
+    problems.some((each) => each.object === object),
+    `a problem of "${object}", found ${JSON.stringify(problems)}`,
+  )
+}
+
+/** The WAL that recovery reads behind the newest backup. */
+async function walBehindBackup({ cluster, branch, incremental }: DamagedRepository) {
+  return await coverage(cluster.repository, branch, parseLsn(incremental.stopLsn))
+}
+
+async function walAt({ cluster, branch }: DamagedRepository, lsn: string): Promise<WalObject> {
+  return (await coverage(cluster.repository, branch, parseLsn(lsn))).objects[0]!
+}
+
+/** Takes a segment away, with the pieces of it that would fill its place. */
+async function takeAway(stored: DamagedRepository, object: WalObject) {
+  const segment = object.key.replace(/\.[^/]*$/, '')
+  const gone = new Map<string, Buffer>()
+  for (const key of await stored.keys(segment)) {
+    gone.set(key, await readFile(stored.path(key)))
+    await rm(stored.path(key))
+  }
+  return {
+    bringBack: async () => {
+      for (const [key, bytes] of gone) await writeFile(stored.path(key), bytes)
+    },
+  }
+}
