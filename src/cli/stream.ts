@@ -1,6 +1,6 @@
-import { join } from 'node:path'
 import { configuredComponent, openConfigured, resolveComponent } from '../config/open.ts'
 import { formatLsn } from '../postgres/lsn.ts'
+import { streamSpool } from '../protect/postgres/component.ts'
 import { streamWal } from '../protect/postgres/stream.ts'
 import type { StreamEvent } from '../protect/postgres/stream-event.ts'
 import type { Verb } from './verb.ts'
@@ -14,7 +14,7 @@ export const run: Verb = async (context, given) => {
   await streamWal({
     repository,
     component,
-    spoolDirectory: join(configuration.state, 'spool'),
+    spoolDirectory: streamSpool(configuration.state, component.name),
     clock: context.clock,
     signal: context.signal,
     onEvent: (event) => {

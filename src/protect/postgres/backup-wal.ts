@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '../../clock.ts'
 import { Failure } from '../../errors.ts'
@@ -7,7 +7,7 @@ import { historyFileName } from '../../postgres/timeline-history.ts'
 import type { Repository } from '../../repository/repository.ts'
 import { coverage } from '../../repository/wal-archive.ts'
 import { findNewestBranch, type Branch } from '../../repository/wal-branch.ts'
-import type { PostgresComponent } from './component.ts'
+import { backupSpool, type PostgresComponent } from './component.ts'
 import type { ServerFacts, ServerSession } from './server-session.ts'
 import { streamWal } from './stream.ts'
 
@@ -49,6 +49,9 @@ export async function guardWal(options: GuardWalOptions): Promise<WalGuard> {
 
 async function ownReceiver(options: GuardWalOptions): Promise<WalGuard> {
   const { repository, component, clock } = options
+  const spoolDirectory = backupSpool(options.stateDirectory, component.name)
+  // Only one backup of a cluster runs at a time (the server's lock): what lies here is of a dead one.
+  await rm(spoolDirectory, { recursive: true, force: true })
   const stopped = new AbortController()
   const connected = Promise.withResolvers<void>()
   const streaming = streamWal({
@@ -57,7 +60,7 @@ async function ownReceiver(options: GuardWalOptions): Promise<WalGuard> {
       ...component,
       stream: { ...component.stream, slot: `resus_backup_${options.id.slice(-6)}`, synchronous: false },
     },
-    spoolDirectory: join(options.stateDirectory, 'spool', `backup-${options.id}`),
+    spoolDirectory,
     clock,
     signal: AbortSignal.any([options.signal, stopped.signal]),
     temporarySlot: true,

@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import { z } from 'zod'
 import type { Secret } from '../../secret.ts'
 
@@ -35,4 +36,14 @@ export interface PostgresComponent extends Omit<PostgresComponentSettings, 'conn
   readonly name: string
   /** A connection string for `pg`. It may hold a password: reveal it only where a connection is made. */
   readonly connection: Secret
+}
+
+/** Where the receiver of a component keeps what it has acknowledged and the repository does not have yet. */
+export function streamSpool(stateDirectory: string, component: string): string {
+  return join(stateDirectory, 'spool', component, 'stream')
+}
+
+/** The same of a backup that streams its own WAL. What a dead backup left there was acknowledged to nobody. */
+export function backupSpool(stateDirectory: string, component: string): string {
+  return join(stateDirectory, 'spool', component, 'backup')
 }

@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { assert } from '../../assert.ts'
+import { formatLsn } from '../../postgres/lsn.ts'
 import type { BackupManifest } from '../../repository/backups.ts'
 import { RECOVERY_DIRECTORY } from './data-directory.ts'
 import type { RecoveryPlan, RecoveryTarget } from './recovery-plan.ts'
@@ -41,31 +42,36 @@ export function recoverySettings(options: RecoverySettingsOptions): string {
   ].join('\n')
 }
 
-/** Every way of asking for a target is set, so that none of the cluster's own is left over. */
+const TARGET_SETTINGS = [
+  'recovery_target',
+  'recovery_target_lsn',
+  'recovery_target_name',
+  'recovery_target_time',
+  'recovery_target_xid',
+]
+
+/**
+ * Every way of asking for a target is set, so that none of the cluster's own is left over; the one that is meant comes last, because
+ * PostgreSQL takes even an empty one behind it for a second target (guc: assign_recovery_target_*).
+ */
 function targetSettings({ target }: RecoverySettingsOptions): Record<string, string> {
-  const none = {
-    recovery_target: '',
-    recovery_target_lsn: '',
-    recovery_target_name: '',
-    recovery_target_time: '',
-    recovery_target_xid: '',
+  const none = Object.fromEntries(TARGET_SETTINGS.map((name) => [name, '']))
+  const only = (name: string, value: string) => {
+    delete none[name]
+    return { ...none, [name]: value }
   }
   switch (target.kind) {
     case 'latest':
       return none
     case 'backup':
-      return { ...none, recovery_target: 'immediate' }
+      return only('recovery_target', 'immediate')
     case 'time':
-      return { ...none, recovery_target_time: new Date(target.timeMs).toISOString().replace('T', ' ').replace('Z', '+00') }
+      return only('recovery_target_time', new Date(target.timeMs).toISOString().replace('T', ' ').replace('Z', '+00'))
     case 'lsn':
-      return { ...none, ...lsnTarget(target.lsn) }
+      return only('recovery_target_lsn', formatLsn(target.lsn))
     default:
       return target satisfies never
   }
-}
-
-function lsnTarget(lsn: bigint): Record<string, string> {
-  return { recovery_target_lsn: `${(lsn >> 32n).toString(16).toUpperCase()}/${(lsn & 0xffffffffn).toString(16).toUpperCase()}` }
 }
 
 /**

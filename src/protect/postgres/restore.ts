@@ -13,7 +13,7 @@ import { BlobReader } from '../../repository/blob-reader.ts'
 import type { Repository } from '../../repository/repository.ts'
 import { walkTree } from '../../repository/tree.ts'
 import { WorkerPool } from '../../stream/worker-pool.ts'
-import type { PostgresComponent } from './component.ts'
+import { streamSpool, type PostgresComponent } from './component.ts'
 import { RECOVERY_DIRECTORY } from './data-directory.ts'
 import { drainSpool } from './drain.ts'
 import { describeTarget, encodePlan, planRecovery, type PlannedRecovery, type RecoveryTarget } from './recovery-plan.ts'
@@ -120,7 +120,7 @@ export async function restorePostgres(options: RestoreOptions): Promise<RestoreR
 
 /** What a receiver on this host acknowledged and could not store any more goes into the repository first. */
 async function publishSpool(options: RestoreOptions): Promise<void> {
-  const spoolDirectory = join(options.stateDirectory, 'spool')
+  const spoolDirectory = streamSpool(options.stateDirectory, options.component.name)
   await drainSpool({ ...options, spoolDirectory, component: options.component.name })
 }
 
