@@ -19,7 +19,6 @@ export const FAILURES = {
   OBJECT_DAMAGED: { exit: 1, http: 500, retry: false },
   // Repository: what we keep.
   REPOSITORY_MISSING: { exit: 2, http: 404, retry: false },
-  REPOSITORY_EXISTS: { exit: 2, http: 409, retry: false },
   REPOSITORY_FOREIGN: { exit: 2, http: 409, retry: false },
   REPOSITORY_TOO_NEW: { exit: 2, http: 409, retry: false },
   BLOB_MISSING: { exit: 1, http: 500, retry: false },

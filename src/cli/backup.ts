@@ -1,6 +1,6 @@
 import { configuredComponent, openConfigured, resolveComponent } from '../config/open.ts'
 import { Failure } from '../errors.ts'
-import { backupPostgres } from '../protect/postgres/backup.ts'
+import { backupPostgres, type BackupReport } from '../protect/postgres/backup.ts'
 import { BACKUP_TYPES, type BackupType } from '../repository/backups.ts'
 import { formatBytes, formatDuration, formatFields } from './output.ts'
 import { optionalText, type Given, type Verb } from './verb.ts'
@@ -37,6 +37,7 @@ export const run: Verb = async (context, given) => {
     ['corrupt pages', String(report.corruptPages.length)],
     ['proven by a restore', 'not proven'],
   ] as const
+  if (report.corruptPages.length > 0) context.warn(describeCorruption(report))
   const corrupt = report.corruptPages.slice(0, CORRUPT_PAGES_SHOWN).map(({ path, block }) => `  corrupt: ${path}, block ${block}`)
   // A backup with corrupt pages is kept: it may be the best there is. But somebody has to look.
   return {
@@ -44,6 +45,17 @@ export const run: Verb = async (context, given) => {
     text: [formatFields(fields), ...corrupt].join('\n'),
     exitStatus: report.corruptPages.length === 0 ? 0 : 1,
   }
+}
+
+function describeCorruption(report: BackupReport): string {
+  const { message, hint, code } = new Failure(
+    'PAGES_CORRUPT',
+    `${report.corruptPages.length} pages of "${report.component}" have a wrong checksum on the server`,
+    {
+      hint: 'the backup is kept and names them; look at disk and memory now, and at the backups before this one',
+    },
+  )
+  return `${code}: ${message}; ${hint}`
 }
 
 function backupType(given: Given): BackupType | undefined {

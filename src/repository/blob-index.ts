@@ -245,6 +245,8 @@ async function writeAtomically(path: string, pieces: AsyncIterable<Buffer> | Ite
     await rename(temporary, path)
   } catch (cause) {
     await rm(temporary, { force: true })
+    // What was to be written may be what failed: a damaged index object, say.
+    if (cause instanceof Failure) throw cause
     throw new Failure('STORAGE_UNREACHABLE', `cannot write the local index "${path}"`, {
       hint: 'may this user write to the state directory of the configuration, and is there room?',
       cause,

@@ -21,12 +21,15 @@ export const keySlotSchema = z.object({
   kind: z.literal('passphrase'),
   kdf: z.object({
     name: z.literal('scrypt'),
+    // What scrypt would refuse is damage, and has to be said as such.
     N: z
       .number()
       .int()
-      .max(2 ** 20),
-    r: z.number().int().max(32),
-    p: z.number().int().max(16),
+      .min(2)
+      .max(2 ** 20)
+      .refine((cost) => Number.isInteger(Math.log2(cost)), 'scrypt takes a power of two'),
+    r: z.number().int().min(1).max(32),
+    p: z.number().int().min(1).max(16),
     salt: base64,
   }),
   nonce: base64,

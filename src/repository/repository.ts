@@ -9,7 +9,11 @@ import { getRecord, putObject } from './sealed-object.ts'
 
 const FORMAT = 1
 
-const descriptorSchema = z.object({ format: z.number(), repository: z.string().regex(/^[0-9a-f]{32}$/), createdAt: z.string() })
+export const descriptorSchema = z.object({
+  format: z.number(),
+  repository: z.string().regex(/^[0-9a-f]{32}$/),
+  createdAt: z.string(),
+})
 
 /** An open repository: where its objects lie, and the keys to them. */
 export interface Repository {

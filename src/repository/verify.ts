@@ -7,9 +7,9 @@ import { readObject, type ObjectEntry } from '../storage/storage.ts'
 import { manifestSchema, type BackupManifest } from './backups.ts'
 import { listPacks, readIndex, syncIndex } from './blob-index.ts'
 import { keySlotSchema } from './keys.ts'
-import { INDEX_PREFIX, KEY_PREFIX, packKey } from './layout.ts'
+import { DESCRIPTOR_KEY, INDEX_PREFIX, KEY_PREFIX, packKey, SYSTEM_KEY } from './layout.ts'
 import { ReferenceWalker } from './references.ts'
-import type { Repository } from './repository.ts'
+import { descriptorSchema, type Repository } from './repository.ts'
 import { getRecord, type ObjectKind } from './sealed-object.ts'
 import type { PackVerdict, VerifyPackJob } from './verify-worker.ts'
 import { coverage, listWal, readWalBytes } from './wal-archive.ts'
@@ -67,6 +67,7 @@ export async function verifyRepository(options: VerifyOptions): Promise<VerifyRe
   }
   if (scope.kind === 'all') {
     run.sequences(manifests)
+    await run.identity()
     await run.records(objects)
     await run.indexes(objects)
   }
@@ -132,6 +133,16 @@ class VerifyRun {
       if (manifest.previous === null || ids.has(manifest.previous)) continue
       this.#problem(`backup ${manifest.previous}`, `backup ${manifest.id} was made after it, and it is not there any more`)
     }
+  }
+
+  /** What an opening reads first. We are open, but the next one may not. */
+  async identity(): Promise<void> {
+    const { storage, ring, id } = this.#options.repository
+    await this.#check(DESCRIPTOR_KEY, async () => {
+      const { repository } = descriptorSchema.parse(JSON.parse((await readObject(storage, DESCRIPTOR_KEY)).toString('utf8')))
+      if (repository !== id) throw new Failure('OBJECT_DAMAGED', `it names the repository ${repository}, this is ${id}`)
+    })
+    await this.#check(SYSTEM_KEY, () => getRecord(storage, ring, { kind: 'system', name: SYSTEM_KEY }))
   }
 
   async records(objects: readonly ObjectEntry[]): Promise<void> {

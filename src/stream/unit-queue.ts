@@ -57,8 +57,10 @@ export class UnitQueue<Unit, Result> {
     this.#running.add(job)
   }
 
-  /** Resolves when nothing runs any more, whatever became of it. */
+  /** Gives up the units that are in no job, and resolves when nothing runs any more, whatever became of it. */
   async settled(): Promise<void> {
+    // Whoever waits for one of these would wait for ever: after a failure nobody sends them.
+    for (const { reject } of this.#collected.splice(0)) reject(new Error('the queue has ended before this unit was sent'))
     await Promise.allSettled(this.#running)
   }
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { access, mkdir, mkdtemp, open, readFile, rm, stat } from 'node:fs/promises'
+import { access, mkdir, mkdtemp, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { systemClock } from '../../src/clock.ts'
@@ -10,6 +10,7 @@ import { restorePostgres, type RestoreReport } from '../../src/protect/postgres/
 import { verifyRepository } from '../../src/repository/verify.ts'
 import { listBranches, type Branch } from '../../src/repository/wal-branch.ts'
 import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
+import type { Random } from './random.ts'
 import { flushLsn, connect, startStream, writeWal } from '../services/stream.ts'
 
 /** What says that an object is not as it was written, or not there. */
@@ -18,7 +19,7 @@ const DAMAGE_CODES: readonly FailureCode[] = [
   'REPOSITORY_TOO_NEW',
   'KEY_WRONG',
   'BLOB_MISSING',
-  'OBJECT_MISSING',
+  'RESTORE_COMMAND_FAILED',
 ]
 
 /** The pack's parts, in bytes: [from, to). */
@@ -75,8 +76,50 @@ export class DamagedRepository {
     return (await stat(this.path(key))).size
   }
 
-  /** Flips one bit of an object, as a disk would. Doing it again undoes it. */
-  async flip(key: string, at: { offset: number; bit: number }): Promise<void> {
+  /** Flips one bit of an object within [from, to), as a disk would, while `check` runs. */
+  async whileFlipped(
+    flip: { key: string; within?: readonly [number, number]; random: Random; t: Pick<TestContext, 'diagnostic'> },
+    check: (offset: number) => Promise<void>,
+  ): Promise<void> {
+    const { key, random } = flip
+    const [from, to] = flip.within ?? [0, await this.sizeOf(key)]
+    const at = { offset: from + random.below(to - from), bit: random.below(8) }
+    flip.t.diagnostic(`bit ${at.bit} of byte ${at.offset} of "${key}"`)
+    await this.#flip(key, at)
+    try {
+      await check(at.offset)
+    } finally {
+      await this.#flip(key, at)
+    }
+  }
+
+  /** Takes objects away while `check` runs. */
+  async whileGone(keys: readonly string[], check: () => Promise<void>): Promise<void> {
+    for (const key of keys) await rename(this.path(key), this.#aside(key))
+    try {
+      await check()
+    } finally {
+      for (const key of keys) await rename(this.#aside(key), this.path(key))
+    }
+  }
+
+  /** Puts other bytes under the name of an object while `check` runs. */
+  async whileReplaced(key: string, bytes: Buffer, check: () => Promise<void>): Promise<void> {
+    await this.whileGone([key], async () => {
+      await writeFile(this.path(key), bytes)
+      try {
+        await check()
+      } finally {
+        await rm(this.path(key))
+      }
+    })
+  }
+
+  #aside(key: string): string {
+    return join(this.#scratch, `aside-${key.replaceAll('/', '_')}`)
+  }
+
+  async #flip(key: string, at: { offset: number; bit: number }): Promise<void> {
     const file = await open(this.path(key), 'r+')
     try {
       const byte = Buffer.alloc(1)
@@ -161,7 +204,7 @@ export async function damagedRepository(t: TestContext): Promise<DamagedReposito
   await client.query(`update patients set name = name || ' changed' where id % 20 = 0`)
   const incremental = await cluster.backup()
   const incrementalPacks = (await listKeys(cluster, 'packs/')).filter((key) => !fullPacks.includes(key))
-  for (let round = 0; round < 3; round++) await writeWal(client)
+  for (let round = 0; round < 12; round++) await writeWal(client)
   await client.query(`update patients set name = name || ' again' where id % 30 = 0`)
   const { rows: expected } = await client.query(FINGERPRINT)
   const end = await flushLsn(client)

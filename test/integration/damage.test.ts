@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { access, copyFile, mkdir, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises'
+import { access, copyFile, mkdir, readFile, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { systemClock } from '../../src/clock.ts'
@@ -34,7 +34,7 @@ test('damage to any object is found by verify and by restore', { skip: await ski
   await t.test('a flipped bit in any part of a pack is found', (sub) => assertPacks(sub, stored, random))
   await t.test('a flipped bit in WAL stops PostgreSQL', (sub) => assertWal(sub, stored, random))
   await t.test('a pack that is gone, cut off or another is found', () => assertReplacedPacks(stored))
-  await t.test('the index is made again from the packs', () => assertWithoutIndex(stored, random))
+  await t.test('the index is made again from the packs', (sub) => assertWithoutIndex(sub, stored, random))
   await t.test('missing WAL is a gap, before anything is written', () => assertMissingWal(stored))
   await t.test('a manifest under the name of another component is refused', () => assertForeignManifest(stored))
 
@@ -108,11 +108,10 @@ async function assertRecords(t: TestContext, stored: DamagedRepository, random: 
     RECORDS.map(async ({ prefix, restore }) => ({ key: random.pick(await stored.keys(prefix)), restore })),
   )
   for (const { key, restore } of [...wanted, { key: branch, restore: 'fails' }]) {
-    const at = await flipWithin(stored, random, key, [0, await stored.sizeOf(key)])
-    t.diagnostic(`bit ${at.bit} of byte ${at.offset} of "${key}"`)
-    assertNamed(await stored.problems(), key)
-    if (restore === 'fails') await stored.assertRestoreFails(key)
-    await stored.flip(key, at)
+    await stored.whileFlipped({ key, random, t }, async () => {
+      assertNamed(await stored.problems(), key)
+      if (restore === 'fails') await stored.assertRestoreFails(key)
+    })
   }
 }
 
@@ -122,110 +121,99 @@ async function assertPacks(t: TestContext, stored: DamagedRepository, random: Ra
     const key = random.pick(packs)
     const parts = await stored.packParts(key)
     for (const part of ['header', 'blobs', 'directory', 'trailer'] as const) {
-      const at = await flipWithin(stored, random, key, parts[part])
-      t.diagnostic(`bit ${at.bit} of byte ${at.offset}, in the ${part} of "${key}"`)
-      assertNamed(await stored.problems(), key)
-      // The directory and the trailer are read only where the index is gone, and two bytes of the header are always zero.
-      if (part === 'blobs' || (part === 'header' && at.offset !== 6 && at.offset !== 7)) {
-        await stored.assertRestoreFails(key, target)
-      }
-      await stored.flip(key, at)
+      await stored.whileFlipped({ key, within: parts[part], random, t }, async (offset) => {
+        assertNamed(await stored.problems(), key)
+        // The directory and the trailer are read only where the index is gone, and two bytes of the header are always zero.
+        const read = part === 'blobs' || (part === 'header' && offset !== 6 && offset !== 7)
+        if (read) await stored.assertRestoreFails(key, target)
+      })
     }
   }
 }
 
-/** Damaged WAL is found when it is read: by verify, and by PostgreSQL, which must stop and not open with data missing. */
+/**
+ * Damaged WAL is found when it is read: by verify; by the restore, which fetches the first segments; and by PostgreSQL, which must stop and not
+ * open with data missing.
+ */
 async function assertWal(t: TestContext, stored: DamagedRepository, random: Random): Promise<void> {
   const { objects } = await walBehindBackup(stored)
   const whole = objects.filter(({ from, to, segment }) => from === 0 && to === segment.sizeBytes)
   const pieces = objects.filter((object) => !whole.includes(object))
-  assert.ok(whole.length > 3 && pieces.length > 0, `${whole.length} whole segments, ${pieces.length} pieces`)
-  for (const { key } of [random.pick(whole), random.pick(whole), random.pick(pieces)]) {
-    const report = await stored.restore()
-    const at = await flipWithin(stored, random, key, [0, await stored.sizeOf(key)])
-    t.diagnostic(`bit ${at.bit} of byte ${at.offset} of "${key}"`)
-    assertNamed(await stored.problems(), key)
-    const { home, installation } = stored.cluster.cluster
-    await assertRecoveryStops({ directory: report.directory, home, installation }, new RegExp(`object "${key}" is damaged`))
-    await stored.flip(key, at)
-    await rm(dirname(report.directory), { recursive: true })
+  assert.ok(whole.length > 10 && pieces.length > 0, `${whole.length} whole segments, ${pieces.length} pieces`)
+  const { home, installation } = stored.cluster.cluster
+  for (const { key } of [whole[2]!, random.pick(whole.slice(9)), random.pick(pieces)]) {
+    await stored.whileFlipped({ key, random, t }, async () => {
+      assertNamed(await stored.problems(), key)
+      const report = await stored.restore()
+      await assertRecoveryStops({ directory: report.directory, home, installation }, new RegExp(`object "${key}" is damaged`))
+      await rm(dirname(report.directory), { recursive: true })
+    })
   }
-  // Where the note is damaged on which the plan rests, there is no plan.
-  const last = objects.at(-1)!
-  const head = await flipWithin(stored, random, last.key, [0, 36])
-  await stored.assertRestoreFails(last.key)
-  await stored.flip(last.key, head)
+  // Where the note is damaged on which the plan rests, or the WAL that recovery begins with, the restore says so.
+  for (const { key } of [objects.at(-1)!, await walAt(stored, stored.incremental.startLsn)]) {
+    await stored.whileFlipped({ key, within: [0, 36], random, t }, () => stored.assertRestoreFails(key))
+  }
 }
 
 async function assertReplacedPacks(stored: DamagedRepository): Promise<void> {
-  const packs = await stored.keys('packs/')
-  const [first, second] = [packs[0]!, packs[1]!]
-  const aside = join(stored.cluster.cluster.home, 'aside')
-
-  await rename(stored.path(first), aside)
-  assertNamed(await stored.problems(), first)
-  await stored.assertRestoreFails('which no pack of the repository has')
-
-  await copyFile(stored.path(second), stored.path(first))
-  assertNamed(await stored.problems(), first)
-  await stored.assertRestoreFails(first)
-  await rm(stored.path(first))
-
-  const bytes = await readFile(aside)
+  const [key, other] = await stored.keys('packs/')
+  const bytes = await readFile(stored.path(key!))
+  await stored.whileGone([key!], async () => {
+    assertNamed(await stored.problems(), key!)
+    await stored.assertRestoreFails('which no pack of the repository has')
+  })
+  await stored.whileReplaced(key!, await readFile(stored.path(other!)), async () => {
+    assertNamed(await stored.problems(), key!)
+    await stored.assertRestoreFails(key!)
+  })
   for (const length of [bytes.length - 1, Math.floor(bytes.length / 2), 20, 0]) {
-    await writeFile(stored.path(first), bytes)
-    await truncate(stored.path(first), length)
-    assertNamed(await stored.problems(), first)
-    if (length <= bytes.length / 2) await stored.assertRestoreFails(first)
+    await stored.whileReplaced(key!, bytes.subarray(0, length), async () => {
+      assertNamed(await stored.problems(), key!)
+      if (length <= bytes.length / 2) await stored.assertRestoreFails(key!)
+    })
   }
-  await rename(aside, stored.path(first))
 }
 
 /** All that the index holds is in the packs, too; and where it is read from them, they have to be whole. */
-async function assertWithoutIndex(stored: DamagedRepository, random: Random): Promise<void> {
-  const aside = join(stored.cluster.cluster.home, 'index-aside')
-  await rename(stored.path('index'), aside)
-  assert.deepEqual(await stored.problems(), [])
-  await stored.assertRestores()
-  const key = random.pick(await stored.keys('packs/'))
-  const { directory, trailer } = await stored.packParts(key)
-  for (const part of [directory, trailer]) {
-    const at = await flipWithin(stored, random, key, part)
-    await stored.assertRestoreFails(key)
-    await stored.flip(key, at)
-  }
-  await rename(aside, stored.path('index'))
+async function assertWithoutIndex(t: TestContext, stored: DamagedRepository, random: Random): Promise<void> {
+  await stored.whileGone(await stored.keys('index/'), async () => {
+    assert.deepEqual(await stored.problems(), [])
+    await stored.assertRestores()
+    const key = random.pick(await stored.keys('packs/'))
+    const { directory, trailer } = await stored.packParts(key)
+    for (const within of [directory, trailer]) {
+      await stored.whileFlipped({ key, within, random, t }, () => stored.assertRestoreFails(key))
+    }
+  })
 }
 
 async function assertMissingWal(stored: DamagedRepository): Promise<void> {
   const { repository, component, cluster } = stored.cluster
   const { objects } = await walBehindBackup(stored)
-  const middle = objects[Math.floor(objects.length / 2)]!
-  const report = await stored.restore()
-  const gone = await takeAway(stored, middle)
-
-  const problem = planRecovery({ repository, component: component.name, target: { kind: 'latest' }, clock: systemClock })
-  await assert.rejects(problem, { code: 'WAL_GAP', message: /there is a gap in the WAL behind backup/ })
+  const plan = (target: RecoveryTarget) => planRecovery({ repository, component: component.name, target, clock: systemClock })
   const to = join(cluster.home, 'never-made')
-  await assert.rejects(stored.cluster.restore({ kind: 'latest' }, to), { code: 'WAL_GAP' })
-  await assert.rejects(access(to), { code: 'ENOENT' })
-  // What had been planned before counts on it.
-  const restored = { directory: report.directory, home: cluster.home, installation: cluster.installation }
-  await assertRecoveryStops(restored, /the plan of this recovery counts on/)
+  // Further away than what a restore fetches for the beginning.
+  const middle = objects[10]!
+  const report = await stored.restore()
+  await stored.whileGone(await keysOfSegment(stored, middle), async () => {
+    await assert.rejects(plan({ kind: 'latest' }), { code: 'WAL_GAP', message: /there is a gap in the WAL behind backup/ })
+    await assert.rejects(stored.cluster.restore({ kind: 'latest' }, to), { code: 'WAL_GAP' })
+    await assert.rejects(access(to), { code: 'ENOENT' })
+    // What had been planned before counts on it.
+    const restored = { directory: report.directory, home: cluster.home, installation: cluster.installation }
+    await assertRecoveryStops(restored, /the plan of this recovery counts on/)
+    // Up to the gap everything is as it was.
+    await plan({ kind: 'lsn', lsn: middle.startLsn })
+  })
+  await plan({ kind: 'latest' })
   await rm(dirname(report.directory), { recursive: true })
-  // Before the gap everything is as it was.
-  const upTo: RecoveryTarget = { kind: 'lsn', lsn: middle.startLsn }
-  await planRecovery({ repository, component: component.name, target: upTo, clock: systemClock })
-  await gone.bringBack()
-  await planRecovery({ repository, component: component.name, target: { kind: 'latest' }, clock: systemClock })
 
   // Of the WAL that the backup itself needs nothing may be missing, whatever is asked for.
-  const own = await takeAway(stored, await walAt(stored, stored.incremental.startLsn))
-  assertNamed(await stored.problems(), `backup ${stored.incremental.id}`)
-  const backup = { kind: 'backup', backup: stored.incremental.id } as const
-  await assert.rejects(stored.cluster.restore(backup, to), { code: 'WAL_GAP' })
-  await assert.rejects(access(to), { code: 'ENOENT' })
-  await own.bringBack()
+  await stored.whileGone(await keysOfSegment(stored, await walAt(stored, stored.incremental.startLsn)), async () => {
+    assertNamed(await stored.problems(), `backup ${stored.incremental.id}`)
+    await assert.rejects(stored.cluster.restore({ kind: 'backup', backup: stored.incremental.id }, to), { code: 'WAL_GAP' })
+    await assert.rejects(access(to), { code: 'ENOENT' })
+  })
 }
 
 async function assertForeignManifest(stored: DamagedRepository): Promise<void> {
@@ -241,12 +229,6 @@ async function assertForeignManifest(stored: DamagedRepository): Promise<void> {
     (error) => error instanceof Failure && error.code === 'OBJECT_DAMAGED' && error.message.includes(copy),
   )
   await rm(dirname(stored.path(copy)), { recursive: true })
-}
-
-async function flipWithin(stored: DamagedRepository, random: Random, key: string, [from, to]: readonly [number, number]) {
-  const at = { offset: from + random.below(to - from), bit: random.below(8) }
-  await stored.flip(key, at)
-  return at
 }
 
 function assertNamed(problems: readonly { object: string; problem: string }[], object: string): void {
@@ -265,17 +247,7 @@ async function walAt({ cluster, branch }: DamagedRepository, lsn: string): Promi
   return (await coverage(cluster.repository, branch, parseLsn(lsn))).objects[0]!
 }
 
-/** Takes a segment away, with the pieces of it that would fill its place. */
-async function takeAway(stored: DamagedRepository, object: WalObject) {
-  const segment = object.key.replace(/\.[^/]*$/, '')
-  const gone = new Map<string, Buffer>()
-  for (const key of await stored.keys(segment)) {
-    gone.set(key, await readFile(stored.path(key)))
-    await rm(stored.path(key))
-  }
-  return {
-    bringBack: async () => {
-      for (const [key, bytes] of gone) await writeFile(stored.path(key), bytes)
-    },
-  }
+/** The segment that an object is of: whole, and the pieces that would fill its place. */
+async function keysOfSegment(stored: DamagedRepository, object: WalObject): Promise<string[]> {
+  return await stored.keys(object.key.replace(/\.[^/]*$/, ''))
 }

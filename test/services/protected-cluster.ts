@@ -5,11 +5,10 @@ import pg from 'pg'
 import { systemClock } from '../../src/clock.ts'
 import { freePort, killCluster, startCluster, stopCluster } from '../../src/postgres/cluster-process.ts'
 import type { Installation } from '../../src/postgres/installation.ts'
-import { backupPostgres, type BackupReport } from '../../src/protect/postgres/backup.ts'
+import { backupPostgres, type BackupOptions, type BackupReport } from '../../src/protect/postgres/backup.ts'
 import { postgresComponentSchema, type PostgresComponent } from '../../src/protect/postgres/component.ts'
 import type { RecoveryTarget } from '../../src/protect/postgres/recovery-plan.ts'
 import { restorePostgres, type RestoreReport } from '../../src/protect/postgres/restore.ts'
-import type { BackupType } from '../../src/repository/backups.ts'
 import { initRepository, type Repository } from '../../src/repository/repository.ts'
 import { Secret } from '../../src/secret.ts'
 import { DirectoryStorage } from '../../src/storage/directory-storage.ts'
@@ -36,7 +35,8 @@ export interface ProtectedCluster extends AsyncDisposable {
   readonly stateDirectory: string
   readonly configPath: string
   query<Row extends pg.QueryResultRow = pg.QueryResultRow>(text: string): Promise<Row[]>
-  backup(options?: { type?: BackupType; signal?: AbortSignal; repository?: Repository }): Promise<BackupReport>
+  /** With these options instead of the cluster's own. */
+  backup(options?: Partial<BackupOptions>): Promise<BackupReport>
   /** Restores into a new directory. */
   restore(target?: RecoveryTarget, to?: string): Promise<RestoreReport>
   /** Starts a restored cluster and waits until its recovery has ended. */

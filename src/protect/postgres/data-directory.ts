@@ -18,8 +18,10 @@ export type DataEntry = {
   | { readonly kind: 'link'; readonly target: string }
 )
 
-/** Where a restore keeps its plan, in the data directory: not part of the cluster. */
-export const RECOVERY_DIRECTORY = 'resus_recovery'
+/** Where a restore keeps its plan and WAL: in `pg_wal`, which neither a backup copies nor PostgreSQL's `pg_verifybackup` looks into. */
+export const RECOVERY_DIRECTORY = 'pg_wal/resus_recovery'
+/** Marks the directory of a tablespace as ours while a restore writes it. */
+export const TABLESPACE_MARK = 'resus_recovery'
 
 /**
  * All that a physical backup takes of a data directory, tablespaces included, in the order of paths. `pg_control` is left out: it is
@@ -53,7 +55,7 @@ type Owner = Pick<DataEntry, 'path' | 'absolutePath' | 'mode' | 'uid' | 'gid'>
 function* walkDirectory(at: { root: string; owner: Owner; name: string; directory: string }): Generator<DataEntry> {
   const { root, owner, directory } = at
   const decision = classifyPath(owner.path, { isDirectory: true })
-  if (decision === 'skip' || owner.path === RECOVERY_DIRECTORY) return
+  if (decision === 'skip') return
   const target = directory === 'pg_tblspc' ? linkTarget(owner.absolutePath) : undefined
   yield target === undefined ? { ...owner, kind: 'directory' } : { ...owner, kind: 'link', target }
   if (decision === 'copy') yield* walk(root, owner.path)

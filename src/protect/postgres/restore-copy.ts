@@ -116,7 +116,8 @@ async function makeEntry(options: RestoreCopyOptions, entry: Exclude<TreeEntry, 
     options.onDirectory(path)
     return
   }
-  await mkdir(path, { mode: 0o700 })
+  // pg_wal is there already, with the plan in it.
+  await mkdir(path, { recursive: true, mode: 0o700 })
   await setOwner(path, entry)
   options.onDirectory(path)
 }

@@ -14,7 +14,7 @@ import type { Repository } from '../../repository/repository.ts'
 import { walkTree } from '../../repository/tree.ts'
 import { WorkerPool } from '../../stream/worker-pool.ts'
 import { streamSpool, type PostgresComponent } from './component.ts'
-import { RECOVERY_DIRECTORY } from './data-directory.ts'
+import { RECOVERY_DIRECTORY, TABLESPACE_MARK } from './data-directory.ts'
 import { drainSpool } from './drain.ts'
 import { describeTarget, encodePlan, planRecovery, type PlannedRecovery, type RecoveryTarget } from './recovery-plan.ts'
 import { primeRecovery } from './recovery-prime.ts'
@@ -26,6 +26,8 @@ import type { RestoreJobResult } from './restore-worker.ts'
 const WORKERS_MAX = 4
 const PLAN_FILE = 'plan.json'
 const CONTROL_PATH = 'global/pg_control'
+/** Beside the plan, once the restore has ended: from then on the directory is a cluster, and is never emptied again. */
+const COMPLETE_FILE = 'complete'
 /** Room that must be left beside the files: WAL that is fetched and replayed. */
 const ROOM_FOR_WAL_BYTES = 256 * 1024 * 1024
 
@@ -101,7 +103,8 @@ export async function restorePostgres(options: RestoreOptions): Promise<RestoreR
   await syncDirectory(dirname(directory))
   // Last: until then PostgreSQL refuses to start on a half-restored directory.
   await putControl(directory, manifest)
-  for (const { path } of manifest.tablespaces) await rm(join(path, RECOVERY_DIRECTORY), { recursive: true, force: true })
+  await writeSynced(join(directory, RECOVERY_DIRECTORY, COMPLETE_FILE), '')
+  for (const { path } of manifest.tablespaces) await rm(join(path, TABLESPACE_MARK), { recursive: true, force: true })
 
   return {
     backup: manifest.id,
@@ -124,42 +127,51 @@ async function publishSpool(options: RestoreOptions): Promise<void> {
   await drainSpool({ ...options, spoolDirectory, component: options.component.name })
 }
 
-/** Makes the directory, or takes an empty one, or one that an interrupted restore left. Throws DIRECTORY_NOT_EMPTY, DISK_FULL. */
-async function prepareDirectory(directory: string, manifest: BackupManifest): Promise<void> {
-  const places = [directory, ...manifest.tablespaces.map((tablespace) => tablespace.path)]
-  for (const place of places) await assertUsable(place, place === directory)
-  await assertRoom(directory, manifest)
-  for (const place of places) {
-    await mkdir(place, { recursive: true, mode: 0o700 })
-    // What lies there is what an interrupted restore left: it begins anew. The mark that says so goes last.
-    const names = (await readdir(place)).filter((name: string) => name !== RECOVERY_DIRECTORY)
-    for (const name of names) await rm(join(place, name), { recursive: true, force: true })
-    await chmod(place, manifest.defaults.directoryMode)
-  }
-  await rm(join(directory, RECOVERY_DIRECTORY), { recursive: true, force: true })
-  for (const place of places) await mkdir(join(place, RECOVERY_DIRECTORY), { recursive: true, mode: 0o700 })
+interface Place {
+  readonly path: string
+  /** A directory in it that says, until the restore has ended, that what lies here is ours. */
+  readonly mark: string
 }
 
-async function assertUsable(place: string, isDataDirectory: boolean): Promise<void> {
-  const names = await readdir(place).catch((error: unknown): string[] => {
+/** Makes the directory, or takes an empty one, or one that an interrupted restore left. Throws DIRECTORY_NOT_EMPTY, DISK_FULL. */
+async function prepareDirectory(directory: string, manifest: BackupManifest): Promise<void> {
+  const tablespaces = manifest.tablespaces.map(({ path }): Place => ({ path, mark: TABLESPACE_MARK }))
+  const places = [{ path: directory, mark: RECOVERY_DIRECTORY }, ...tablespaces]
+  for (const place of places) await assertUsable(place)
+  await assertRoom(directory, manifest)
+  for (const place of places) await emptyPlace(place, manifest.defaults.directoryMode)
+}
+
+async function assertUsable({ path, mark }: Place): Promise<void> {
+  const names = await readdir(path).catch((error: unknown): string[] => {
     if (systemErrorCode(error) === 'ENOENT') return []
-    const what = `cannot restore into "${place}": ${systemErrorCode(error) ?? String(error)}`
+    const what = `cannot restore into "${path}": ${systemErrorCode(error) ?? String(error)}`
     throw new Failure('DIRECTORY_NOT_EMPTY', what, {
       hint: 'name a directory that this user may make, or an empty one',
       cause: error,
     })
   })
   if (names.length === 0) return
-  const interrupted = names.includes(RECOVERY_DIRECTORY) && !(isDataDirectory && (await exists(join(place, CONTROL_PATH))))
-  if (interrupted) return
-  const which = isDataDirectory ? 'the directory' : 'the directory of a tablespace,'
-  throw new Failure(
-    'DIRECTORY_NOT_EMPTY',
-    `cannot restore into "${place}": ${which} holds ${names.length} entries ("${names[0]}", ...)`,
-    {
-      hint: 'restore into an empty or new directory; move what is there away, never delete the only copy of a cluster',
-    },
-  )
+  // A restore that was interrupted left its mark, and no pg_control, which comes last.
+  const complete = (await exists(join(path, CONTROL_PATH))) || (await exists(join(path, mark, COMPLETE_FILE)))
+  if ((await exists(join(path, mark))) && !complete) return
+  const what = `cannot restore into "${path}": it holds ${names.length} entries ("${names[0]}", ...)`
+  throw new Failure('DIRECTORY_NOT_EMPTY', what, {
+    hint: 'restore into an empty or new directory; move what is there away, never delete the only copy of a cluster',
+  })
+}
+
+/** What lies there is what an interrupted restore left: it goes, the mark's own directory last, and is begun anew. */
+async function emptyPlace({ path, mark }: Place, mode: number): Promise<void> {
+  await mkdir(join(path, mark), { recursive: true, mode: 0o700 })
+  const [top] = mark.split('/')
+  for (const name of await readdir(path)) if (name !== top) await rm(join(path, name), { recursive: true, force: true })
+  for (const name of await readdir(join(path, mark))) await rm(join(path, mark, name), { recursive: true, force: true })
+  const beside = dirname(join(path, mark))
+  for (const name of await readdir(beside)) {
+    if (join(beside, name) !== join(path, mark)) await rm(join(beside, name), { recursive: true, force: true })
+  }
+  await chmod(path, mode)
 }
 
 async function assertRoom(directory: string, manifest: BackupManifest): Promise<void> {
