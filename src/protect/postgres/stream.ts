@@ -44,6 +44,16 @@ export interface StreamResult {
  * repository, as whole segments and, for the segment at hand, as pieces. Goes on through restarts of the server, lost networks and
  * storages that are away, until the signal aborts or `stopWhenArchived` is reached; and after being killed at any instant, when
  * started again. What can only be a mistake ends it: SLOT_BUSY, KEY_WRONG, SERVER_TOO_OLD, ARGUMENTS_INVALID.
+ *
+ * What the power going out leaves, step by step (`Receiver` does them, `receiver-state.ts` says which comes after which):
+ *
+ * 1. bytes were received, not yet in the spool: nobody was told, the server still has them and sends them again;
+ * 2. a frame is half in the spool: it does not open, the spool ends before it, the server sends it again;
+ * 3. the spool is synced, the server not told: it sends again what we have; the bytes are compared, and agree;
+ * 4. the server was told: it may forget them, and a commit may have returned. They are in the spool; the next start, or a restore on
+ *    this host, puts them into the repository first. Only the loss of this host's disk, too, would lose what came since the last piece;
+ * 5. an object is half put: it does not exist (the storage's promise), and is put again from the spool;
+ * 6. the object is there, its spool file too: the put is done again and finds the same bytes there; then the file is deleted.
  */
 export async function streamWal(options: StreamOptions): Promise<StreamResult> {
   const receiver = await Receiver.open(options)
