@@ -81,7 +81,8 @@ async function makePast(t: TestContext, major: number): Promise<Past> {
 }
 
 function startReceiver(t: TestContext, cluster: ProtectedCluster, connectionString: string): RunningStream {
-  const { repository, repositoryDirectory, component } = cluster
+  const { repository, repositoryDirectory } = cluster
+  const component = { ...cluster.component, connection: new Secret(connectionString) }
   // Each receiver has a spool of its own, that no restore looks into.
   const spoolDirectory = join(cluster.cluster.home, `spool-${new URL(connectionString).port}`)
   const home = { repository, repositoryDirectory, spoolDirectory, faults: () => undefined }
