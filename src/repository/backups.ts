@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { Failure } from '../errors.ts'
 import { formatLsn, parseLsn } from '../postgres/lsn.ts'
-import { keyedName } from './keys.ts'
+import { keyedName } from './key-ring.ts'
 import { backupKey, backupPrefix } from './layout.ts'
 import type { Repository } from './repository.ts'
 import { getRecord, putObject, sealObject } from './sealed-object.ts'

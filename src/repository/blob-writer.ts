@@ -1,8 +1,9 @@
 import { blobIdentity, type BlobKind } from './blob.ts'
 import { BlobIndex, type BlobIndexSource } from './blob-index.ts'
 import { encodeIndexEntry } from './index-table.ts'
-import type { KeyRing } from './keys.ts'
+import type { KeyRing } from './key-ring.ts'
 import { PACK_BYTES, PackBuilder } from './pack.ts'
+import { ownBytes } from '../stream/own-bytes.ts'
 
 /** Identities that this writer remembers having stored; beyond that, equal content of one run may be stored twice. */
 const REMEMBERED_MAX = 100_000
@@ -77,7 +78,7 @@ export class BlobWriter {
   }
 
   #take(pack: PackBuilder, closed?: Uint8Array<ArrayBuffer>): void {
-    const bytes = Uint8Array.from(pack.take())
+    const bytes = ownBytes(pack.take())
     if (bytes.length === 0 && closed === undefined) return
     this.#outputs.push({ pack: pack.pack, bytes, ...(closed === undefined ? {} : { closed }) })
   }

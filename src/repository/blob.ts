@@ -1,7 +1,7 @@
-import { createCipheriv, createDecipheriv, createHmac, hash } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createHmac, createSecretKey, hash, type KeyObject } from 'node:crypto'
 import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import { assert } from '../assert.ts'
-import type { KeyRing } from './keys.ts'
+import type { KeyRing } from './key-ring.ts'
 import { damaged, frameNonce, TAG_BYTES } from './sealed-object.ts'
 
 // Blobs (docs/format.md, "Blobs"): content, found by its keyed identity.
@@ -10,6 +10,9 @@ export const PIECE_BYTES = 8192
 export const CHUNK_BYTES = 256 * 1024
 export const IDENTITY_BYTES = 32
 const NONCE_BLOB = 1
+const COMPRESSED_BUFFER_BYTES = 96 * 1024
+/** zlib takes a second buffer when the first is filled to its end. */
+const SPARE_BYTES = 64
 
 export const BLOB_KINDS = { chunk: 1, region: 2, overlay: 3, regions: 4, leaf: 5, node: 6 } as const
 export type BlobKind = keyof typeof BLOB_KINDS
@@ -51,17 +54,29 @@ export function blobIdentity(
   const prefix = Buffer.allocUnsafe(9)
   prefix.writeUInt8(BLOB_KINDS[kind])
   prefix.writeBigUInt64LE(BigInt(content.length), 1)
-  return createHmac('sha256', ring.blobKey).update(prefix).update(hashes).digest()
+  return createHmac('sha256', blobKeyObject(ring)).update(prefix).update(hashes).digest()
+}
+
+const blobKeys = new WeakMap<Uint8Array, KeyObject>()
+
+/** The key as an object that is made once: made anew for each blob it would cost more than the HMAC. */
+function blobKeyObject({ blobKey }: Pick<KeyRing, 'blobKey'>): KeyObject {
+  const known = blobKeys.get(blobKey)
+  if (known !== undefined) return known
+  const key = createSecretKey(blobKey)
+  blobKeys.set(blobKey, key)
+  return key
 }
 
 /** Compresses and seals a blob for its place in a pack. `level` is zstd's. */
 export function sealBlob(
-  place: { key: Buffer; offset: number; kind: BlobKind; identity: Buffer },
+  place: { key: KeyObject; offset: number; kind: BlobKind; identity: Buffer },
   content: Uint8Array,
   level: number,
 ): Buffer[] {
   const compressed = zstdCompressSync(content, {
-    chunkSize: content.length + 1024,
+    // Compressed content is a fraction of this: one buffer takes it, and is not larger than it needs to be.
+    chunkSize: COMPRESSED_BUFFER_BYTES,
     params: { [constants.ZSTD_c_compressionLevel]: level },
   })
   const plaintext = compressed.length < content.length ? compressed : content
@@ -76,7 +91,7 @@ export function sealBlob(
  * Opens a blob from its stored bytes: the tag proves that these are the bytes that were sealed under this identity. Throws OBJECT_DAMAGED,
  * naming the pack.
  */
-export function openBlob(key: Buffer, location: BlobLocation, stored: Uint8Array, packName: string): Buffer {
+export function openBlob(key: KeyObject, location: BlobLocation, stored: Uint8Array, packName: string): Buffer {
   const what = `blob ${location.identity.toString('hex').slice(0, 16)} at ${location.offset}`
   if (stored.length !== location.storedBytes || stored.length < TAG_BYTES) throw damaged(packName, `${what} ends early`)
   const length = stored.length - TAG_BYTES
@@ -90,7 +105,7 @@ export function openBlob(key: Buffer, location: BlobLocation, stored: Uint8Array
     throw damaged(packName, `${what} is not as it was written`)
   }
   if (length === location.rawBytes) return opened
-  const content = zstdDecompressSync(opened, { chunkSize: Math.max(location.rawBytes, 64), maxOutputLength: location.rawBytes })
+  const content = zstdDecompressSync(opened, { chunkSize: location.rawBytes + SPARE_BYTES, maxOutputLength: location.rawBytes })
   assert(content.length === location.rawBytes, `${what} of ${packName} has the length that was sealed with it`)
   return content
 }

@@ -1,9 +1,9 @@
-import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes, scrypt, type ScryptOptions } from 'node:crypto'
+import { createCipheriv, createDecipheriv, randomBytes, scrypt, type ScryptOptions } from 'node:crypto'
 import { z } from 'zod'
-import { Failure } from '../errors.ts'
 import { Secret } from '../secret.ts'
+import type { KeyMaterial } from './key-ring.ts'
 
-// Keys of a repository (docs/format.md, "Keys").
+// Slots that wrap a repository's keys (docs/format.md, "Keys").
 
 const KEY_BYTES = 32
 const TAG_BYTES = 16
@@ -36,13 +36,6 @@ export const keySlotSchema = z.object({
   wrapped: base64,
 })
 export type KeySlot = z.infer<typeof keySlotSchema>
-
-/** The secrets that a slot wraps. `key` names the data key in the header of every object sealed with it. */
-export interface KeyMaterial {
-  readonly key: string
-  readonly identitySecret: Secret
-  readonly dataKey: Secret
-}
 
 /** New random secrets for a new repository. */
 export function newKeyMaterial(): KeyMaterial {
@@ -96,56 +89,6 @@ export async function unwrapKey(repository: string, slot: KeySlot, passphrase: S
     // GCM says only that it does not fit, and that is the answer.
     return undefined
   }
-}
-
-/** What an open repository computes with. Plain data, so that a worker thread can have it. */
-export interface KeyRing {
-  readonly repository: string
-  /** The data key that seals new objects. */
-  readonly sealingKey: string
-  /** Object keys by the name of their data key. */
-  readonly objectKeys: Readonly<Record<string, Uint8Array>>
-  readonly blobKey: Uint8Array
-  readonly nameKey: Uint8Array
-}
-
-/** Derives all keys of a repository; the first of `materials` seals new objects. */
-export function deriveKeyRing(repository: string, materials: readonly KeyMaterial[]): KeyRing {
-  const [newest] = materials
-  if (newest === undefined) throw new Failure('KEY_WRONG', 'no key of the repository could be opened')
-  const identity = newest.identitySecret.reveal()
-  const objectKeys = materials.map(({ key, dataKey }) => [key, expand(dataKey.reveal(), 'resus/1 object')] as const)
-  return {
-    repository,
-    sealingKey: newest.key,
-    objectKeys: Object.fromEntries(objectKeys),
-    blobKey: expand(identity, 'resus/1 blob'),
-    nameKey: expand(identity, 'resus/1 name'),
-  }
-}
-
-/** The keyed name of a component, incarnation or branch: 16 hex digits. */
-export function keyedName(ring: KeyRing, ...parts: readonly string[]): string {
-  return createHmac('sha256', ring.nameKey).update(parts.join('\0')).digest('hex').slice(0, 16)
-}
-
-/** The key of one object: of this name, with this salt. Throws KEY_WRONG when the data key is not known. */
-export function objectKey(ring: KeyRing, object: { name: string; key: string; salt: Uint8Array }): Buffer {
-  const from = ring.objectKeys[object.key]
-  if (from === undefined) {
-    throw new Failure(
-      'KEY_WRONG',
-      `cannot open "${object.name}": it is sealed with the data key ${object.key}, which no slot gave`,
-      {
-        hint: 'was the object put by another repository, or a key slot removed?',
-      },
-    )
-  }
-  return Buffer.from(hkdfSync('sha256', from, object.salt, `${ring.repository}\n${object.name}`, KEY_BYTES))
-}
-
-function expand(secret: Uint8Array, info: string): Uint8Array {
-  return new Uint8Array(hkdfSync('sha256', secret, '', info, KEY_BYTES))
 }
 
 function wrappingContext(repository: string, key: string, slot: string): Buffer {

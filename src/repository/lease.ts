@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import type { Clock } from '../clock.ts'
-import { keyedName } from './keys.ts'
+import { keyedName } from './key-ring.ts'
 import { LEASE_PREFIX, MARK_PREFIX, randomId, timeName } from './layout.ts'
 import type { Repository } from './repository.ts'
 import { getRecord, putObject } from './sealed-object.ts'

@@ -1,4 +1,4 @@
-import { putIndex } from './blob-index.ts'
+import { putIndex } from './index-sync.ts'
 import type { PackOutput } from './blob-writer.ts'
 import { splitIndexEntries } from './index-table.ts'
 import { packKey } from './layout.ts'

@@ -1,8 +1,8 @@
-import { createCipheriv, createDecipheriv } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createSecretKey, type KeyObject } from 'node:crypto'
 import { assert } from '../assert.ts'
 import type { CallOptions, Storage } from '../storage/storage.ts'
 import { BLOB_KINDS, blobKindName, IDENTITY_BYTES, sealBlob, type BlobKind, type BlobLocation } from './blob.ts'
-import type { KeyRing } from './keys.ts'
+import type { KeyRing } from './key-ring.ts'
 import { packKey, randomId } from './layout.ts'
 import { damaged, frameNonce, HEADER_BYTES, newHeader, openHeader, TAG_BYTES } from './sealed-object.ts'
 
@@ -24,7 +24,7 @@ export class PackBuilder {
   readonly pack: string
   readonly locations: BlobLocation[] = []
   readonly #header: Buffer
-  readonly #key: Buffer
+  readonly #key: KeyObject
   readonly #level: number
   #made: Buffer[] = []
   #sizeBytes = 0
@@ -34,7 +34,7 @@ export class PackBuilder {
     this.#level = level
     const { header, key } = newHeader(ring, 'pack', packKey(this.pack))
     this.#header = header
-    this.#key = key
+    this.#key = createSecretKey(key)
     this.#append(header)
   }
 
@@ -87,8 +87,8 @@ export class PackBuilder {
 }
 
 /** The key of a stored pack, from its header. Throws OBJECT_DAMAGED. */
-export function openPackHeader(ring: KeyRing, pack: string, header: Buffer): Buffer {
-  return openHeader(ring, 'pack', packKey(pack), header)
+export function openPackHeader(ring: KeyRing, pack: string, header: Buffer): KeyObject {
+  return createSecretKey(openHeader(ring, 'pack', packKey(pack), header))
 }
 
 /** Reads where a pack's blobs lie, from the pack itself. Throws OBJECT_MISSING, OBJECT_DAMAGED. */

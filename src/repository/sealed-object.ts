@@ -3,7 +3,7 @@ import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import { assert } from '../assert.ts'
 import { Failure } from '../errors.ts'
 import type { CallOptions, Storage } from '../storage/storage.ts'
-import { objectKey, type KeyRing } from './keys.ts'
+import { objectKey, type KeyRing } from './key-ring.ts'
 
 // Sealed objects (docs/format.md, "Sealed objects"):
 //

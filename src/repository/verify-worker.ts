@@ -1,7 +1,8 @@
+import type { KeyObject } from 'node:crypto'
 import { workerData } from 'node:worker_threads'
 import { serveJobs } from '../stream/worker-thread.ts'
 import { blobIdentity, openBlob, type BlobLocation } from './blob.ts'
-import type { KeyRing } from './keys.ts'
+import type { KeyRing } from './key-ring.ts'
 import { packKey } from './layout.ts'
 import { openPackHeader, packDirectory } from './pack.ts'
 import { HEADER_BYTES } from './sealed-object.ts'
@@ -31,7 +32,7 @@ serveJobs<VerifyPackJob, PackVerdict>(({ pack, bytes }) => {
   return { blobs: locations.length, problems }
 })
 
-function blobProblem(blob: { key: Buffer; location: BlobLocation; stored: Buffer; name: string }): string | undefined {
+function blobProblem(blob: { key: KeyObject; location: BlobLocation; stored: Buffer; name: string }): string | undefined {
   const { key, location, stored, name } = blob
   try {
     const sealed = stored.subarray(location.offset, location.offset + location.storedBytes)

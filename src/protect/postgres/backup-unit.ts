@@ -4,7 +4,7 @@ import { PAGE_BYTES, PAGE_WORDS, verifyPage } from '../../postgres/page-checksum
 import { CHUNK_BYTES, PIECE_BYTES, pieceHashes } from '../../repository/blob.ts'
 import type { BlobWriter } from '../../repository/blob-writer.ts'
 import { encodeBase, encodeOverlay, FINGERPRINT_BYTES, pageCount, REGION_BYTES, type RegionRef } from '../../repository/region.ts'
-import { decodeState, encodeState } from './fingerprints.ts'
+import { decodeState, encodeState } from './region-state.ts'
 import { regionChange, type RegionChange, type RegionState } from './region-change.ts'
 
 /** A part of a file that one thread backs up by itself: a small file whole, or one region of a longer one. */

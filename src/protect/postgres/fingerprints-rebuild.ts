@@ -17,7 +17,8 @@ import {
 import type { Repository } from '../../repository/repository.ts'
 import { walkTree } from '../../repository/tree.ts'
 import type { PostgresComponent } from './component.ts'
-import { encodeState, fingerprintFile, writeFingerprints, type FingerprintRecord } from './fingerprints.ts'
+import { fingerprintFile, writeFingerprints, type FingerprintRecord } from './fingerprints.ts'
+import { encodeState } from './region-state.ts'
 
 /** Regions whose blobs are fetched together: overlays carry their pages, so this bounds memory. */
 const REGIONS_AT_ONCE = 16

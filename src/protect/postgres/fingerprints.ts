@@ -4,48 +4,22 @@ import { dirname, join } from 'node:path'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { z } from 'zod'
-import { bitmapBytes, decodeRegion, encodeRegion, FINGERPRINT_BYTES, pageCount } from '../../repository/region.ts'
-import { keyedName } from '../../repository/keys.ts'
+import { keyedName } from '../../repository/key-ring.ts'
 import { randomId } from '../../repository/layout.ts'
 import type { Repository } from '../../repository/repository.ts'
 import { openObject, sealObject } from '../../repository/sealed-object.ts'
 import { comparePaths } from '../../repository/tree.ts'
-import type { RegionState } from './region-change.ts'
 
 // What a backup saw, page by page: a local, sealed file that the next one compares with. Records, in the order of paths:
 //
 //   u16 length of the path ‖ path ‖ u32 number of the first region ‖ u16 regions ‖ u32 length of the states ‖ states
 //   states, each behind its u32 length: u32 length of the region ‖ region (docs/format.md) ‖ bitmap of overlaid pages ‖ fingerprints
 
-/** The state of a region and the region's length in bytes, as one record. */
-export interface StoredRegionState extends RegionState {
-  readonly length: number
-}
-
 /** The states of up to 128 successive regions of a file. */
 export interface FingerprintRecord {
   readonly path: string
   readonly firstRegion: number
   readonly states: readonly Uint8Array[]
-}
-
-export function encodeState(state: StoredRegionState): Buffer {
-  const length = Buffer.alloc(4)
-  length.writeUInt32LE(state.length)
-  return Buffer.concat([length, encodeRegion(state.region), state.overlaid, state.fingerprints])
-}
-
-export function decodeState(bytes: Buffer): StoredRegionState {
-  const length = bytes.readUInt32LE(0)
-  const { region, end } = decodeRegion(bytes, 4)
-  const bitmap = bitmapBytes(length)
-  const fingerprintsEnd = end + bitmap + pageCount(length) * FINGERPRINT_BYTES
-  return {
-    length,
-    region,
-    overlaid: bytes.subarray(end, end + bitmap),
-    fingerprints: bytes.subarray(end + bitmap, fingerprintsEnd),
-  }
 }
 
 /** Where the fingerprints of a backup lie. */

@@ -9,7 +9,8 @@ import type { UnitResult } from './backup-unit.ts'
 import type { BackupJobResult } from './backup-worker.ts'
 import type { CopiedPart } from './cluster-copy.ts'
 import type { DataEntry } from './data-directory.ts'
-import { decodeState, type FingerprintRecord } from './fingerprints.ts'
+import { type FingerprintRecord } from './fingerprints.ts'
+import { decodeState } from './region-state.ts'
 
 /** Corrupt pages that a manifest names; their number is counted in any case. */
 const CORRUPT_PAGES_MAX = 1000

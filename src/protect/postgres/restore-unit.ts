@@ -1,7 +1,8 @@
+import type { KeyObject } from 'node:crypto'
 import { closeSync, openSync, writeSync, constants } from 'node:fs'
 import { crc32c } from '../../postgres/crc32c.ts'
 import { CHUNK_BYTES, openBlob, type BlobLocation } from '../../repository/blob.ts'
-import type { KeyRing } from '../../repository/keys.ts'
+import type { KeyRing } from '../../repository/key-ring.ts'
 import { packKey } from '../../repository/layout.ts'
 import { openPackHeader } from '../../repository/pack.ts'
 import { applyOverlay, decodeOverlay, REGION_BYTES } from '../../repository/region.ts'
@@ -34,7 +35,7 @@ export interface RestoreJob {
 
 const region = Buffer.alloc(REGION_BYTES)
 const PACK_KEYS_MAX = 1024
-const packKeys = new Map<string, Buffer>()
+const packKeys = new Map<string, KeyObject>()
 
 /**
  * Opens the blobs of a unit, puts them together and writes them in place. Returns the CRC-32C of what it wrote. Throws OBJECT_DAMAGED
@@ -70,7 +71,7 @@ function openJobBlob(ring: KeyRing, blob: JobBlob, job: RestoreJob): Buffer {
   return openBlob(jobPackKey(ring, blob.pack, job), location, stored, packKey(blob.pack))
 }
 
-function jobPackKey(ring: KeyRing, pack: string, job: RestoreJob): Buffer {
+function jobPackKey(ring: KeyRing, pack: string, job: RestoreJob): KeyObject {
   const known = packKeys.get(pack)
   if (known !== undefined) return known
   const header = job.packs.get(pack)

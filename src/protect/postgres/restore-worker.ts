@@ -1,5 +1,5 @@
 import { workerData } from 'node:worker_threads'
-import type { KeyRing } from '../../repository/keys.ts'
+import type { KeyRing } from '../../repository/key-ring.ts'
 import { serveJobs } from '../../stream/worker-thread.ts'
 import { restoreUnit, type RestoreJob } from './restore-unit.ts'
 

@@ -3,7 +3,7 @@ import { open, readdir, readFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { Failure, systemErrorCode } from '../../errors.ts'
-import type { KeyRing } from '../../repository/keys.ts'
+import type { KeyRing } from '../../repository/key-ring.ts'
 import { damaged, openObject, sealObject } from '../../repository/sealed-object.ts'
 import { branchHeadJson, parseBranchHead, type Branch } from '../../repository/wal-branch.ts'
 

@@ -3,7 +3,7 @@ import { open, type FileHandle } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { Failure } from '../../errors.ts'
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
-import type { KeyRing } from '../../repository/keys.ts'
+import type { KeyRing } from '../../repository/key-ring.ts'
 import { frameNonce, HEADER_BYTES, newHeader, openHeader, TAG_BYTES } from '../../repository/sealed-object.ts'
 
 // One file of the receiver's spool (docs/format.md, "The receiver's spool"):
