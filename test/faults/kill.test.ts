@@ -10,7 +10,7 @@ import { Random, testSeed } from './random.ts'
 const KINDS = [
   {
     kind: 'backup',
-    seeds: 3,
+    seeds: 2,
     title: 'a killed backup leaves whole objects, and the next run stores what is missing',
     run: killBackups,
   },

@@ -10,6 +10,7 @@ import { drainSpool } from './drain.ts'
 import { KnownWal } from './known-wal.ts'
 import { FIRST_STATE, next, type ReceiverEvent, type ReceiverState } from './receiver-state.ts'
 import { sleepUnlessAborted } from './sleep.ts'
+import { cutBatches } from './wal-batches.ts'
 import { DEFAULT_SPOOL_BYTES_MAX, Spool, type SpoolWriter } from './spool.ts'
 import type { StreamEvent } from './stream-event.ts'
 import type { StreamOptions, StreamResult } from './stream.ts'
@@ -256,7 +257,7 @@ export class Receiver {
       if (end?.kind === 'switch') return { kind: 'timelineEnded', timeline: end.timeline, lsn: end.lsn }
       throw new Failure('POSTGRES_UNREACHABLE', 'the server has ended the stream')
     }
-    for (const batch of batches(messages, Math.min(BATCH_BYTES_MAX, this.#position!.branch.head.segmentSize))) {
+    for (const batch of cutBatches(messages, Math.min(BATCH_BYTES_MAX, this.#position!.branch.head.segmentSize))) {
       if (!(await this.#keep(stream, batch))) return await this.#diverge()
     }
     return { kind: 'acknowledged' }
@@ -447,20 +448,4 @@ export class Receiver {
     this.#options.onEvent?.(event)
     if (event.kind === 'archived') this.#checkTarget()
   }
-}
-
-/** Cuts messages into batches of at most `bytesMax`, or of one message. */
-function* batches(messages: readonly WalMessage[], bytesMax: number): Generator<WalMessage[]> {
-  let batch: WalMessage[] = []
-  let held = 0
-  for (const message of messages) {
-    if (batch.length > 0 && held + message.bytes.length > bytesMax) {
-      yield batch
-      batch = []
-      held = 0
-    }
-    batch.push(message)
-    held += message.bytes.length
-  }
-  if (batch.length > 0) yield batch
 }

@@ -48,6 +48,8 @@ export type RecoveryPlan = z.infer<typeof planSchema>
 export interface PlannedRecovery {
   readonly manifest: BackupManifest
   readonly plan: RecoveryPlan
+  /** What PostgreSQL is told to recover to. */
+  readonly target: RecoveryTarget
 }
 
 /**
@@ -69,6 +71,7 @@ export async function planRecovery(options: {
   const { stretches, last } = await proveStretches(repository, manifest, path)
   await proveTarget({ repository, manifest, target, last })
   const histories = branches.filter((branch) => branch.head.history !== '')
+  const recordEnd = await lastRecordEnd(repository, last)
   const plan: RecoveryPlan = {
     format: 1,
     repository: repository.id,
@@ -80,9 +83,11 @@ export async function planRecovery(options: {
     timeline: path.at(-1)!.head.timeline,
     stretches,
     histories: uniqueHistories(path, histories),
-    lastRecordEnd: await lastRecordEnd(repository, last),
+    lastRecordEnd: recordEnd,
   }
-  return { manifest, plan }
+  // PostgreSQL reaches an LSN only by a record that begins there or later, else it stops: the end of the planned WAL is simply its end.
+  const atEnd = target.kind === 'lsn' && recordEnd !== null && target.lsn >= recordEnd
+  return { manifest, plan, target: atEnd ? { kind: 'latest' } : target }
 }
 
 /** The target as a person reads it. */

@@ -80,6 +80,15 @@ export interface RestoreOptions {
  * Throws BACKUP_ABSENT, BACKUP_UNKNOWN, TARGET_OUTSIDE_WINDOW, WAL_GAP, DIRECTORY_NOT_EMPTY, DISK_FULL, OBJECT_DAMAGED, BLOB_MISSING.
  */
 export async function restorePostgres(options: RestoreOptions): Promise<RestoreReport> {
+  try {
+    return await restoreCluster(options)
+  } catch (error) {
+    // Any of the writes may find the disk full, the smallest too.
+    throw explainWrite(error)
+  }
+}
+
+async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   const { repository, component, clock, target } = options
   const startedMs = clock.now()
   const directory = resolve(options.to)
@@ -211,8 +220,6 @@ async function writeCluster(options: RestoreOptions, directory: string, manifest
     const files = restoreFiles({ repository, reader, pool, directory, entries, signal, onBytes, onDirectory })
     await writeBackupManifest(directory, manifest, files)
     return { bytesWritten, directories }
-  } catch (error) {
-    throw explainWrite(error)
   } finally {
     await pool.close()
     reader.close()

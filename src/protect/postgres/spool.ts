@@ -304,7 +304,10 @@ export class SpoolWriter {
   async close(): Promise<void> {
     const file = this.#file
     this.#file = undefined
-    await file?.handle.close()
+    if (file === undefined) return
+    // Zeros that were written ahead count against the limit of the spool as long as they are there; if they stay, only room is lost.
+    if (file.aheadTo > file.known.sizeBytes) await file.handle.truncate(file.known.sizeBytes).catch(() => undefined)
+    await file.handle.close()
   }
 
   async #writeToOneFile(): Promise<void> {
