@@ -4,7 +4,7 @@ import { formatLsn, parseLsn } from '../postgres/lsn.ts'
 import { keyedName } from './key-ring.ts'
 import { backupKey, backupPrefix } from './layout.ts'
 import type { Repository } from './repository.ts'
-import { getRecord, putObject, sealObject } from './sealed-object.ts'
+import { damaged, getRecord, putObject, sealObject } from './sealed-object.ts'
 
 // The root of a backup's manifest (docs/format.md, "Backups").
 
@@ -98,11 +98,25 @@ export async function listBackupIds(repository: Repository, component: string): 
   return ids
 }
 
-/** A component's backups, newest first. */
-export async function listBackups(repository: Repository, component: string): Promise<BackupManifest[]> {
+/**
+ * A component's backups, newest first. One that is damaged is passed over and told to `onDamaged`, so that it does not hide the others;
+ * without that it throws OBJECT_DAMAGED.
+ */
+export async function listBackups(
+  repository: Repository,
+  component: string,
+  onDamaged?: (failure: Failure) => void,
+): Promise<BackupManifest[]> {
   const ids = await listBackupIds(repository, component)
   const manifests: BackupManifest[] = []
-  for (const id of ids.toReversed()) manifests.push(await readManifest(repository, component, id))
+  for (const id of ids.toReversed()) {
+    try {
+      manifests.push(await readManifest(repository, component, id))
+    } catch (error) {
+      if (onDamaged === undefined || !(error instanceof Failure) || error.code !== 'OBJECT_DAMAGED') throw error
+      onDamaged(error)
+    }
+  }
   return manifests
 }
 
@@ -110,7 +124,9 @@ export async function listBackups(repository: Repository, component: string): Pr
 export async function readManifest(repository: Repository, component: string, id: string): Promise<BackupManifest> {
   const name = manifestName(repository, component, id)
   try {
-    return manifestSchema.parse(await getRecord(repository.storage, repository.ring, { kind: 'backup', name }))
+    const manifest = manifestSchema.safeParse(await getRecord(repository.storage, repository.ring, { kind: 'backup', name }))
+    if (manifest.success) return manifest.data
+    throw damaged(name, `its head is not that of a backup: ${manifest.error.issues[0]?.message}`)
   } catch (error) {
     if (!(error instanceof Failure) || error.code !== 'OBJECT_MISSING') throw error
     throw new Failure('BACKUP_UNKNOWN', `"${component}" has no backup "${id}"`, {

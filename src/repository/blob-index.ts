@@ -11,6 +11,8 @@ export interface BlobIndexSource {
   readonly tables: readonly string[]
   /** Packs whose entries count for nothing: they are not there, or are marked. */
   readonly absentPacks: readonly string[]
+  /** What could not be read of the index and of packs that it does not name. */
+  readonly damage: readonly string[]
 }
 
 /** Where blobs are. Lookups read a few blocks of sorted local tables; nothing but small tables is held in memory. Close it. */
@@ -42,10 +44,15 @@ export class BlobIndex {
 }
 
 /** The failure for a blob that no index knows. */
-export function blobMissing(identity: Buffer, what: string): Failure {
-  return new Failure('BLOB_MISSING', `${what} needs the blob ${identity.toString('hex')}, which no pack of the repository has`, {
-    hint: 'a pack was lost or deleted: run "resus verify --all" to see which, and bring it back from another copy of the storage',
-  })
+export function blobMissing(identity: Buffer, what: string, damage: readonly string[]): Failure {
+  const found = damage.length === 0 ? '' : `; ${damage.join('; ')}`
+  return new Failure(
+    'BLOB_MISSING',
+    `${what} needs the blob ${identity.toString('hex')}, which no pack of the repository has${found}`,
+    {
+      hint: 'a pack was lost or deleted: run "resus verify --all" to see which, and bring it back from another copy of the storage',
+    },
+  )
 }
 
 /** The failure for a pack that the index names and the storage does not have. */

@@ -25,11 +25,13 @@ export interface StoredBlob {
 export class BlobReader {
   readonly #repository: Repository
   readonly #index: BlobIndex
+  readonly #damage: readonly string[]
   readonly #headers = new Map<string, Promise<Buffer>>()
 
   constructor(repository: Repository, index: BlobIndexSource) {
     this.#repository = repository
     this.#index = new BlobIndex(index)
+    this.#damage = index.damage
   }
 
   close(): void {
@@ -39,7 +41,7 @@ export class BlobReader {
   /** Where a blob is. Throws BLOB_MISSING; `what` names who needs it. */
   locate(identity: Buffer, what: string): BlobLocation {
     const location = this.#index.find(identity)
-    if (location === undefined) throw blobMissing(identity, what)
+    if (location === undefined) throw blobMissing(identity, what, this.#damage)
     return location
   }
 

@@ -44,18 +44,19 @@ export async function syncIndex(options: OpenIndexOptions): Promise<BlobIndexSou
   const packs = await listPacks(repository, options)
   let tables = await usableTables(repository, directory, stored)
   const held = new Set(tables.flatMap((table) => table.members))
+  const damage: string[] = []
   for (const index of stored) {
-    if (!held.has(index)) tables.push(await fetchTable(repository, directory, index))
+    if (!held.has(index)) tables.push(...(await unlessDamaged(damage, fetchTable(repository, directory, index))))
   }
   const indexed = new Set(tables.flatMap((table) => table.packs))
   for (const [pack, sizeBytes] of packs) {
-    if (!indexed.has(pack)) tables.push(await adoptPack(repository, directory, { pack, sizeBytes }))
+    if (!indexed.has(pack)) tables.push(...(await unlessDamaged(damage, adoptPack(repository, directory, { pack, sizeBytes }))))
   }
   if (tables.length > TABLES_MAX) tables = [await mergeTables(repository, directory, tables)]
   await writeAtomically(join(directory, 'tables.json'), [Buffer.from(JSON.stringify(tables))])
   await removeUnused(directory, tables)
   const absent = [...indexed].filter((pack) => !packs.has(pack) || options.marked?.has(pack) === true)
-  return { tables: tables.map((table) => join(directory, table.file)), absentPacks: absent }
+  return { tables: tables.map((table) => join(directory, table.file)), absentPacks: absent, damage }
 }
 
 /** All packs that are there, with their sizes. */
@@ -85,6 +86,20 @@ export async function readIndex(
 ): Promise<{ packs: string[]; entries: AsyncIterable<Buffer> }> {
   const opened = await getObject(repository.storage, repository.ring, { kind: 'index', name: indexKey(index) })
   return { packs: headSchema.parse(opened.head).packs, entries: opened.body }
+}
+
+/**
+ * A damaged index object is as good as none: its packs are read by their directories. A pack whose directory is damaged has nothing to
+ * find; whoever needs a blob of it fails, and `verify` names it.
+ */
+async function unlessDamaged(damage: string[], made: Promise<LocalTable>): Promise<LocalTable[]> {
+  try {
+    return [await made]
+  } catch (error) {
+    if (!(error instanceof Failure) || error.code !== 'OBJECT_DAMAGED') throw error
+    damage.push(error.message)
+    return []
+  }
 }
 
 async function usableTables(repository: Repository, directory: string, stored: ReadonlySet<string>): Promise<LocalTable[]> {

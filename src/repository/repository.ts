@@ -4,7 +4,7 @@ import { Failure } from '../errors.ts'
 import type { Secret } from '../secret.ts'
 import { readObject, type Storage } from '../storage/storage.ts'
 import { deriveKeyRing, type KeyMaterial, type KeyRing } from './key-ring.ts'
-import { keySlotSchema, newKeyMaterial, unwrapKey, wrapKey } from './keys.ts'
+import { type KeySlot, keySlotSchema, newKeyMaterial, unwrapKey, wrapKey } from './keys.ts'
 import { DESCRIPTOR_KEY, KEY_PREFIX, keySlotKey, randomId, SYSTEM_KEY } from './layout.ts'
 import { getRecord, putObject } from './sealed-object.ts'
 
@@ -110,13 +110,19 @@ async function assertSystem(access: RepositoryAccess, ring: KeyRing): Promise<vo
 async function openKeys(access: RepositoryAccess, repository: string): Promise<KeyMaterial[]> {
   const opened: { material: KeyMaterial; createdAt: string }[] = []
   let slots = 0
+  let damage: Failure | undefined
   for await (const { key } of access.storage.list(KEY_PREFIX)) {
     slots += 1
-    const slot = keySlotSchema.safeParse(parseJson(await readObject(access.storage, key), key))
-    if (!slot.success) throw new Failure('OBJECT_DAMAGED', `the key slot "${key}" is damaged: ${slot.error.issues[0]?.message}`)
-    const material = await unwrapKey(repository, slot.data, access.passphrase)
-    if (material !== undefined) opened.push({ material, createdAt: slot.data.createdAt })
+    const slot = readSlot(key, await readObject(access.storage, key))
+    // Another slot may open the repository all the same.
+    if (slot instanceof Failure) {
+      damage ??= slot
+      continue
+    }
+    const material = await unwrapKey(repository, slot, access.passphrase)
+    if (material !== undefined) opened.push({ material, createdAt: slot.createdAt })
   }
+  if (opened.length === 0 && damage !== undefined) throw damage
   if (opened.length === 0) {
     throw new Failure(
       'KEY_WRONG',
@@ -127,6 +133,21 @@ async function openKeys(access: RepositoryAccess, repository: string): Promise<K
     )
   }
   return opened.toSorted((left, right) => right.createdAt.localeCompare(left.createdAt)).map(({ material }) => material)
+}
+
+function readSlot(key: string, bytes: Buffer): KeySlot | Failure {
+  const slot = keySlotSchema.safeParse(tryJson(bytes))
+  if (slot.success) return slot.data
+  return new Failure('OBJECT_DAMAGED', `the key slot "${key}" is damaged: ${slot.error.issues[0]?.message}`)
+}
+
+function tryJson(bytes: Buffer): unknown {
+  try {
+    return JSON.parse(bytes.toString('utf8')) as unknown
+  } catch {
+    // Undefined fits no schema, and is reported as what it should have been.
+    return undefined
+  }
 }
 
 async function readDescriptor(storage: Storage): Promise<z.infer<typeof descriptorSchema> | undefined> {

@@ -94,8 +94,8 @@ async function assertOpening(stored: DamagedRepository, random: Random): Promise
 /** Objects that are sealed whole, and whether a restore on a new machine reads them. */
 const RECORDS = [
   { prefix: 'system', restore: 'not read' },
-  { prefix: 'index/', restore: 'fails' },
-  { prefix: 'backups/', restore: 'fails' },
+  { prefix: 'index/', restore: 'works without it' },
+  { prefix: 'backups/', restore: 'goes by another' },
   { prefix: 'leases/', restore: 'not read' },
   { prefix: 'marks/', restore: 'not read' },
   { prefix: 'gaps/', restore: 'not read' },
@@ -111,6 +111,11 @@ async function assertRecords(t: TestContext, stored: DamagedRepository, random: 
     await stored.whileFlipped({ key, random, t }, async () => {
       assertNamed(await stored.problems(), key)
       if (restore === 'fails') await stored.assertRestoreFails(key)
+      if (restore === 'works without it') await stored.assertRestores()
+      if (restore === 'goes by another') {
+        await stored.assertRestoreFails(key, { kind: 'backup', backup: key.split('/').at(-1)! })
+        await stored.assertRestores()
+      }
     })
   }
 }

@@ -177,7 +177,8 @@ async function assertStopsAndGoesOn(past: Past): Promise<void> {
 /** A restored cluster is protected as the same component, and restored along the timeline that it began. */
 async function assertNewTimeline(t: TestContext, past: Past): Promise<void> {
   const { cluster } = past
-  const report = await cluster.restore({ kind: 'lsn', lsn: past.moments.at(-1)!.lsn })
+  // Before the second backup ends: that one lies beyond the new timeline, and must not be chosen again.
+  const report = await cluster.restore({ kind: 'lsn', lsn: past.moments[2]!.lsn })
   await using promoted = await cluster.startRestored(report)
   const connectionString = `postgres://postgres@127.0.0.1:${promoted.port}/postgres`
   const stream = startReceiver(t, cluster, connectionString)
@@ -194,8 +195,8 @@ async function assertNewTimeline(t: TestContext, past: Past): Promise<void> {
 
   // From a backup of the old timeline across the switch.
   const across = await cluster.restore({ kind: 'latest' })
-  assert.deepEqual({ backup: across.backup, timeline: across.timeline }, { backup: past.second.id, timeline: 2 })
-  await assertStarts(past, across, [...ROWS, 'five'])
+  assert.deepEqual({ backup: across.backup, timeline: across.timeline }, { backup: past.first.id, timeline: 2 })
+  await assertStarts(past, across, [...ROWS.slice(0, 3), 'five'])
 
   // From a backup of the new one.
   const component = { ...cluster.component, dataDirectory: report.directory, connection: new Secret(connectionString) }
@@ -204,7 +205,7 @@ async function assertNewTimeline(t: TestContext, past: Past): Promise<void> {
   await promoted.stop()
   const newest = await cluster.restore({ kind: 'latest' })
   assert.deepEqual({ backup: newest.backup, timeline: newest.timeline }, { backup: backup.id, timeline: 2 })
-  await assertStarts(past, newest, [...ROWS, 'five'])
+  await assertStarts(past, newest, [...ROWS.slice(0, 3), 'five'])
 }
 
 function bigintText(_: string, value: unknown): unknown {

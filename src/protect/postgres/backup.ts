@@ -162,7 +162,9 @@ interface Previous {
 }
 
 async function choosePrevious(run: Run): Promise<Previous> {
-  const backups = await listBackups(run.repository, run.component.name)
+  const backups = await listBackups(run.repository, run.component.name, (failure) =>
+    run.onNotice?.(`passed over: ${failure.message}`),
+  )
   const newest = backups[0]
   const newestFull = backups.find((backup) => backup.type === 'full')
   const wanted = run.type ?? (newestFull === undefined ? 'full' : 'incremental')

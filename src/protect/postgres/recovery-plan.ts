@@ -2,11 +2,11 @@ import { z } from 'zod'
 import type { Clock } from '../../clock.ts'
 import { Failure } from '../../errors.ts'
 import { formatLsn, parseLsn, type Lsn } from '../../postgres/lsn.ts'
-import { parseTimelineHistory } from '../../postgres/timeline-history.ts'
-import { listBackups, type BackupManifest } from '../../repository/backups.ts'
+import { listBackups, readManifest, type BackupManifest } from '../../repository/backups.ts'
 import type { Repository } from '../../repository/repository.ts'
 import { coverage, readNote, type Coverage } from '../../repository/wal-archive.ts'
 import { listBranches, type Branch } from '../../repository/wal-branch.ts'
+import { lineFrom, lineUpTo, newestLine, switchLsn, type Line } from './recovery-path.ts'
 
 // What a restore is going to do, decided before anything is written, and frozen: wal-get obeys it.
 
@@ -50,6 +50,8 @@ export interface PlannedRecovery {
   readonly plan: RecoveryPlan
   /** What PostgreSQL is told to recover to. */
   readonly target: RecoveryTarget
+  /** What a person should know of the choice. */
+  readonly notices: readonly string[]
 }
 
 /**
@@ -63,11 +65,7 @@ export async function planRecovery(options: {
   clock: Clock
 }): Promise<PlannedRecovery> {
   const { repository, component, target } = options
-  const manifest = chooseBackup(await listBackups(repository, component), component, target)
-  const branches = (await listBranches(repository, component)).filter(
-    (branch) => branch.path.incarnation === manifest.incarnation,
-  )
-  const path = recoveryPath(branches, manifest)
+  const { manifest, path, branches, notices } = await chooseStart(repository, component, target)
   const { stretches, last } = await proveStretches(repository, manifest, path)
   await proveTarget({ repository, manifest, target, last })
   const histories = branches.filter((branch) => branch.head.history !== '')
@@ -87,7 +85,7 @@ export async function planRecovery(options: {
   }
   // PostgreSQL reaches an LSN only by a record that begins there or later, else it stops: the end of the planned WAL is simply its end.
   const atEnd = target.kind === 'lsn' && recordEnd !== null && target.lsn >= recordEnd
-  return { manifest, plan, target: atEnd ? { kind: 'latest' } : target }
+  return { manifest, plan, target: atEnd ? { kind: 'latest' } : target, notices }
 }
 
 /** The target as a person reads it. */
@@ -111,59 +109,67 @@ export function encodePlan(plan: RecoveryPlan): string {
   return JSON.stringify(plan, (_, value: unknown) => (typeof value === 'bigint' ? formatLsn(value) : value), 2)
 }
 
-function chooseBackup(backups: readonly BackupManifest[], component: string, target: RecoveryTarget): BackupManifest {
-  const [newest] = backups
-  const oldest = backups.at(-1)
-  if (newest === undefined || oldest === undefined) {
-    throw new Failure('BACKUP_ABSENT', `there is no backup of "${component}"`, { hint: `take one: "resus backup ${component}"` })
-  }
-  const reaches = (backup: BackupManifest): boolean => {
-    if (target.kind === 'time') return Date.parse(backup.stopTime) <= target.timeMs
-    if (target.kind === 'lsn') return backup.stopLsn <= target.lsn
-    return target.kind === 'latest' || backup.id === target.backup
-  }
-  const chosen = backups.find(reaches)
-  if (chosen !== undefined) return chosen
-  if (target.kind === 'backup') {
-    throw new Failure('BACKUP_UNKNOWN', `"${component}" has no backup "${target.backup}"`, {
-      hint: `"resus backups ${component}" lists those that there are`,
-    })
-  }
-  const from = `${oldest.stopTime} (LSN ${formatLsn(oldest.stopLsn)})`
-  throw new Failure(
-    'TARGET_OUTSIDE_WINDOW',
-    `${describeTarget(target)} is before anything that can be restored: the oldest backup ends at ${from}`,
-    {
-      hint: 'choose a later target, or restore the oldest backup',
-    },
-  )
+interface Start {
+  readonly manifest: BackupManifest
+  /** The timelines that recovery goes along, the backup's own first. */
+  readonly path: Line
+  /** All of the incarnation. */
+  readonly branches: readonly Branch[]
+  readonly notices: readonly string[]
 }
 
-/** The branches that recovery goes along: from the backup's to the newest timeline that descends from it after the backup. */
-function recoveryPath(branches: readonly Branch[], manifest: BackupManifest): Branch[] {
-  const own = branches.find((branch) => branch.path.branch === manifest.branch)
-  if (own === undefined) {
-    throw new Failure('WAL_GAP', `the WAL of backup ${manifest.id} is not in the repository`, {
-      hint: 'its branch was deleted or lost: choose another backup, or bring the objects back from another copy of the storage',
-    })
+/** The best backup for a target: the newest that lies on the line which the cluster went last, and ends before the target. */
+async function chooseStart(repository: Repository, component: string, target: RecoveryTarget): Promise<Start> {
+  const notices: string[] = []
+  const all = await listBranches(repository, component)
+  if (target.kind === 'backup') {
+    const manifest = await readManifest(repository, component, target.backup)
+    const own = all.filter((branch) => branch.path.branch === manifest.branch)
+    return { manifest, path: own.length > 0 ? own : lost(manifest), branches: ofIncarnation(all, manifest), notices }
   }
-  const descends = (branch: Branch): boolean => {
-    const line = parseTimelineHistory(branch.head.timeline, branch.head.history).find(
-      (entry) => entry.timeline === own.head.timeline,
-    )
-    return branch.head.history.startsWith(own.head.history) && line !== undefined && line.endLsn >= manifest.stopLsn
+  const damage: Failure[] = []
+  const backups = await listBackups(repository, component, (failure) => damage.push(failure))
+  const [newest] = backups
+  if (newest === undefined && damage[0] !== undefined) throw damage[0]
+  if (newest === undefined) {
+    throw new Failure('BACKUP_ABSENT', `there is no backup of "${component}"`, { hint: `take one: "resus backup ${component}"` })
   }
-  const target =
-    branches.filter(descends).toSorted((a, b) => b.head.timeline - a.head.timeline || b.head.ordinal - a.head.ordinal)[0] ?? own
-  if (target === own) return [own]
-  const between = parseTimelineHistory(target.head.timeline, target.head.history)
-    .filter((entry) => entry.timeline > own.head.timeline && entry.timeline < target.head.timeline)
-    .map((entry) =>
-      branches.findLast(
-        (branch) => branch.head.timeline === entry.timeline && target.head.history.startsWith(branch.head.history),
-      ),
-    )
-  return [own, ...between.filter((branch) => branch !== undefined), target]
+  notices.push(...damage.map((failure) => `passed over: ${failure.message}`))
+  const branches = ofIncarnation(all, newest)
+  const line = newestLine(branches) ?? lost(newest)
+  const onLine = backups.filter((backup) => backup.incarnation === newest.incarnation && lineFrom(line, backup) !== undefined)
+  if (onLine[0]?.id !== newest.id)
+    notices.push(`backup ${newest.id} is not used: it lies beyond where timeline ${line.at(-1)!.head.timeline} began`)
+  const manifest = chooseBackup(onLine, target)
+  const path = lineFrom(line, manifest)!
+  return { manifest, path: target.kind === 'lsn' ? lineUpTo(path, target.lsn) : path, branches, notices }
+}
+
+function ofIncarnation(branches: readonly Branch[], manifest: BackupManifest): Branch[] {
+  return branches.filter((branch) => branch.path.incarnation === manifest.incarnation)
+}
+
+function lost(manifest: BackupManifest): never {
+  throw new Failure('WAL_GAP', `the WAL of backup ${manifest.id} is not in the repository`, {
+    hint: 'its branch was deleted or lost: choose another backup, or bring the objects back from another copy of the storage',
+  })
+}
+
+/** The newest of these backups that ends before the target. Throws TARGET_OUTSIDE_WINDOW. */
+function chooseBackup(backups: readonly BackupManifest[], target: RecoveryTarget): BackupManifest {
+  const chosen = backups.find((backup) => {
+    if (target.kind === 'time') return Date.parse(backup.stopTime) <= target.timeMs
+    return target.kind !== 'lsn' || backup.stopLsn <= target.lsn
+  })
+  if (chosen !== undefined) return chosen
+  const oldest = backups.at(-1)
+  const why =
+    oldest === undefined
+      ? 'no backup lies on the timeline that the cluster went last, or before it began'
+      : `it is before anything that can be restored: the oldest backup ends at ${oldest.stopTime} (LSN ${formatLsn(oldest.stopLsn)})`
+  throw new Failure('TARGET_OUTSIDE_WINDOW', `${describeTarget(target)} cannot be reached: ${why}`, {
+    hint: 'choose a later target, or restore a backup by its id (--backup)',
+  })
 }
 
 interface LastStretch {
@@ -190,14 +196,6 @@ async function proveStretches(
     from = needed
   }
   throw new Error('internal error: expected that a path ends')
-}
-
-function switchLsn(child: Branch, parent: Branch): Lsn {
-  const entry = parseTimelineHistory(child.head.timeline, child.head.history).find(
-    ({ timeline }) => timeline === parent.head.timeline,
-  )
-  if (entry !== undefined) return entry.endLsn
-  throw new Failure('WAL_GAP', `timeline ${child.head.timeline} does not follow from timeline ${parent.head.timeline}`)
 }
 
 function gap(manifest: BackupManifest, branch: Branch, covered: Coverage): Failure {

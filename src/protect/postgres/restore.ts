@@ -1,4 +1,4 @@
-import { chmod, chown, mkdir, open, readdir, rm, stat, statfs, writeFile } from 'node:fs/promises'
+import { chmod, chown, mkdir, open, readdir, readFile, rm, stat, statfs, writeFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import type { Clock } from '../../clock.ts'
@@ -28,6 +28,7 @@ const PLAN_FILE = 'plan.json'
 const CONTROL_PATH = 'global/pg_control'
 /** Beside the plan, once the restore has ended: from then on the directory is a cluster, and is never emptied again. */
 const COMPLETE_FILE = 'complete'
+const MARK_OWNER = 'data-directory'
 /** Room that must be left beside the files: WAL that is fetched and replayed. */
 const ROOM_FOR_WAL_BYTES = 256 * 1024 * 1024
 
@@ -95,6 +96,7 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   await publishSpool(options)
   const planned = await planRecovery({ repository, component: component.name, target, clock })
   const { manifest, plan } = planned
+  for (const notice of planned.notices) options.onNotice?.(notice)
   if (manifest.totals.corruptPages > 0) {
     options.onNotice?.(
       `backup ${manifest.id} holds ${manifest.totals.corruptPages} pages that were corrupt on the server already`,
@@ -112,7 +114,8 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   await syncDirectory(dirname(directory))
   // Last: until then PostgreSQL refuses to start on a half-restored directory.
   await putControl(directory, manifest)
-  await writeSynced(join(directory, RECOVERY_DIRECTORY, COMPLETE_FILE), '')
+  // The cluster is whole without it: it only keeps a directory that has lost its pg_control from being taken for an interrupted restore.
+  await writeSynced(join(directory, RECOVERY_DIRECTORY, COMPLETE_FILE), '').catch(() => undefined)
   for (const { path } of manifest.tablespaces) await rm(join(path, TABLESPACE_MARK), { recursive: true, force: true })
 
   return {
@@ -146,12 +149,14 @@ interface Place {
 async function prepareDirectory(directory: string, manifest: BackupManifest): Promise<void> {
   const tablespaces = manifest.tablespaces.map(({ path }): Place => ({ path, mark: TABLESPACE_MARK }))
   const places = [{ path: directory, mark: RECOVERY_DIRECTORY }, ...tablespaces]
-  for (const place of places) await assertUsable(place)
+  for (const place of places) await assertUsable(place, directory)
   await assertRoom(directory, manifest)
   for (const place of places) await emptyPlace(place, manifest.defaults.directoryMode)
+  // It says whose the tablespace is, so that only a restore into the same directory may empty it.
+  for (const { path, mark } of tablespaces) await writeSynced(join(path, mark, MARK_OWNER), directory)
 }
 
-async function assertUsable({ path, mark }: Place): Promise<void> {
+async function assertUsable({ path, mark }: Place, directory: string): Promise<void> {
   const names = await readdir(path).catch((error: unknown): string[] => {
     if (systemErrorCode(error) === 'ENOENT') return []
     const what = `cannot restore into "${path}": ${systemErrorCode(error) ?? String(error)}`
@@ -163,7 +168,8 @@ async function assertUsable({ path, mark }: Place): Promise<void> {
   if (names.length === 0) return
   // A restore that was interrupted left its mark, and no pg_control, which comes last.
   const complete = (await exists(join(path, CONTROL_PATH))) || (await exists(join(path, mark, COMPLETE_FILE)))
-  if ((await exists(join(path, mark))) && !complete) return
+  const owner = path === directory ? directory : await readFile(join(path, mark, MARK_OWNER), 'utf8').catch(() => undefined)
+  if ((await exists(join(path, mark))) && !complete && owner === directory) return
   const what = `cannot restore into "${path}": it holds ${names.length} entries ("${names[0]}", ...)`
   throw new Failure('DIRECTORY_NOT_EMPTY', what, {
     hint: 'restore into an empty or new directory; move what is there away, never delete the only copy of a cluster',

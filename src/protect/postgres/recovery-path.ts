@@ -1,0 +1,59 @@
+import { Failure } from '../../errors.ts'
+import type { Lsn } from '../../postgres/lsn.ts'
+import { parseTimelineHistory } from '../../postgres/timeline-history.ts'
+import type { BackupManifest } from '../../repository/backups.ts'
+import type { Branch } from '../../repository/wal-branch.ts'
+
+// Timelines branch off each other. A recovery goes along one line of them: a branch and its ancestors.
+
+/** A branch, its parent, and so on, the oldest first. */
+export type Line = readonly Branch[]
+
+/**
+ * The line that the cluster went last: of the greatest timeline, as PostgreSQL means it by `latest`, and, where a timeline was gone twice, of the
+ * later way. Branches are of one incarnation. Undefined when there is none.
+ */
+export function newestLine(branches: readonly Branch[]): Line | undefined {
+  const [head] = branches.toSorted(newestFirst)
+  return head === undefined ? undefined : lineOf(branches, head)
+}
+
+/** The part of a line that begins with the backup's branch; undefined when the backup lies beyond where the line left that branch. */
+export function lineFrom(line: Line, backup: BackupManifest): Line | undefined {
+  const at = line.findIndex((branch) => branch.path.branch === backup.branch)
+  const [own, child] = [line[at], line[at + 1]]
+  if (own === undefined) return undefined
+  return child === undefined || backup.stopLsn <= switchLsn(child, own) ? line.slice(at) : undefined
+}
+
+/** The part of a line that recovery to an LSN goes along: it need not go onto a timeline that began later. */
+export function lineUpTo(line: Line, lsn: Lsn): Line {
+  const end = line.findIndex((branch, at) => line[at + 1] !== undefined && lsn <= switchLsn(line[at + 1]!, branch))
+  return end < 0 ? line : line.slice(0, end + 1)
+}
+
+/** Where a branch's timeline left that of an ancestor. */
+export function switchLsn(child: Branch, parent: Branch): Lsn {
+  const entry = historyOf(child).find(({ timeline }) => timeline === parent.head.timeline)
+  if (entry !== undefined) return entry.endLsn
+  throw new Failure('WAL_GAP', `timeline ${child.head.timeline} does not follow from timeline ${parent.head.timeline}`)
+}
+
+function lineOf(branches: readonly Branch[], head: Branch): Line {
+  const ancestors = historyOf(head).map(({ timeline }) =>
+    branches
+      .filter((branch) => branch.head.timeline === timeline && head.head.history.startsWith(branch.head.history))
+      .toSorted(newestFirst)
+      .at(0),
+  )
+  return [...ancestors.filter((branch) => branch !== undefined), head]
+}
+
+function historyOf(branch: Branch) {
+  return parseTimelineHistory(branch.head.timeline, branch.head.history)
+}
+
+function newestFirst(left: Branch, right: Branch): number {
+  const byTime = right.head.createdAt.localeCompare(left.head.createdAt)
+  return right.head.timeline - left.head.timeline || right.head.ordinal - left.head.ordinal || byTime
+}
