@@ -7,6 +7,7 @@ import { Failure, type FailureCode } from '../../src/errors.ts'
 import type { BackupReport } from '../../src/protect/postgres/backup.ts'
 import type { RecoveryTarget } from '../../src/protect/postgres/recovery-plan.ts'
 import { restorePostgres, type RestoreReport } from '../../src/protect/postgres/restore.ts'
+import { readPackDirectory } from '../../src/repository/pack.ts'
 import { verifyRepository } from '../../src/repository/verify.ts'
 import { listBranches, type Branch } from '../../src/repository/wal-branch.ts'
 import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
@@ -74,6 +75,22 @@ export class DamagedRepository {
 
   async sizeOf(key: string): Promise<number> {
     return (await stat(this.path(key))).size
+  }
+
+  /** The places in a pack of blobs that no other pack has. */
+  async uniqueBlobs(key: string): Promise<readonly (readonly [number, number])[]> {
+    const { storage, ring } = this.cluster.repository
+    const times = new Map<string, number>()
+    const own: { name: string; place: readonly [number, number] }[] = []
+    for (const each of await this.keys('packs/')) {
+      const stored = { pack: each.slice(-32), sizeBytes: await this.sizeOf(each) }
+      for (const { identity, offset, storedBytes } of await readPackDirectory(storage, ring, stored)) {
+        const name = identity.toString('hex')
+        times.set(name, (times.get(name) ?? 0) + 1)
+        if (each === key) own.push({ name, place: [offset, offset + storedBytes] })
+      }
+    }
+    return own.filter(({ name }) => times.get(name) === 1).map(({ place }) => place)
   }
 
   /** Flips one bit of an object within [from, to), as a disk would, while `check` runs. */
