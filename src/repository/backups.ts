@@ -117,7 +117,8 @@ export async function listBackups(
       onDamaged(error)
     }
   }
-  return manifests
+  // By their numbers: clocks of two hosts may disagree.
+  return manifests.toSorted((left, right) => right.sequence - left.sequence || (left.id < right.id ? 1 : -1))
 }
 
 /** Throws BACKUP_UNKNOWN, naming what there is; OBJECT_DAMAGED. */

@@ -64,9 +64,12 @@ export function timeName(timeMs: number): string {
   return `${new Date(timeMs).toISOString().slice(0, 19).replaceAll(/[-:]/g, '')}Z`
 }
 
-/** A new backup's id: its start and six random hex digits. */
+/**
+ * A new backup's id: its start, to the millisecond (three of the hex digits), so that ids sort by time, and three random hex digits.
+ */
 export function backupId(timeMs: number): string {
-  return `${timeName(timeMs)}-${randomBytes(3).toString('hex')}`
+  const milliseconds = (timeMs % 1000).toString(16).padStart(3, '0')
+  return `${timeName(timeMs)}-${milliseconds}${randomBytes(2).toString('hex').slice(1)}`
 }
 
 /** A new random id of 32 hex digits: packs, index objects, leases, marks. */
