@@ -180,6 +180,15 @@ test('a put that fails reaches whoever stores, and nothing hangs', async (t) => 
   await assert.rejects(storeChunks(failing, stateDirectory, makeChunks(5)), { code: 'STORAGE_FULL' })
 })
 
+test('a put that dies in the middle of a piece reaches whoever stores, and nothing hangs', async (t) => {
+  const { repository, stateDirectory, storage } = await place(t)
+  const dying = {
+    ...repository,
+    storage: new FaultyStorage(storage, ({ operation }) => (operation === 'put' ? 'torn' : undefined)),
+  }
+  await assert.rejects(storeChunks(dying, stateDirectory, makeChunks(200, 200_000)), { code: 'STORAGE_UNREACHABLE' })
+})
+
 test('a tree gives back its entries in order and shares what two backups have alike', async (t) => {
   const { repository, stateDirectory } = await place(t)
   const defaults = { fileMode: 0o600, directoryMode: 0o700, uid: 7, gid: 7 }

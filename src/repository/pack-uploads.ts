@@ -119,9 +119,16 @@ export class PackUploads {
   }
 }
 
+interface ChannelPiece {
+  readonly bytes: Uint8Array
+  readonly taken: () => void
+  readonly failed: (error: unknown) => void
+}
+
 /** Hands pieces from writers to one reader: a write resolves when its piece was taken. A failure reaches both sides. */
 class ByteChannel implements AsyncIterable<Uint8Array> {
-  readonly #pieces: { bytes: Uint8Array; taken: () => void; failed: (error: unknown) => void }[] = []
+  readonly #pieces: ChannelPiece[] = []
+  #taking: ChannelPiece | undefined
   #ended = false
   #failure: { error: unknown } | undefined
   #wake: (() => void) | undefined
@@ -139,8 +146,10 @@ class ByteChannel implements AsyncIterable<Uint8Array> {
     this.#wake?.()
   }
 
+  /** Also fails the piece that the reader has and will not finish with: a disk that is full ends a put in the middle of one. */
   fail(error: unknown): void {
     this.#failure = { error }
+    this.#taking?.failed(error)
     for (const piece of this.#pieces.splice(0)) piece.failed(error)
     this.#wake?.()
   }
@@ -150,7 +159,9 @@ class ByteChannel implements AsyncIterable<Uint8Array> {
       if (this.#failure !== undefined) throw this.#failure.error as Error
       const next = this.#pieces.shift()
       if (next !== undefined) {
+        this.#taking = next
         yield next.bytes
+        this.#taking = undefined
         next.taken()
       } else if (this.#ended) return
       else await new Promise<void>((resolve) => (this.#wake = resolve))
