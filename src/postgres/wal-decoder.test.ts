@@ -285,13 +285,16 @@ for (const major of [15, 18]) {
     async (t) => {
       const settings = { wal_keep_size: '1GB', autovacuum: 'off', checkpoint_timeout: '1h' }
       const cluster = await testCluster(t, { major, walSegmentMegabytes: 1, settings })
-      const middle = await withClient(cluster, async (client) => {
-        await client.query("SELECT pg_switch_wal(); SELECT pg_logical_emit_message(false, 'x', repeat('y', 1500000))")
+      const end = await withClient(cluster, async (client) => {
+        // A message of a transaction is flushed with its commit, so that the end is where the record's own segment is.
+        await client.query("SELECT pg_switch_wal(); SELECT pg_logical_emit_message(true, 'x', repeat('y', 1500000))")
         return lsnOf(client, 'pg_current_wal_flush_lsn()')
       })
       await cluster.kill()
       // The crash took the segment in which the record ends.
-      await rm(join(cluster.directory, 'pg_wal', segmentName(segmentAt(middle, 1, MEGABYTE))))
+      const lost = segmentAt(end, 1, MEGABYTE)
+      const middle = segmentStart(lost)
+      await rm(join(cluster.directory, 'pg_wal', segmentName(lost)))
       await cluster.start()
       const to = await withClient(cluster, async (client) => {
         await client.query('CREATE TABLE afterwards (id int)')
