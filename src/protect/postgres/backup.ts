@@ -181,7 +181,8 @@ async function copyCluster(run: Run & { previous: BackupManifest | undefined; le
   const index = await syncIndex({ repository, stateDirectory, marked, signal })
   const bytesTotal = listedBytes(component.dataDirectory)
   const workerData = { ring: repository.ring, index, compressionLevel: component.compressionLevel }
-  const previous = run.previous === undefined ? undefined : await openFingerprints(run, run.previous, index)
+  const whole = run.previous !== undefined && (await isWhole(run, run.previous, index))
+  const previous = run.previous === undefined || !whole ? undefined : await openFingerprints(run, run.previous, index)
   const uploads = new PackUploads(repository, signal)
   const pool = new WorkerPool<BackupJob, BackupJobResult>({
     script: new URL('./backup-worker.ts', import.meta.url),
@@ -216,7 +217,27 @@ async function copyCluster(run: Run & { previous: BackupManifest | undefined; le
   }
 }
 
-async function openFingerprints(run: Run, previous: BackupManifest, index: Parameters<typeof ensureFingerprints>[0]['index']) {
+/**
+ * Whether all that the previous backup refers to is there to be reused. A region that did not change is reused as a whole, by its base:
+ * nobody would look for the base's chunks, and a backup that counts on a lost or marked pack would look right.
+ */
+async function isWhole(run: Run, previous: BackupManifest, index: BlobIndexSource): Promise<boolean> {
+  const walker = new ReferenceWalker(run.repository, index)
+  try {
+    for await (const location of walker.walk(previous, run.signal)) void location
+    return true
+  } catch (error) {
+    if (!(error instanceof Failure) || error.code !== 'BLOB_MISSING') throw error
+    run.onNotice?.(
+      `backup ${previous.id} has lost something: ${error.message}; this one reuses only what it finds, and stores the rest again`,
+    )
+    return false
+  } finally {
+    walker.close()
+  }
+}
+
+async function openFingerprints(run: Run, previous: BackupManifest, index: BlobIndexSource) {
   const path = await ensureFingerprints({ ...run, manifest: previous, index })
   return new FingerprintReader(run.repository, { path, backup: previous.id })
 }

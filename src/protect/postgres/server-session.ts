@@ -154,6 +154,13 @@ export class ServerSession {
     return rows[0]?.active === true
   }
 
+  /** What a receiver has acknowledged to this server through a physical slot; null when there is no such slot, or it has lost WAL. */
+  async slotPosition(slot: string): Promise<Lsn | null> {
+    const text = 'select restart_lsn::text as lsn from pg_replication_slots where slot_name = $1'
+    const [row] = await this.query<{ lsn: string | null }>(text, [slot])
+    return typeof row?.lsn === 'string' ? parseLsn(row.lsn) : null
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     const ended = this.#client.end().catch(() => undefined)
     // A server that does not answer must not keep us: the socket dies with the process.
