@@ -249,7 +249,7 @@ async function isWhole(run: Run, previous: BackupManifest, index: BlobIndexSourc
 
 async function openFingerprints(run: Run, previous: BackupManifest, index: BlobIndexSource) {
   const path = await ensureFingerprints({ ...run, manifest: previous, index })
-  return new FingerprintReader(run.repository, { path, backup: previous.id })
+  return new FingerprintReader(run.repository, { path, backup: previous.id }, run.onNotice)
 }
 
 function listedBytes(dataDirectory: string): number {
