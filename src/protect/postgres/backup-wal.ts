@@ -112,6 +112,7 @@ async function ownReceiver(options: GuardWalOptions): Promise<WalGuard> {
     await Promise.race([connected.promise, ended, connectTimeout(options, stopped.signal, () => trouble)])
   } catch (error) {
     await dispose()
+    signal.throwIfAborted()
     throw error
   }
   signal.throwIfAborted()

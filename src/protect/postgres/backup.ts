@@ -81,7 +81,7 @@ export async function backupPostgres(options: BackupOptions): Promise<BackupRepo
   const metered = new MeteredStorage(options.repository.storage)
   const repository = { ...options.repository, storage: metered }
   const startedMs = clock.now()
-  await using server = await ServerSession.connect(component)
+  await using server = await ServerSession.connect(component, signal)
   const facts = await server.facts()
   await assertSameServer(component, facts)
   await server.lock()
