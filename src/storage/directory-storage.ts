@@ -7,6 +7,8 @@ import { sourcePieces, type CallOptions, type ObjectEntry, type ObjectSource, ty
 
 const READ_BYTES = 1024 * 1024
 const STAGING = '.staging'
+/** What a name of an object may have. A disk's own "lost+found" is none of ours, and not to be read by everybody. */
+const NAME = /^[A-Za-z0-9._-]+$/
 const STALE_STAGING_MS = 24 * 3600 * 1000
 
 /**
@@ -114,7 +116,8 @@ export class DirectoryStorage implements Storage {
       throw this.#failure(`cannot list "${directory}" in ${this.description}`, cause)
     }
     // A directory sorts as its name with the slash that follows it in every key below.
-    const named = entries.map((entry) => ({ entry, name: entry.isDirectory() ? `${entry.name}/` : entry.name }))
+    const ours = entries.filter((entry) => NAME.test(entry.name))
+    const named = ours.map((entry) => ({ entry, name: entry.isDirectory() ? `${entry.name}/` : entry.name }))
     named.sort((left, right) => Buffer.compare(Buffer.from(left.name), Buffer.from(right.name)))
     for (const { entry, name } of named) {
       if (entry.isDirectory()) {

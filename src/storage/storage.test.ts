@@ -88,6 +88,20 @@ test('directory: what a put finds there is durable before it says so, whoever pu
   for (const path of [root, join(root, 'a'), join(root, 'a/b')]) assert.ok(paths.includes(path), `${path} in ${paths.join(', ')}`)
 })
 
+test('directory: what a disk keeps in its root is not listed, nor read', async (t) => {
+  const root = await temporaryDirectory(t)
+  const storage = new DirectoryStorage(root)
+  await storage.prepare()
+  await storage.put('a/b', Buffer.from('1'))
+  await mkdir(join(root, 'lost+found'))
+  await writeFile(join(root, 'lost+found/#17'), 'x')
+  await chmod(join(root, 'lost+found'), 0o000)
+  const keys: string[] = []
+  for await (const { key } of storage.list('')) keys.push(key)
+  assert.deepEqual(keys, ['a/b'])
+  await chmod(join(root, 'lost+found'), 0o700)
+})
+
 test('directory: a put never makes the storage itself, which may not be mounted', async (t) => {
   const root = join(await temporaryDirectory(t), 'not-mounted')
   const storage = new DirectoryStorage(root)
