@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import test from 'node:test'
 import { systemClock } from '../../src/clock.ts'
 import { freePort, killCluster, startCluster } from '../../src/postgres/cluster-process.ts'
+import { parseLsn } from '../../src/postgres/lsn.ts'
 import { readManifest } from '../../src/repository/backups.ts'
 import { listBranches } from '../../src/repository/wal-branch.ts'
 import { Secret } from '../../src/secret.ts'
@@ -74,6 +75,22 @@ for (const major of [18, 15]) {
     },
   )
 }
+
+test('a backup beside a running receiver takes the WAL that this one has acknowledged', async (t) => {
+  await using cluster = await protectedCluster(t, { major: 18, settings: { autovacuum: 'off' } })
+  const { repository, repositoryDirectory, stateDirectory, component } = cluster
+  const home = { repository, repositoryDirectory, spoolDirectory: join(stateDirectory, 'spool-beside'), faults: () => undefined }
+  const stream = startStream(t, home, { connectionString: cluster.cluster.connectionString, component })
+  await stream.waitFor(({ kind }) => kind === 'connected')
+  await cluster.query('create table beside as select i as id from generate_series(1, 1000) i')
+  const notices: string[] = []
+  const report = await cluster.backup({ onNotice: (text) => notices.push(text) })
+  assert.deepEqual(notices, [])
+  assert.ok(stream.events.some((event) => event.kind === 'acknowledged' && event.lsn >= parseLsn(report.stopLsn)))
+  await stream.stop()
+  await using restored = await cluster.startRestored(await cluster.restore({ kind: 'backup', backup: report.id }))
+  assert.deepEqual(await restored.query('select count(*)::int from beside'), [{ count: 1000 }])
+})
 
 test('an incremental stores again what a lost pack had, though the list of a region is still there', async (t) => {
   await using cluster = await protectedCluster(t, { major: 18, settings: { autovacuum: 'off' } })
