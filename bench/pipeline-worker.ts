@@ -1,12 +1,12 @@
 import { createCipheriv, hash, randomBytes } from 'node:crypto'
 import { closeSync, openSync, readSync } from 'node:fs'
 import { parentPort, workerData } from 'node:worker_threads'
-import { constants, zstdCompressSync } from 'node:zlib'
 import { PAGE_BYTES, PAGE_WORDS, verifyPage } from '../src/postgres/page-checksum.ts'
+import { zstdParams } from '../src/repository/blob.ts'
+import { PageFingerprinter } from '../src/repository/page-fingerprint.ts'
+import { FINGERPRINT_BYTES } from '../src/repository/region.ts'
+import { ZstdCompressor } from '../src/stream/zstd.ts'
 import { PIPELINE_CHUNK_BYTES, type PipelineWork, type SampleChunk } from './machine.ts'
-
-/** Most compressed chunks fit: one buffer for each, and not a large one, is what zlib is fastest with. */
-const COMPRESSED_BYTES = 96 * 1024
 
 // What a backup does with the bytes, and nothing else: no file, no order, no storage. The bytes are read before the clock runs.
 
@@ -17,7 +17,9 @@ const words = new Uint32Array(memory)
 for (const [index, chunk] of chunks.entries()) readChunk(chunk, index * PIPELINE_CHUNK_BYTES)
 
 const key = randomBytes(32)
-const params = { [constants.ZSTD_c_compressionLevel]: 1 }
+const compressor = new ZstdCompressor(zstdParams(1))
+const fingerprinter = new PageFingerprinter(randomBytes(32))
+const fingerprints = Buffer.alloc((PIPELINE_CHUNK_BYTES / PAGE_BYTES) * FINGERPRINT_BYTES)
 const nonce = Buffer.alloc(12)
 
 parentPort!.once('message', () => {
@@ -26,13 +28,13 @@ parentPort!.once('message', () => {
   for (const [index, chunk] of chunks.entries()) {
     const at = index * PIPELINE_CHUNK_BYTES
     const content = bytes.subarray(at, at + chunk.length)
-    for (let page = 0; page < chunk.length; page += PAGE_BYTES) {
-      hash('sha256', content.subarray(page, page + PAGE_BYTES))
-      if (chunk.firstBlock === undefined) continue
+    for (let page = 0; chunk.firstBlock !== undefined && page < chunk.length; page += PAGE_BYTES) {
       const verdict = verifyPage(words, ((at + page) / PAGE_BYTES) * PAGE_WORDS, chunk.firstBlock + page / PAGE_BYTES)
       if (verdict === 'corrupt') corruptPages += 1
     }
-    const compressed = zstdCompressSync(content, { chunkSize: COMPRESSED_BYTES, params })
+    fingerprinter.fingerprint(content, fingerprints)
+    hash('sha256', content)
+    const compressed = compressor.compress(content)
     nonce.writeUInt32LE(index)
     const cipher = createCipheriv('aes-256-gcm', key, nonce)
     storedBytes += cipher.update(compressed).length

@@ -1,4 +1,22 @@
-import { assert } from '../assert.ts'
+import {
+  assemble,
+  constant,
+  get,
+  I32,
+  I32_ADD,
+  I32_LESS_THAN_UNSIGNED,
+  I32_XOR,
+  i32,
+  load,
+  loopWhile,
+  MULTIPLY,
+  set,
+  SHIFT_RIGHT,
+  tee,
+  V128,
+  vector,
+  XOR,
+} from '../stream/wasm.ts'
 // Also asserts that the processor is little-endian, as the words here have to be.
 import './crc32c.ts'
 
@@ -69,16 +87,6 @@ function isAllZero(words: Uint32Array, wordOffset: number): boolean {
  * its memory, against 6.5 GB/s of the best plain loop (Node 24, one core). The code below is the whole module; its tests compare
  * it with a plain loop and with real servers.
  */
-// The part of the global that is used here: TypeScript declares it for browsers only.
-declare const WebAssembly: {
-  readonly Module: new (bytes: Uint8Array) => object
-  readonly Instance: new (module: object) => { readonly exports: Readonly<Record<string, unknown>> }
-  readonly Memory: new (size: { initial: number }) => { readonly buffer: ArrayBuffer }
-}
-
-const MAGIC_AND_VERSION = [0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00]
-const V128 = 0x7b
-const I32 = 0x7f
 const LANES_PER_VECTOR = 4
 const VECTORS = LANE_SEEDS.length / LANES_PER_VECTOR
 const VECTOR_BYTES = 16
@@ -87,20 +95,6 @@ const POSITION = 0
 const MIXED = 1
 const PRIMES = 2
 const STATE = 3
-
-const get = (local: number): number[] => [0x20, local]
-const set = (local: number): number[] => [0x21, local]
-const tee = (local: number): number[] => [0x22, local]
-const i32 = (value: number): number[] => [0x41, ...signed(value)]
-const vector = (opcode: number, ...immediate: number[]): number[] => [0xfd, ...unsigned(opcode), ...immediate]
-const constant = (lanes: readonly number[]): number[] => vector(12, ...new Uint8Array(Uint32Array.from(lanes).buffer))
-const load = (offset: number): number[] => vector(0, 0, ...unsigned(offset))
-const XOR = vector(81)
-const SHIFT_RIGHT = vector(173)
-const MULTIPLY = vector(181)
-const I32_XOR = [0x73]
-const I32_ADD = [0x6a]
-const I32_LESS_THAN_UNSIGNED = [0x49]
 
 function compileHash(): { hashPage: () => number; memory: Uint32Array } {
   const states = Array.from({ length: VECTORS }, (_, index) => index)
@@ -127,47 +121,21 @@ function compileHash(): { hashPage: () => number; memory: Uint32Array } {
     ...set(MIXED),
     ...[0, 1, 2, 3].flatMap((lane) => [...get(MIXED), ...vector(27, lane), ...(lane === 0 ? [] : I32_XOR)]),
   ]
-  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(assembleModule(code)))
-  const { hash, memory: own } = exports
-  assert(typeof hash === 'function' && own instanceof WebAssembly.Memory, 'the module exports its function and its memory')
-  return { hashPage: hash as () => number, memory: new Uint32Array(own.buffer, 0, PAGE_WORDS) }
+  const { run, memory: own } = assemble({
+    code,
+    returns: I32,
+    locals: [
+      [1, I32],
+      [2 + VECTORS, V128],
+    ],
+  })
+  return { hashPage: run as () => number, memory: new Uint32Array(own, 0, PAGE_WORDS) }
 }
 
 /** state = (value * prime) ^ (value >> 17), where value = state, changed by `input`. */
 function mix(s: number, input: readonly number[]): number[] {
   const value = [...get(STATE + s), ...input, ...tee(MIXED)]
   return [...value, ...get(PRIMES), ...MULTIPLY, ...get(MIXED), ...i32(17), ...SHIFT_RIGHT, ...XOR, ...set(STATE + s)]
-}
-
-/** Repeats the body while it leaves true. */
-function loopWhile(body: readonly number[]): number[] {
-  return [0x03, 0x40, ...body, 0x0d, 0x00, 0x0b]
-}
-
-/** One function without parameters that gives an i32, and one page of memory; exported as `hash` and `memory`. */
-function assembleModule(code: readonly number[]): Uint8Array<ArrayBuffer> {
-  const section = (id: number, content: readonly number[]) => [id, ...unsigned(content.length), ...content]
-  const name = (text: string) => [text.length, ...Buffer.from(text)]
-  const locals = [2, 1, I32, 2 + VECTORS, V128]
-  const body = [...locals, ...code, 0x0b]
-  return Uint8Array.from([
-    ...MAGIC_AND_VERSION,
-    ...section(1, [1, 0x60, 0, 1, I32]),
-    ...section(3, [1, 0]),
-    ...section(5, [1, 0, 1]),
-    ...section(7, [2, ...name('memory'), 2, 0, ...name('hash'), 0, 0]),
-    ...section(10, [1, ...unsigned(body.length), ...body]),
-  ])
-}
-
-/** LEB128. */
-function unsigned(value: number): number[] {
-  return value < 0x80 ? [value] : [(value & 0x7f) | 0x80, ...unsigned(value >>> 7)]
-}
-
-/** LEB128 of a number that is not negative: the top bit of its last byte's seven has to be clear. */
-function signed(value: number): number[] {
-  return value < 0x40 ? [value] : [(value & 0x7f) | 0x80, ...signed(value >>> 7)]
 }
 
 // Last in the file, because the constants above have to be there.

@@ -3,7 +3,6 @@ import { BlobIndex, type BlobIndexSource } from './blob-index.ts'
 import { encodeIndexEntry } from './index-table.ts'
 import type { KeyRing } from './key-ring.ts'
 import { PACK_BYTES, PackBuilder } from './pack.ts'
-import { ownBytes } from '../stream/own-bytes.ts'
 
 /** Identities that this writer remembers having stored; beyond that, equal content of one run may be stored twice. */
 const REMEMBERED_MAX = 100_000
@@ -38,9 +37,9 @@ export class BlobWriter {
     this.#level = options.compressionLevel
   }
 
-  /** Stores content unless it is there already. `hashes` are those of its pieces, when they are known. */
-  store(kind: BlobKind, content: Uint8Array, hashes?: Buffer): Buffer {
-    const identity = blobIdentity(this.#ring, kind, content, hashes)
+  /** Stores content unless it is there already. */
+  store(kind: BlobKind, content: Uint8Array): Buffer {
+    const identity = blobIdentity(this.#ring, kind, content)
     if (this.has(identity)) {
       this.reusedBytes += content.length
       return identity
@@ -78,7 +77,7 @@ export class BlobWriter {
   }
 
   #take(pack: PackBuilder, closed?: Uint8Array<ArrayBuffer>): void {
-    const bytes = ownBytes(pack.take())
+    const bytes = pack.take()
     if (bytes.length === 0 && closed === undefined) return
     this.#outputs.push({ pack: pack.pack, bytes, ...(closed === undefined ? {} : { closed }) })
   }

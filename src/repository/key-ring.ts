@@ -21,6 +21,8 @@ export interface KeyRing {
   /** Object keys by the name of their data key. */
   readonly objectKeys: Readonly<Record<string, Uint8Array>>
   readonly blobKey: Uint8Array
+  /** Of the fingerprints of pages. */
+  readonly pageKey: Uint8Array
   readonly nameKey: Uint8Array
 }
 
@@ -35,6 +37,7 @@ export function deriveKeyRing(repository: string, materials: readonly KeyMateria
     sealingKey: newest.key,
     objectKeys: Object.fromEntries(objectKeys),
     blobKey: expand(identity, 'resus/1 blob'),
+    pageKey: expand(identity, 'resus/1 page'),
     nameKey: expand(identity, 'resus/1 name'),
   }
 }

@@ -1,4 +1,5 @@
 import { putIndex } from './index-sync.ts'
+import { releaseBytes } from '../stream/own-bytes.ts'
 import type { PackOutput } from './blob-writer.ts'
 import { splitIndexEntries } from './index-table.ts'
 import { packKey } from './layout.ts'
@@ -55,6 +56,7 @@ export class PackUploads {
       }
       this.storedBytes += output.bytes.length
       await upload.write(output.bytes)
+      releaseBytes(output.bytes)
       if (output.closed !== undefined) await this.#finish(output.pack, upload, output.closed)
     }
   }

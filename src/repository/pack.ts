@@ -1,5 +1,6 @@
 import { createCipheriv, createDecipheriv, createSecretKey, type KeyObject } from 'node:crypto'
 import { assert } from '../assert.ts'
+import { releaseBytes } from '../stream/own-bytes.ts'
 import type { CallOptions, Storage } from '../storage/storage.ts'
 import { BLOB_KINDS, blobKindName, IDENTITY_BYTES, sealBlob, type BlobKind, type BlobLocation } from './blob.ts'
 import type { KeyRing } from './key-ring.ts'
@@ -27,6 +28,7 @@ export class PackBuilder {
   readonly #key: KeyObject
   readonly #level: number
   #made: Buffer[] = []
+  #madeBytes = 0
   #sizeBytes = 0
 
   constructor(ring: KeyRing, level: number) {
@@ -74,14 +76,22 @@ export class PackBuilder {
   }
 
   /** The bytes made since the last call, in a buffer of their own. */
-  take(): Buffer {
-    const bytes = this.#made.length === 0 ? Buffer.alloc(0) : Buffer.concat(this.#made)
+  take(): Uint8Array<ArrayBuffer> {
+    const bytes = new Uint8Array(this.#madeBytes)
+    let at = 0
+    for (const part of this.#made) {
+      bytes.set(part, at)
+      at += part.length
+      releaseBytes(part)
+    }
     this.#made = []
+    this.#madeBytes = 0
     return bytes
   }
 
   #append(part: Buffer): void {
     this.#made.push(part)
+    this.#madeBytes += part.length
     this.#sizeBytes += part.length
   }
 }

@@ -33,6 +33,21 @@ export function storageContract(name: string, make: (t: test.TestContext) => Pro
     assert.equal((await storage.getRange('a/whole', { offset: content.length + 3, length: 100 })).length, 0)
   })
 
+  test(`${name}: is done with a piece of a source when it asks for the next`, async (t) => {
+    const storage = await make(t)
+    const content = randomBytes(1_000_000)
+    const reused = Buffer.alloc(10_000)
+    const source = async function* () {
+      for (let at = 0; at < content.length; at += reused.length) {
+        content.copy(reused, 0, at)
+        yield reused
+        reused.fill(0)
+      }
+    }
+    await storage.put('reused', source())
+    assert.deepEqual(await collect(storage.get('reused')), content)
+  })
+
   test(`${name}: keeps an object of no bytes`, async (t) => {
     const storage = await make(t)
     await storage.put('empty', new Uint8Array())

@@ -15,7 +15,8 @@ export interface CallOptions {
  * `storage-contract.ts` tests on every driver:
  *
  * - `put` is atomic and durable: when it resolves, the whole object survives a crash of the process and of the machine; when it
- *   rejects or the process dies, there is the whole object or none. It never replaces: OBJECT_EXISTS.
+ *   rejects or the process dies, there is the whole object or none. It never replaces: OBJECT_EXISTS. A piece of a source is the
+ *   source's again as soon as the next one is asked for.
  * - `get` and `getRange` give the bytes that were put, or throw OBJECT_MISSING. A range beyond the end is cut short.
  * - `list` gives every object below a prefix in ascending order of its key's bytes, each once.
  * - `delete` of what is not there does nothing.

@@ -1,9 +1,19 @@
 import { closeSync, openSync, readSync } from 'node:fs'
+import { assert } from '../../assert.ts'
 import { systemErrorCode } from '../../errors.ts'
 import { PAGE_BYTES, PAGE_WORDS, verifyPage } from '../../postgres/page-checksum.ts'
-import { CHUNK_BYTES, PIECE_BYTES, pieceHashes } from '../../repository/blob.ts'
+import { CHUNK_BYTES, PIECE_BYTES } from '../../repository/blob.ts'
 import type { BlobWriter } from '../../repository/blob-writer.ts'
-import { encodeBase, encodeOverlay, FINGERPRINT_BYTES, pageCount, REGION_BYTES, type RegionRef } from '../../repository/region.ts'
+import type { PageFingerprinter } from '../../repository/page-fingerprint.ts'
+import {
+  bitmapBytes,
+  encodeBase,
+  encodeOverlay,
+  FINGERPRINT_BYTES,
+  pageCount,
+  REGION_BYTES,
+  type RegionRef,
+} from '../../repository/region.ts'
 import { decodeState, encodeState } from './region-state.ts'
 import { regionChange, type RegionChange, type RegionState } from './region-change.ts'
 
@@ -39,13 +49,19 @@ export interface UnitFacts {
 const REREADS = 4
 const REREAD_AFTER_MS = 250
 
+/** What a thread works with. */
+export interface UnitTools {
+  readonly writer: BlobWriter
+  readonly fingerprinter: PageFingerprinter
+}
+
 // One buffer for a thread: a region, seen as bytes and as words.
 const memory = new ArrayBuffer(REGION_BYTES)
 const buffer = Buffer.from(memory)
 const words = new Uint32Array(memory)
 
 /** Reads, checks, fingerprints and stores one unit. Throws what reading throws, but for a file that has gone. */
-export function backupUnit(unit: BackupUnit, writer: BlobWriter): UnitResult {
+export function backupUnit(unit: BackupUnit, tools: UnitTools): UnitResult {
   let file: number
   try {
     file = openSync(unit.path, 'r')
@@ -54,47 +70,52 @@ export function backupUnit(unit: BackupUnit, writer: BlobWriter): UnitResult {
     throw error
   }
   try {
-    const content = buffer.subarray(0, unit.length)
-    const bytesRead = readPadded(file, content, unit.offset)
-    const { pagesChecked, corruptBlocks } = checkPages(file, unit, bytesRead)
-    const hashes = pieceHashes(content)
-    const facts = { bytesRead, pagesChecked, corruptBlocks }
-    if (unit.kind === 'chunk') {
-      return { kind: 'chunk', identity: writer.store('chunk', content, hashes), unchangedBytes: 0, ...facts }
-    }
-    return { ...storeRegion(unit, { content, hashes }, writer), ...facts }
+    return unit.kind === 'chunk' ? backupChunk(file, unit, tools) : backupRegion(file, unit, tools)
   } finally {
     closeSync(file)
   }
 }
 
-function storeRegion(unit: BackupUnit, now: { content: Buffer; hashes: Buffer }, writer: BlobWriter) {
-  const { content } = now
-  const fingerprints = fingerprintsOf(now.hashes)
-  const previous = usableState(unit.previous, writer)
-  const change: RegionChange =
-    previous === undefined
-      ? { kind: 'base', overlaid: new Uint8Array(Math.ceil(pageCount(content.length) / 8)) }
-      : regionChange(previous, { fingerprints, length: content.length })
-  const region = storeChange(change, { ...now, fingerprints, previous }, writer)
-  const state = Uint8Array.from(encodeState({ length: content.length, region, overlaid: change.overlaid, fingerprints }))
-  return { kind: 'region' as const, state, unchangedBytes: unchangedBytes(change, content.length) }
+function backupChunk(file: number, unit: BackupUnit, { writer }: UnitTools): UnitResult {
+  let identity: Uint8Array | undefined
+  const facts = readPieces(file, unit, (piece) => (identity = writer.store('chunk', piece)))
+  assert(identity !== undefined, 'a small file is one piece')
+  return { kind: 'chunk', identity, unchangedBytes: 0, ...facts }
 }
 
-function storeChange(
-  change: RegionChange,
-  now: { content: Buffer; hashes: Buffer; fingerprints: Buffer; previous: RegionState | undefined },
-  writer: BlobWriter,
-): RegionRef {
+function backupRegion(file: number, unit: BackupUnit, { writer, fingerprinter }: UnitTools): UnitResult {
+  const content = buffer.subarray(0, unit.length)
+  const fingerprints = Buffer.allocUnsafe(pageCount(unit.length) * FINGERPRINT_BYTES)
+  const previous = usableState(unit.previous, writer)
+  const chunks: Buffer[] = []
+  const facts = readPieces(file, unit, (piece, at) => {
+    fingerprinter.fingerprint(piece, fingerprints, (at / PIECE_BYTES) * FINGERPRINT_BYTES)
+    // With nothing to compare with it is stored at once, while the processor's cache has it.
+    if (previous === undefined) chunks.push(writer.store('chunk', piece))
+  })
+  const change: RegionChange =
+    previous === undefined
+      ? { kind: 'base', overlaid: new Uint8Array(bitmapBytes(unit.length)) }
+      : regionChange(previous, { fingerprints, length: unit.length })
+  const region = storeChange(change, { content, fingerprints, chunks, previous }, writer)
+  const state = Uint8Array.from(encodeState({ length: unit.length, region, overlaid: change.overlaid, fingerprints }))
+  return { kind: 'region' as const, state, unchangedBytes: unchangedBytes(change, unit.length), ...facts }
+}
+
+interface RegionNow {
+  readonly content: Buffer
+  readonly fingerprints: Buffer
+  /** All of them, or none when there was something to compare with. */
+  readonly chunks: readonly Buffer[]
+  readonly previous: RegionState | undefined
+}
+
+function storeChange(change: RegionChange, now: RegionNow, writer: BlobWriter): RegionRef {
   switch (change.kind) {
     case 'same':
       return now.previous!.region
     case 'base': {
-      const chunks: Buffer[] = []
-      for (let at = 0; at < now.content.length; at += CHUNK_BYTES) {
-        const hashes = now.hashes.subarray((at / PIECE_BYTES) * 32, ((at + CHUNK_BYTES) / PIECE_BYTES) * 32)
-        chunks.push(writer.store('chunk', now.content.subarray(at, at + CHUNK_BYTES), hashes))
-      }
+      const chunks = now.previous === undefined ? now.chunks : storeChunks(now.content, writer)
       const base = encodeBase({ length: now.content.length, chunks, fingerprints: now.fingerprints })
       return { base: writer.store('region', base), overlays: [] }
     }
@@ -110,6 +131,13 @@ function storeChange(
   }
 }
 
+function storeChunks(content: Buffer, writer: BlobWriter): Buffer[] {
+  const chunks: Buffer[] = []
+  for (let at = 0; at < content.length; at += CHUNK_BYTES)
+    chunks.push(writer.store('chunk', content.subarray(at, at + CHUNK_BYTES)))
+  return chunks
+}
+
 /** The previous state, if the blobs that it refers to are still there to be reused. */
 function usableState(encoded: Uint8Array | undefined, writer: BlobWriter): RegionState | undefined {
   if (encoded === undefined) return undefined
@@ -123,28 +151,50 @@ function unchangedBytes(change: RegionChange, length: number): number {
   return change.kind === 'base' ? 0 : Math.max(0, length - change.pages.length * PIECE_BYTES)
 }
 
-function fingerprintsOf(hashes: Buffer): Buffer {
-  const fingerprints = Buffer.allocUnsafe(hashes.length / 2)
-  for (let from = 0, to = 0; from < hashes.length; from += 32, to += FINGERPRINT_BYTES) {
-    hashes.copy(fingerprints, to, from, from + FINGERPRINT_BYTES)
+type Facts = Omit<UnitFacts, 'unchangedBytes'>
+
+/** Reads a unit into the buffer and gives its pieces to `visit`, in order, when their pages are right or will not become so. */
+function readPieces(file: number, unit: BackupUnit, visit: (piece: Buffer, at: number) => void): Facts {
+  const piece = (at: number) => buffer.subarray(at, Math.min(at + CHUNK_BYTES, unit.length))
+  const suspects: number[] = []
+  let bytesRead = 0
+  let visited = 0
+  for (let at = 0; at < unit.length; at += CHUNK_BYTES) {
+    const read = readPadded(file, piece(at), unit.offset + at)
+    bytesRead += read
+    suspects.push(...suspectPages(unit, at, read))
+    // What lies behind a page in doubt waits until all is read: then one wait is enough for all such pages.
+    if (suspects.length > 0) continue
+    visit(piece(at), at)
+    visited = at + CHUNK_BYTES
   }
-  return fingerprints
+  const corrupt = settleSuspects(file, unit, suspects)
+  for (let at = visited; at < unit.length; at += CHUNK_BYTES) visit(piece(at), at)
+  const { firstBlock } = unit
+  if (firstBlock === undefined) return { bytesRead, pagesChecked: 0, corruptBlocks: [] }
+  return { bytesRead, pagesChecked: Math.floor(bytesRead / PAGE_BYTES), corruptBlocks: corrupt.map((page) => firstBlock + page) }
 }
 
-function checkPages(file: number, unit: BackupUnit, bytesRead: number): { pagesChecked: number; corruptBlocks: number[] } {
-  if (unit.firstBlock === undefined) return { pagesChecked: 0, corruptBlocks: [] }
-  const pages = Math.floor(bytesRead / PAGE_BYTES)
-  let suspects: number[] = []
-  for (let page = 0; page < pages; page++) {
+/** Pages of the unit, from `at` on, whose checksum is wrong. */
+function suspectPages(unit: BackupUnit, at: number, bytesRead: number): number[] {
+  if (unit.firstBlock === undefined) return []
+  const suspects: number[] = []
+  const first = at / PAGE_BYTES
+  const end = first + Math.floor(bytesRead / PAGE_BYTES)
+  for (let page = first; page < end; page++) {
     if (verifyPage(words, page * PAGE_WORDS, unit.firstBlock + page) === 'corrupt') suspects.push(page)
   }
-  // One look can meet a page that is being written, or its writer asleep in the middle of it: only what stays as it is is corrupt.
+  return suspects
+}
+
+/** One look can meet a page that is being written, or its writer asleep in the middle of it: only what stays as it is is corrupt. */
+function settleSuspects(file: number, unit: BackupUnit, pages: readonly number[]): readonly number[] {
+  let suspects = pages
   for (let look = 0; look < REREADS && suspects.length > 0; look++) {
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, REREAD_AFTER_MS)
     suspects = suspects.filter((page) => isStillTheSame(file, unit.offset, page))
   }
-  const { firstBlock } = unit
-  return { pagesChecked: pages, corruptBlocks: suspects.map((page) => firstBlock + page) }
+  return suspects
 }
 
 /** Reads a page again. When it has changed, the new one takes its place, and replay will repair it if it is torn. */

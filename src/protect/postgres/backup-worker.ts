@@ -1,5 +1,6 @@
 import { workerData } from 'node:worker_threads'
 import { BlobWriter, type BlobWriterOptions, type PackOutput } from '../../repository/blob-writer.ts'
+import { PageFingerprinter } from '../../repository/page-fingerprint.ts'
 import { serveJobs } from '../../stream/worker-thread.ts'
 import { backupUnit, type BackupUnit, type UnitResult } from './backup-unit.ts'
 
@@ -13,11 +14,13 @@ export interface BackupJobResult {
   readonly reusedBytes: number
 }
 
-const writer = new BlobWriter(workerData as BlobWriterOptions)
+const options = workerData as BlobWriterOptions
+const writer = new BlobWriter(options)
+const tools = { writer, fingerprinter: new PageFingerprinter(options.ring.pageKey) }
 
 serveJobs<BackupJob, BackupJobResult>(
   (job) => {
-    const results = job.kind === 'units' ? job.units.map((unit) => backupUnit(unit, writer)) : []
+    const results = job.kind === 'units' ? job.units.map((unit) => backupUnit(unit, tools)) : []
     if (job.kind === 'finish') writer.closePack()
     return { results, outputs: writer.drain(), reusedBytes: writer.reusedBytes }
   },
