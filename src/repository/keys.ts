@@ -59,7 +59,7 @@ export async function wrapKey(options: {
   const kdf = { name: 'scrypt' as const, N: options.kdfCost ?? DEFAULT_KDF_COST, r: 8, p: 1, salt: randomBytes(32) }
   const nonce = randomBytes(12)
   const cipher = createCipheriv('aes-256-gcm', await deriveWrappingKey(options.passphrase, kdf), nonce)
-  cipher.setAAD(wrappingContext(repository, material.key, slot))
+  cipher.setAAD(wrappingContext(repository, { key: material.key, slot, createdAt }))
   const secrets = Buffer.concat([material.identitySecret.reveal(), material.dataKey.reveal()])
   const wrapped = Buffer.concat([cipher.update(secrets), cipher.final(), cipher.getAuthTag()])
   const text = JSON.stringify({
@@ -78,7 +78,7 @@ export async function wrapKey(options: {
 /** Opens a slot. Undefined when the passphrase does not fit it. */
 export async function unwrapKey(repository: string, slot: KeySlot, passphrase: Secret): Promise<KeyMaterial | undefined> {
   const decipher = createDecipheriv('aes-256-gcm', await deriveWrappingKey(passphrase, slot.kdf), slot.nonce)
-  decipher.setAAD(wrappingContext(repository, slot.key, slot.slot))
+  decipher.setAAD(wrappingContext(repository, slot))
   if (slot.wrapped.length !== 2 * KEY_BYTES + TAG_BYTES) return undefined
   decipher.setAuthTag(slot.wrapped.subarray(2 * KEY_BYTES))
   try {
@@ -91,8 +91,9 @@ export async function unwrapKey(repository: string, slot: KeySlot, passphrase: S
   }
 }
 
-function wrappingContext(repository: string, key: string, slot: string): Buffer {
-  return Buffer.from(`resus/1 ${repository} ${key} ${slot}`)
+/** The time is part of it, because the newest key seals: who owns the storage must not make an old, stolen one the newest. */
+function wrappingContext(repository: string, { key, slot, createdAt }: { key: string; slot: string; createdAt: string }): Buffer {
+  return Buffer.from(`resus/1 ${repository} ${key} ${slot} ${createdAt}`)
 }
 
 function deriveWrappingKey(passphrase: Secret, kdf: { N: number; r: number; p: number; salt: Buffer }): Promise<Buffer> {

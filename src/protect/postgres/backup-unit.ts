@@ -24,6 +24,8 @@ export interface BackupUnit {
   readonly offset: number
   /** Bytes as listed. A file that has become shorter is padded with zeros: replay of the WAL brings what is missing, or drops it. */
   readonly length: number
+  /** No WAL repairs this file (`postgresql.auto.conf`, say): it is taken as it is now, up to `length`, and neither padded nor cut. */
+  readonly asFound?: true
   readonly kind: 'chunk' | 'region'
   /** Number of the first block in its relation, when its page checksums are to be checked. */
   readonly firstBlock?: number
@@ -34,7 +36,7 @@ export interface BackupUnit {
 export type UnitResult =
   /** The file was dropped since it was listed. */
   | { readonly kind: 'vanished' }
-  | (UnitFacts & { readonly kind: 'chunk'; readonly identity: Uint8Array })
+  | (UnitFacts & { readonly kind: 'chunk'; readonly identity: Uint8Array; readonly sizeBytes: number })
   /** `state` is what the next backup compares with; its region is what the manifest refers to. */
   | (UnitFacts & { readonly kind: 'region'; readonly state: Uint8Array<ArrayBuffer> })
 
@@ -77,10 +79,16 @@ export function backupUnit(unit: BackupUnit, tools: UnitTools): UnitResult {
 }
 
 function backupChunk(file: number, unit: BackupUnit, { writer }: UnitTools): UnitResult {
+  if (unit.asFound === true) {
+    const content = buffer.subarray(0, readUpTo(file, buffer.subarray(0, unit.length), 0))
+    const identity = writer.store('chunk', content)
+    const sizes = { sizeBytes: content.length, bytesRead: content.length }
+    return { kind: 'chunk', identity, unchangedBytes: 0, pagesChecked: 0, corruptBlocks: [], ...sizes }
+  }
   let identity: Uint8Array | undefined
   const facts = readPieces(file, unit, (piece) => (identity = writer.store('chunk', piece)))
   assert(identity !== undefined, 'a small file is one piece')
-  return { kind: 'chunk', identity, unchangedBytes: 0, ...facts }
+  return { kind: 'chunk', identity, sizeBytes: unit.length, unchangedBytes: 0, ...facts }
 }
 
 function backupRegion(file: number, unit: BackupUnit, { writer, fingerprinter }: UnitTools): UnitResult {
@@ -187,34 +195,38 @@ function suspectPages(unit: BackupUnit, at: number, bytesRead: number): number[]
   return suspects
 }
 
-/** One look can meet a page that is being written, or its writer asleep in the middle of it: only what stays as it is is corrupt. */
+/** One look can meet a page that is being written, or its writer asleep in the middle of it: corrupt is what is never right. */
 function settleSuspects(file: number, unit: BackupUnit, pages: readonly number[]): readonly number[] {
   let suspects = pages
   for (let look = 0; look < REREADS && suspects.length > 0; look++) {
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, REREAD_AFTER_MS)
-    suspects = suspects.filter((page) => isStillTheSame(file, unit.offset, page))
+    suspects = suspects.filter((page) => !isRightNow(file, unit, page))
   }
   return suspects
 }
 
-/** Reads a page again. When it has changed, the new one takes its place, and replay will repair it if it is torn. */
-function isStillTheSame(file: number, offset: number, page: number): boolean {
-  const again = Buffer.alloc(PAGE_BYTES)
-  readPadded(file, again, offset + page * PAGE_BYTES)
+/** Reads a page again, into its place, and judges it. */
+function isRightNow(file: number, unit: BackupUnit, page: number): boolean {
   const held = buffer.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES)
-  if (again.equals(held)) return true
-  again.copy(held)
-  return false
+  const read = readPadded(file, held, unit.offset + page * PAGE_BYTES)
+  // The file was cut before this page meanwhile: the replay knows that.
+  if (read < PAGE_BYTES) return true
+  return verifyPage(words, page * PAGE_WORDS, unit.firstBlock! + page) !== 'corrupt'
 }
 
 /** Fills `content` from the file; what the file does not have is zero. Returns how much it had. */
 function readPadded(file: number, content: Buffer, offset: number): number {
+  const done = readUpTo(file, content, offset)
+  content.fill(0, done)
+  return done
+}
+
+function readUpTo(file: number, content: Buffer, offset: number): number {
   let done = 0
   while (done < content.length) {
     const read = readSync(file, content, done, content.length - done, offset + done)
     if (read === 0) break
     done += read
   }
-  content.fill(0, done)
   return done
 }

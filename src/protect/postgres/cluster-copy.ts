@@ -14,8 +14,8 @@ import type { FingerprintReader } from './fingerprints.ts'
 /** Small files go to a thread together, up to this many or this many bytes. */
 const JOB_UNITS = 64
 const JOB_BYTES = REGION_BYTES
-/** Parts that may wait for an earlier one: their results are small, but not nothing. */
-const PARTS_WAITING = 256
+/** Units of parts that may wait for an earlier one: what each has become takes up to 17 KiB. */
+const UNITS_WAITING = 1024
 const RELATION_SEGMENT_BLOCKS = 131_072
 
 /** Up to 128 successive regions of a file, or a small file whole, with what became of them. */
@@ -54,17 +54,22 @@ export async function* copyFiles(options: CopyOptions): AsyncGenerator<CopiedPar
     run: (units) => runJob(options, units),
   })
   const waiting: WaitingPart[] = []
-  const settle = async ({ entry, firstRegion, isLast, results }: WaitingPart): Promise<CopiedPart> => {
+  let unitsWaiting = 0
+  const settle = async ({ entry, firstRegion, isLast, results, queued }: WaitingPart): Promise<CopiedPart> => {
+    if (queued > jobs.sent) await jobs.flush()
     return { entry, firstRegion, isLast, results: await Promise.all(results) }
   }
   try {
     for await (const part of allParts(options)) {
       options.signal.throwIfAborted()
       waiting.push(await queuePart(jobs, part))
-      if (waiting.length <= PARTS_WAITING) continue
-      const oldest = waiting.shift()!
-      if (oldest.queued > jobs.sent) await jobs.flush()
-      yield await settle(oldest)
+      // A file without units counts too.
+      unitsWaiting += 1 + part.units.length
+      while (unitsWaiting > UNITS_WAITING) {
+        const oldest = waiting.shift()!
+        unitsWaiting -= 1 + oldest.results.length
+        yield await settle(oldest)
+      }
     }
     await jobs.flush()
     for (let part = waiting.shift(); part !== undefined; part = waiting.shift()) yield await settle(part)
@@ -96,11 +101,18 @@ async function* partsOf(entry: DataEntry, options: CopyOptions): AsyncGenerator<
     yield { entry, firstRegion: 0, isLast: true, units: [] }
     return
   }
-  const relation = options.checkPages ? relationFile(entry.path) : undefined
-  const firstBlock = relation === undefined ? undefined : relation.segment * RELATION_SEGMENT_BLOCKS
+  const relation = relationFile(entry.path)
+  const checked = options.checkPages && relation !== undefined
+  const firstBlock = checked ? relation.segment * RELATION_SEGMENT_BLOCKS : undefined
   if (entry.sizeBytes <= CHUNK_BYTES) {
-    const unit = { path: entry.absolutePath, offset: 0, length: entry.sizeBytes, kind: 'chunk' as const }
-    yield { entry, firstRegion: 0, isLast: true, units: [firstBlock === undefined ? unit : { ...unit, firstBlock }] }
+    const unit = { path: entry.absolutePath, offset: 0, kind: 'chunk' as const }
+    const how = relation === undefined ? { length: CHUNK_BYTES, asFound: true as const } : { length: entry.sizeBytes }
+    yield {
+      entry,
+      firstRegion: 0,
+      isLast: true,
+      units: [{ ...unit, ...how, ...(firstBlock === undefined ? {} : { firstBlock }) }],
+    }
     return
   }
   const regions = Math.ceil(entry.sizeBytes / REGION_BYTES)

@@ -102,7 +102,8 @@ export class ManifestBuilder {
       this.#tablespaces.push({ oid: path.slice('pg_tblspc/'.length), path: target })
       await this.#tree.add({ ...owner, kind: 'link', target })
     } else {
-      const { sizeBytes } = part.entry
+      const [only] = part.results
+      const sizeBytes = only?.kind === 'chunk' ? only.sizeBytes : part.entry.sizeBytes
       this.#totals.files += 1
       this.#totals.bytes += sizeBytes
       await this.#tree.add({ ...owner, kind: 'file', sizeBytes, content: contentOf(part.results, parts) })
@@ -126,8 +127,8 @@ export class ManifestBuilder {
 
 function contentOf(results: readonly UnitResult[], parts: readonly Buffer[]): FileContent {
   const [only] = results
-  if (only?.kind === 'chunk') return { kind: 'chunk', identity: Buffer.from(only.identity) }
-  return only === undefined ? { kind: 'empty' } : { kind: 'regions', parts }
+  if (only?.kind === 'chunk' && only.sizeBytes > 0) return { kind: 'chunk', identity: Buffer.from(only.identity) }
+  return only === undefined || only.kind === 'chunk' ? { kind: 'empty' } : { kind: 'regions', parts }
 }
 
 function regionOf(state: Uint8Array): RegionRef {
