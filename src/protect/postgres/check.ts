@@ -11,6 +11,7 @@ import type { Repository } from '../../repository/repository.ts'
 import { getRecord, putObject } from '../../repository/sealed-object.ts'
 import type { PostgresComponent } from './component.ts'
 import { walkDataDirectory } from './data-directory.ts'
+import { CONFIGURATION_SETTINGS, findConfiguration } from './host-configuration.ts'
 import { ServerSession, type ServerFacts } from './server-session.ts'
 
 /** One thing that a backup, a stream or a restore needs. A check that could not be made is "not proven". */
@@ -159,8 +160,26 @@ async function serverItems(options: CheckOptions, session: ServerSession, facts:
       'without max_slot_wal_keep_size a receiver that is away fills the disk of the server',
       'not proven',
     ),
+    await configurationItem(session, facts, component),
     await installationItem(facts, component),
   ]
+}
+
+/** A backup without the configuration could not be started: what a backup refuses or would tell of is found before. */
+async function configurationItem(session: ServerSession, facts: ServerFacts, component: PostgresComponent): Promise<CheckItem> {
+  return await judge('configuration can be backed up', 'all files that the server starts with', async () => {
+    const found = findConfiguration({
+      major: facts.major,
+      serverDirectory: facts.dataDirectory,
+      dataDirectory: component.dataDirectory,
+      settings: await session.settings(CONFIGURATION_SETTINGS),
+    })
+    if (found === undefined) return passed('all in the data directory')
+    const { problems } = found.manifest
+    if (problems.length === 0) return passed(`${found.files.length} files outside the data directory`)
+    const all = problems.map(({ path, problem }) => `${path}: ${problem}`).join('; ')
+    return failed(all, 'the server itself would find this at its next start: correct its configuration')
+  })
 }
 
 async function installationItem(facts: ServerFacts, component: PostgresComponent): Promise<CheckItem> {

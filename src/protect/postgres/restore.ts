@@ -16,6 +16,7 @@ import { WorkerPool } from '../../stream/worker-pool.ts'
 import { streamSpool, type PostgresComponent } from './component.ts'
 import { RECOVERY_DIRECTORY, TABLESPACE_MARK } from './data-directory.ts'
 import { drainSpool } from './drain.ts'
+import { arrangeConfiguration, missingPlaces } from './kept-configuration.ts'
 import { describeTarget, encodePlan, planRecovery, type PlannedRecovery, type RecoveryTarget } from './recovery-plan.ts'
 import { primeRecovery } from './recovery-prime.ts'
 import { quoteShell, recoverySettings } from './recovery-settings.ts'
@@ -96,7 +97,7 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   await publishSpool(options)
   const planned = await planRecovery({ repository, component: component.name, target, clock })
   const { manifest, plan } = planned
-  for (const notice of planned.notices) options.onNotice?.(notice)
+  for (const notice of [...planned.notices, ...missingPlaces(manifest)]) options.onNotice?.(notice)
   if (manifest.totals.corruptPages > 0) {
     options.onNotice?.(
       `backup ${manifest.id} holds ${manifest.totals.corruptPages} pages that were corrupt on the server already`,
@@ -223,7 +224,8 @@ async function writeCluster(options: RestoreOptions, directory: string, manifest
   try {
     const entries = walkTree(reader, manifest.tree, manifest.defaults)
     const onDirectory = (path: string) => directories.push(path)
-    const files = restoreFiles({ repository, reader, pool, directory, entries, signal, onBytes, onDirectory })
+    const restored = restoreFiles({ repository, reader, pool, directory, entries, signal, onBytes, onDirectory })
+    const files = arrangeConfiguration({ ...options, directory, manifest, files: restored, onDirectory })
     await writeBackupManifest(directory, manifest, files)
     return { bytesWritten, directories }
   } finally {

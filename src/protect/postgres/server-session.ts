@@ -27,6 +27,10 @@ const RECORDED_SETTINGS = [
   'config_file',
   'hba_file',
   'ident_file',
+  'unix_socket_directories',
+  'external_pid_file',
+  'logging_collector',
+  'log_directory',
 ] as const
 
 export type ServerFacts = BackupManifest['server'] & { readonly inRecovery: boolean; readonly timeline: number }
@@ -99,10 +103,6 @@ export class ServerSession {
         `the server of "${this.#component}" has pages of ${facts['block_size']} bytes, Resus knows 8192`,
       )
     }
-    const settings = await this.query<{ name: string; setting: string }>(
-      'select name, setting from pg_settings where name = any ($1)',
-      [RECORDED_SETTINGS as unknown as string[]],
-    )
     const collations = await this.query<{ version: string }>(
       "select distinct collprovider::text || ' ' || collversion as version from pg_collation where collversion is not null order by 1",
     )
@@ -119,10 +119,19 @@ export class ServerSession {
       libc: facts['libc'] === null ? null : String(facts['libc']),
       collationVersions: collations.map(({ version }) => version),
       preloadLibraries: String(facts['preload']),
-      settings: Object.fromEntries(settings.map(({ name, setting }) => [name, setting])),
+      settings: await this.settings(RECORDED_SETTINGS),
       inRecovery: facts['in_recovery'] === true,
       timeline: Number(facts['timeline']),
     }
+  }
+
+  /** The values of settings; without those that the server does not have, or does not show us. */
+  async settings(names: readonly string[]): Promise<Record<string, string>> {
+    const rows = await this.query<{ name: string; setting: string }>(
+      'select name, setting from pg_settings where name = any ($1)',
+      [names],
+    )
+    return Object.fromEntries(rows.map(({ name, setting }) => [name, setting]))
   }
 
   /** Keeps other backups of this cluster away, for as long as the session lives. Throws BACKUP_RUNNING. */
