@@ -153,6 +153,13 @@ function expandLine(expansion: Expansion, line: string): string {
   return commented(line) + included.join('')
 }
 
+/** The value that the last line about a setting gives it; undefined when there is none. */
+export function findSetting(text: string, name: string): string | undefined {
+  const lines = splitLines(text).map((line) => SETTING.exec(line))
+  const value = lines.findLast((match) => match?.[1]?.toLowerCase() === name)?.[2]
+  return value === undefined ? undefined : Buffer.from(unquote(value), 'latin1').toString('utf8')
+}
+
 /** A line that does not count any more. */
 export function commented(line: string): string {
   return `# Resus: ${line.trimStart()}`

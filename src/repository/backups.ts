@@ -38,6 +38,27 @@ export const manifestSchema = z.object({
     collationVersions: z.array(z.string()),
     preloadLibraries: z.string(),
     settings: z.record(z.string(), z.string()),
+    /** Null in backups of before these were recorded, and when they could not be found out. */
+    versions: z
+      .object({
+        glibc: z.string().nullable(),
+        icu: z.string().nullable(),
+        icuCollations: z.string().nullable(),
+        sessionPreloadLibraries: z.string(),
+        localPreloadLibraries: z.string(),
+        databases: z.array(
+          z.object({
+            name: z.string(),
+            provider: z.string(),
+            collate: z.string(),
+            collationVersion: z.string().nullable(),
+            actualVersion: z.string().nullable(),
+            extensions: z.array(z.object({ name: z.string(), version: z.string() })).nullable(),
+          }),
+        ),
+      })
+      .nullable()
+      .default(null),
   }),
   incarnation: z.string(),
   branch: z.string(),

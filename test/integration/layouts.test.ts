@@ -4,6 +4,8 @@ import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import pg from 'pg'
 import { readCatalogVersion } from '../../src/postgres/control-file.ts'
+import { systemClock } from '../../src/clock.ts'
+import { checkPostgres } from '../../src/protect/postgres/check.ts'
 import { listBackups } from '../../src/repository/backups.ts'
 import { verifyRepository } from '../../src/repository/verify.ts'
 import { skipUnlessInstalled, type TestClusterOptions } from '../services/postgres.ts'
@@ -190,6 +192,10 @@ testLayout('leftovers with names that hurt are kept, or passed over by name', {}
   await symlink('../../data', at('base/circle'))
   await symlink('itself', at('itself'))
   await symlink('/nowhere at all', at('dangling'))
+  const items = await checkPostgres({ ...cluster, clock: systemClock, signal: new AbortController().signal })
+  const item = items.find(({ name }) => name === 'data directory can be read')
+  assert.equal(item?.verdict, 'not proven')
+  assert.match(item.found, /"latin-\\xe9" \(its name is not UTF-8\)/)
   const notices: string[] = []
   await cluster.backup({ onNotice: (text) => notices.push(text) })
   const [manifest] = await listBackups(cluster.repository, 'his-db')

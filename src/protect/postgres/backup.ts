@@ -29,6 +29,7 @@ import {
   mergeEntries,
   type HostConfiguration,
 } from './host-configuration.ts'
+import { findServerVersions } from './installed-versions.ts'
 import { ManifestBuilder } from './manifest-builder.ts'
 import { ServerSession, type ServerFacts } from './server-session.ts'
 
@@ -98,6 +99,7 @@ export async function backupPostgres(options: BackupOptions): Promise<BackupRepo
     settings: await server.settings(CONFIGURATION_SETTINGS),
   })
   for (const { problem } of configuration?.manifest.problems ?? []) options.onNotice?.(`configuration of the server: ${problem}`)
+  const versions = await findServerVersions(component, server)
   await server.lock()
   const run = { ...options, repository, facts, configuration, id: backupId(startedMs) }
 
@@ -128,7 +130,7 @@ export async function backupPostgres(options: BackupOptions): Promise<BackupRepo
     sequence: previous.newestSequence + 1,
     startedAt: new Date(startedMs).toISOString(),
     finishedAt: new Date(clock.now()).toISOString(),
-    server: facts,
+    server: { ...facts, versions },
     incarnation: branch.path.incarnation,
     branch: branch.path.branch,
     timeline: branch.head.timeline,

@@ -3,7 +3,7 @@ import { chmod, chown, mkdir, rename, stat, writeFile } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import { systemErrorCode } from '../../errors.ts'
 import { expandAuthentication } from '../../postgres/authentication-text.ts'
-import { expandConfiguration, type ConfigurationFiles } from '../../postgres/configuration-text.ts'
+import { expandConfiguration, findSetting, type ConfigurationFiles } from '../../postgres/configuration-text.ts'
 import { crc32c } from '../../postgres/crc32c.ts'
 import type { BackupManifest } from '../../repository/backups.ts'
 import { isInside, KEYTAB_SETTING, type ManifestConfiguration } from './host-configuration.ts'
@@ -40,21 +40,26 @@ export async function* arrangeConfiguration(options: ArrangeConfigurationOptions
   if (configuration !== null) yield* makeConfiguration(options, configuration, held)
 }
 
-/** What a person should know before the server is started: what it wants of this host and does not find. */
-export function missingPlaces({ server }: BackupManifest): string[] {
-  const { unix_socket_directories: sockets = '', logging_collector: collects, log_directory: logs = '' } = server.settings
-  const socketDirectories = sockets.split(',').map((each) => each.trim().replace(/^"(.*)"$/, '$1'))
-  return [
-    ...socketDirectories
-      .filter((path) => path.startsWith('/') && !existsSync(path))
-      .map(
-        (path) =>
-          `"unix_socket_directories" names "${path}", which this host does not have: the server does not start without it`,
-      ),
-    ...(collects === 'on' && logs.startsWith('/') && !existsSync(logs)
-      ? [`"log_directory" is "${logs}", which this host does not have: the server may not start without it`]
-      : []),
-  ].map((what) => `${what}. Make it for the server's account, or change the setting in the restored "postgresql.conf"`)
+/** What a person should know before a restored server is started: what its settings want of this host, and is not there. */
+export function missingPlaces(directory: string): string[] {
+  // What cannot be read is as good as not there: this only warns.
+  const files: ConfigurationFiles = {
+    readFile: (path) => unless(isSystemError, () => readFileSync(path, 'latin1')),
+    listDirectory: (path) => unless(isSystemError, () => readdirSync(path)),
+  }
+  const texts = ['postgresql.conf', AUTOMATIC_FILE].map((name) => expandConfiguration(files, join(directory, name)).text)
+  const setting = (name: string) => findSetting(texts.join(''), name) ?? ''
+  const sockets = setting('unix_socket_directories').split(',')
+  const wanted = [
+    ...sockets.map((path) => ({ name: 'unix_socket_directories', path: path.trim().replace(/^"(.*)"$/, '$1') })),
+    ...(setting('logging_collector') === 'on' ? [{ name: 'log_directory', path: setting('log_directory') }] : []),
+  ]
+  return wanted
+    .filter(({ path }) => path.startsWith('/') && !existsSync(path))
+    .map(
+      ({ name, path }) =>
+        `"${name}" is "${path}", which this host does not have: make it for the server's account, or change the setting in "${directory}"; the server does not start without it`,
+    )
 }
 
 async function* makeConfiguration(
@@ -139,11 +144,11 @@ class RestoredFiles implements ConfigurationFiles {
   }
 
   readFile(path: string): string | undefined {
-    return unlessMissing(() => readFileSync(this.#place(path), 'latin1'))
+    return unless(isMissing, () => readFileSync(this.#place(path), 'latin1'))
   }
 
   listDirectory(path: string): readonly string[] | undefined {
-    return unlessMissing(() => readdirSync(this.#place(path)))
+    return unless(isMissing, () => readdirSync(this.#place(path)))
   }
 
   #place(path: string): string {
@@ -156,11 +161,19 @@ function restoredPlace({ dataDirectory, directory }: ManifestConfiguration, path
   return isInside(dataDirectory, path) ? relative(dataDirectory, path) : `${directory}/host${path}`
 }
 
-function unlessMissing<T>(read: () => T): T | undefined {
+function isSystemError(error: unknown): boolean {
+  return systemErrorCode(error) !== undefined
+}
+
+function isMissing(error: unknown): boolean {
+  return ['ENOENT', 'ENOTDIR'].includes(systemErrorCode(error) ?? '')
+}
+
+function unless<T>(isExpected: (error: unknown) => boolean, read: () => T): T | undefined {
   try {
     return read()
   } catch (error) {
-    if (['ENOENT', 'ENOTDIR'].includes(systemErrorCode(error) ?? '')) return undefined
+    if (isExpected(error)) return undefined
     throw error
   }
 }

@@ -97,7 +97,7 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   await publishSpool(options)
   const planned = await planRecovery({ repository, component: component.name, target, clock })
   const { manifest, plan } = planned
-  for (const notice of [...planned.notices, ...missingPlaces(manifest)]) options.onNotice?.(notice)
+  for (const notice of planned.notices) options.onNotice?.(notice)
   if (manifest.totals.corruptPages > 0) {
     options.onNotice?.(
       `backup ${manifest.id} holds ${manifest.totals.corruptPages} pages that were corrupt on the server already`,
@@ -107,6 +107,7 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   await writeSynced(join(directory, RECOVERY_DIRECTORY, PLAN_FILE), encodePlan(plan))
 
   const made = await writeCluster(options, directory, manifest)
+  for (const notice of missingPlaces(directory)) options.onNotice?.(notice)
   await writeRecovery(options, directory, planned)
   await primeRecovery({ directory, plan, configPath: options.configPath, owner: manifest.defaults, signal: options.signal })
   options.onProgress?.({ phase: 'syncing', bytesDone: made.bytesWritten, bytesTotal: made.bytesWritten })

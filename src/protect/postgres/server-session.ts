@@ -88,7 +88,9 @@ export class ServerSession {
 
   /** What the server is, for the manifest and for checks. Throws SERVER_TOO_OLD, SERVER_SETTING. */
   async facts(): Promise<ServerFacts> {
-    const [row] = await this.query<Record<string, string | number | boolean | null>>(FACTS)
+    const [row] = await this.query<Record<string, string | number | boolean | null>>(FACTS).catch((error: unknown) => {
+      throw this.#explainFacts(error)
+    })
     const facts = row!
     const major = Math.floor(Number(facts['version_num']) / 10_000)
     if (major < OLDEST_MAJOR) {
@@ -120,6 +122,7 @@ export class ServerSession {
       collationVersions: collations.map(({ version }) => version),
       preloadLibraries: String(facts['preload']),
       settings: await this.settings(RECORDED_SETTINGS),
+      versions: null,
       inRecovery: facts['in_recovery'] === true,
       timeline: Number(facts['timeline']),
     }
@@ -167,6 +170,19 @@ export class ServerSession {
     const ended = this.#client.end().catch(() => undefined)
     // A server that does not answer must not keep us: the socket dies with the process.
     await Promise.race([ended, delay(2000, undefined, { ref: false })])
+  }
+
+  /** Some settings are shown to nobody but superusers and those who were given that right. */
+  #explainFacts(error: unknown): unknown {
+    if (!(error instanceof pg.DatabaseError) || error.code !== '42501') return error
+    return new Failure(
+      'SERVER_SETTING',
+      `the server of "${this.#component}" does not show its settings to us: ${error.message}`,
+      {
+        hint: 'grant pg_monitor (or pg_read_all_settings) to the role that Resus connects as',
+        cause: error,
+      },
+    )
   }
 
   #aborted(cause: unknown): Failure {
