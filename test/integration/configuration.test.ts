@@ -35,6 +35,7 @@ for (const major of [15, 18]) {
 
       // Nothing of the old machine may be needed.
       await cluster.cluster.kill()
+      await rm(join(cluster.cluster.home, 'main.pid'))
       await rename(etc, `${etc}-gone`)
       await rename(directory, `${directory}-gone`)
       await rm(join(cluster.cluster.home, 's'), { recursive: true, force: true })
