@@ -115,10 +115,12 @@ async function askDatabase(component: PostgresComponent, database: string): Prom
   }
 }
 
-/** The same connection to another database; undefined for a string that is no URL. */
+/** The same connection to another database; undefined for a string that is no URL, and for a name that `pg` cannot be given in one. */
 function onDatabase(connection: string, database: string): string | undefined {
   const [, server, query = ''] = /^(postgres(?:ql)?:\/\/[^/?]*)(?:\/[^?]*)?(\?.*)?$/.exec(connection) ?? []
-  return server === undefined ? undefined : `${server}/${encodeURIComponent(database)}${query}`
+  // It decodes a path by decodeURI, which leaves these two encoded.
+  if (server === undefined || /[?#]/.test(database)) return undefined
+  return `${server}/${encodeURI(database)}${query}`
 }
 
 /** The program of the running server. */
