@@ -58,6 +58,7 @@ function differences(here: HereVersions): string[] {
 test('a host like the one of the backup has no differences, and neither has one that is not known', () => {
   assert.deepEqual(compareVersions(RECORDED, HERE), [])
   assert.deepEqual(compareVersions(RECORDED, {}), [])
+  assert.deepEqual(compareVersions({ ...RECORDED, version: '15.8 (Debian 15.8-0+deb12u1)' }, { version: '15.8' }), [])
   assert.deepEqual(compareVersions({ ...RECORDED, versions: null }, { glibc: '2.36', icu: '72' }), [])
 })
 

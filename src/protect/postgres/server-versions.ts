@@ -54,7 +54,7 @@ function libraryName(written: string): string {
 function comparePrograms(recorded: RecordedServer, here: HereVersions): VersionDifference[] {
   const found: VersionDifference[] = []
   const { version, catalogVersion } = here
-  if (version !== undefined && version !== recorded.version) {
+  if (version !== undefined && plainVersion(version) !== plainVersion(recorded.version)) {
     found.push({
       what: 'PostgreSQL',
       backup: recorded.version,
@@ -67,6 +67,11 @@ function comparePrograms(recorded: RecordedServer, here: HereVersions): VersionD
     found.push({ what: 'catalog version', backup: String(recorded.catalogVersion), here: String(catalogVersion), consequence })
   }
   return found
+}
+
+/** A distribution adds its own to `server_version`: `15.20 (Debian 15.20-0+deb12u1)`. */
+function plainVersion(version: string): string {
+  return version.split(' ')[0]!
 }
 
 function versionConsequence(backup: string, here: string): string {
