@@ -31,6 +31,7 @@ export const FAILURES = {
   SERVER_TOO_OLD: { exit: 2, http: 409, retry: false },
   SERVER_SETTING: { exit: 2, http: 409, retry: false },
   DATA_DIRECTORY_UNREADABLE: { exit: 2, http: 409, retry: false },
+  CONFIGURATION_UNREADABLE: { exit: 2, http: 409, retry: false },
   BACKUP_RUNNING: { exit: 2, http: 409, retry: true },
   BACKUP_ABORTED: { exit: 1, http: 500, retry: true },
   PAGES_CORRUPT: { exit: 1, http: 200, retry: false },

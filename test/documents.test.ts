@@ -41,7 +41,13 @@ test('README.md is short, and the verbs that it calls exist', async () => {
 })
 
 test('links between documents lead somewhere', async () => {
-  for (const document of ['README.md', 'docs/design.md', 'docs/errors.md', 'docs/capabilities.md']) {
+  for (const document of [
+    'README.md',
+    'docs/design.md',
+    'docs/errors.md',
+    'docs/capabilities.md',
+    'docs/what-a-backup-holds.md',
+  ]) {
     const links = [...(await read(document)).matchAll(/\]\((?!http)([^)#]+)\)/g)].map((match) => match[1] ?? '')
     for (const link of links) assert(existsSync(join(ROOT, document, '..', link)), `${document}: ${link}`)
   }

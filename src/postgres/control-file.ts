@@ -106,6 +106,12 @@ export function parseControlFile(bytes: Buffer): ControlFile {
   }
 }
 
+/** The catalog version alone. It never changes, so that even a read in the middle of a write gives it. Throws DATA_DIRECTORY_UNREADABLE. */
+export function readCatalogVersion(bytes: Buffer): number {
+  if (bytes.length < CONTROL_FILE_BYTES) throw unreadable(`it has ${bytes.length} bytes, expected ${CONTROL_FILE_BYTES}`)
+  return bytes.readUInt32LE(12)
+}
+
 function unreadable(reason: string): Failure {
   return new Failure('DATA_DIRECTORY_UNREADABLE', `cannot read pg_control: ${reason}`, {
     hint: 'is this the data directory of a PostgreSQL 15, 16, 17 or 18, on a machine with the same byte order?',

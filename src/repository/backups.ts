@@ -38,6 +38,27 @@ export const manifestSchema = z.object({
     collationVersions: z.array(z.string()),
     preloadLibraries: z.string(),
     settings: z.record(z.string(), z.string()),
+    /** Null in backups of before these were recorded, and when they could not be found out. */
+    versions: z
+      .object({
+        glibc: z.string().nullable(),
+        icu: z.string().nullable(),
+        icuCollations: z.string().nullable(),
+        sessionPreloadLibraries: z.string(),
+        localPreloadLibraries: z.string(),
+        databases: z.array(
+          z.object({
+            name: z.string(),
+            provider: z.string(),
+            collate: z.string(),
+            collationVersion: z.string().nullable(),
+            actualVersion: z.string().nullable(),
+            extensions: z.array(z.object({ name: z.string(), version: z.string() })).nullable(),
+          }),
+        ),
+      })
+      .nullable()
+      .default(null),
   }),
   incarnation: z.string(),
   branch: z.string(),
@@ -49,6 +70,20 @@ export const manifestSchema = z.object({
   backupLabel: z.string(),
   tablespaceMap: z.string(),
   tablespaces: z.array(z.object({ oid: z.string(), path: z.string() })),
+  inPlaceTablespaces: z.array(z.string()).default([]),
+  /** What the cluster needs beside its data directory; null when that is nothing. */
+  configuration: z
+    .object({
+      directory: z.string(),
+      dataDirectory: z.string(),
+      config: z.string(),
+      hba: z.string(),
+      ident: z.string(),
+      settings: z.array(z.object({ name: z.string(), path: z.string() })),
+      problems: z.array(z.object({ path: z.string(), problem: z.string() })),
+    })
+    .nullable()
+    .default(null),
   control: z.string(),
   tree: z.object({ identity, kind: z.union([z.literal(5), z.literal(6)]) }),
   defaults: z.object({ fileMode: z.number(), directoryMode: z.number(), uid: z.number(), gid: z.number() }),
@@ -63,6 +98,7 @@ export const manifestSchema = z.object({
     corruptPages: z.number(),
   }),
   corruptPages: z.array(z.object({ path: z.string(), block: z.number() })),
+  passedOver: z.array(z.object({ path: z.string(), why: z.string() })).default([]),
 })
 export type BackupManifest = z.infer<typeof manifestSchema>
 

@@ -12,6 +12,8 @@ export interface TestClusterOptions {
   readonly settings?: Readonly<Record<string, string>>
   readonly walSegmentMegabytes?: number
   readonly dataChecksums?: boolean
+  /** More arguments of `initdb`, given the temporary directory that is the cluster's own. */
+  readonly initArguments?: (home: string) => readonly string[]
 }
 
 /** A running cluster of a test's own, with the superuser `postgres` and no password. */
@@ -62,6 +64,7 @@ export async function testCluster(t: TestContext, options: TestClusterOptions): 
     directory,
     dataChecksums,
     sync: false,
+    extraArguments: options.initArguments?.(home) ?? [],
     ...(walSegmentMegabytes === undefined ? {} : { walSegmentMegabytes }),
   })
   const port = await freePort()

@@ -23,9 +23,11 @@ export async function proveRestored(t: TestContext, proof: { restored: RestoredC
     `select bt_index_parent_check(c.oid, true, true) from pg_class c join pg_am a on a.oid = c.relam
        join pg_index i on i.indexrelid = c.oid where a.amname = 'btree' and c.relpersistence = 'p' and i.indisvalid`,
   )
+  const [setting] = await restored.query<{ sums: string }>("select current_setting('data_checksums') as sums")
   await restored.stop()
   const checksums = toolPath(restored.installation, 'pg_checksums')
-  if (checksums === undefined)
+  if (setting?.sums !== 'on') t.diagnostic('pg_checksums: not proven, the cluster has no data checksums')
+  else if (checksums === undefined)
     t.diagnostic(`pg_checksums: not proven, PostgreSQL ${restored.installation.major} here has no such tool`)
   else await run(checksums, ['--check', '-D', restored.directory])
 }

@@ -21,14 +21,24 @@ import { guardWal } from './backup-wal.ts'
 import type { BackupJob, BackupJobResult } from './backup-worker.ts'
 import { copyFiles } from './cluster-copy.ts'
 import type { PostgresComponent } from './component.ts'
-import { walkDataDirectory } from './data-directory.ts'
+import { walkDataDirectory, type PassedOver } from './data-directory.ts'
 import { fingerprintFile, FingerprintReader, pruneFingerprints, writeFingerprints } from './fingerprints.ts'
 import { ensureFingerprints } from './fingerprints-rebuild.ts'
+import {
+  CONFIGURATION_SETTINGS,
+  configurationEntries,
+  findConfiguration,
+  mergeEntries,
+  type HostConfiguration,
+} from './host-configuration.ts'
+import { findServerVersions } from './installed-versions.ts'
 import { ManifestBuilder } from './manifest-builder.ts'
 import { ServerSession, type ServerFacts } from './server-session.ts'
 
 /** More threads than this read no faster than a disk gives. */
 const WORKERS_MAX = 4
+/** Leftovers that a manifest names; each is told to the caller in any case. */
+const PASSED_OVER_MAX = 100
 const CONTROL_READS = 20
 const CONTROL_REREAD_MS = 100
 
@@ -73,8 +83,8 @@ export interface BackupOptions {
  * Backs up a cluster on its own host. What is there when the power goes out: before the manifest, packs that the next run reuses and WAL that
  * is good in any case, but no backup; after it, the backup. The server forgets a backup whose session ends.
  *
- * Throws POSTGRES_UNREACHABLE, SERVER_TOO_OLD, SERVER_SETTING, BACKUP_RUNNING, DATA_DIRECTORY_UNREADABLE, BACKUP_ABORTED, and what the
- * storage throws.
+ * Throws POSTGRES_UNREACHABLE, SERVER_TOO_OLD, SERVER_SETTING, BACKUP_RUNNING, DATA_DIRECTORY_UNREADABLE, CONFIGURATION_UNREADABLE,
+ * BACKUP_ABORTED, and what the storage throws.
  */
 export async function backupPostgres(options: BackupOptions): Promise<BackupReport> {
   const { component, clock, signal } = options
@@ -84,8 +94,16 @@ export async function backupPostgres(options: BackupOptions): Promise<BackupRepo
   await using server = await ServerSession.connect(component, signal)
   const facts = await server.facts()
   await assertSameServer(component, facts)
+  const configuration = findConfiguration({
+    major: facts.major,
+    serverDirectory: facts.dataDirectory,
+    dataDirectory: component.dataDirectory,
+    settings: await server.settings(CONFIGURATION_SETTINGS),
+  })
+  for (const { problem } of configuration?.manifest.problems ?? []) options.onNotice?.(`configuration of the server: ${problem}`)
+  const versions = await findServerVersions(component, server)
   await server.lock()
-  const run = { ...options, repository, facts, id: backupId(startedMs) }
+  const run = { ...options, repository, facts, configuration, id: backupId(startedMs) }
 
   // From here on a sweeper knows of us, and we of what it is about to delete.
   const lease = new Lease(repository, { component: component.name, purpose: 'backup', clock })
@@ -115,7 +133,7 @@ export async function backupPostgres(options: BackupOptions): Promise<BackupRepo
     sequence: previous.newestSequence + 1,
     startedAt: new Date(startedMs).toISOString(),
     finishedAt: new Date(clock.now()).toISOString(),
-    server: facts,
+    server: { ...facts, versions },
     incarnation: branch.path.incarnation,
     branch: branch.path.branch,
     timeline: branch.head.timeline,
@@ -125,11 +143,14 @@ export async function backupPostgres(options: BackupOptions): Promise<BackupRepo
     backupLabel: label,
     tablespaceMap,
     tablespaces: copied.tablespaces,
+    inPlaceTablespaces: copied.inPlaceTablespaces,
+    configuration: configuration?.manifest ?? null,
     control: control.toString('base64'),
     tree: copied.tree,
     defaults: copied.defaults,
     totals: { ...copied.totals, bytesStored: metered.putBytes() - walBytesStored, walBytesStored },
     corruptPages: copied.corruptPages,
+    passedOver: copied.passedOver,
   }
   const counted = await countManifest(repository, manifest)
   await assertNothingMarked(repository, copied.usedMarks, signal)
@@ -160,7 +181,12 @@ export function backupReport(manifest: BackupManifest): BackupReport {
   return { id, component, type, startedAt, finishedAt, timeline, startLsn, stopLsn, ...sizes, corruptPages }
 }
 
-type Run = Omit<BackupOptions, 'repository'> & { repository: Repository; facts: ServerFacts; id: string }
+type Run = Omit<BackupOptions, 'repository'> & {
+  repository: Repository
+  facts: ServerFacts
+  configuration: HostConfiguration | undefined
+  id: string
+}
 
 interface Previous {
   readonly type: BackupType
@@ -208,7 +234,15 @@ async function copyCluster(run: Run & { previous: BackupManifest | undefined; le
       run.onProgress?.({ phase: 'copying', bytesDone: builder.bytesDone, bytesTotal })
       await run.lease.renew(signal)
     }
-    const entries = walkDataDirectory(component.dataDirectory)
+    const passedOver: PassedOver[] = []
+    const walked = walkDataDirectory(component.dataDirectory, {
+      onPassedOver: (each) => {
+        run.onNotice?.(`passed over: "${each.path}" in the data directory: ${each.why}`)
+        if (passedOver.length < PASSED_OVER_MAX) passedOver.push(each)
+      },
+    })
+    const beside = run.configuration === undefined ? [] : configurationEntries(run.configuration, component.dataDirectory)
+    const entries = mergeEntries(walked, beside)
     const parts = copyFiles({ entries, pool, checkPages: run.facts.dataChecksums, previous, accept, signal })
     const file = { path: fingerprintFile(repository, stateDirectory, component.name, run.id), backup: run.id }
     await writeFingerprints(repository, file, builder.collect(parts))
@@ -216,7 +250,7 @@ async function copyCluster(run: Run & { previous: BackupManifest | undefined; le
     for (const { outputs } of ended) await uploads.accept(outputs)
     const copied = await builder.finish(ended.reduce((sum, { reusedBytes }) => sum + reusedBytes, 0))
     await uploads.finish()
-    return { ...copied, bytes: copied.totals.bytes, usedMarks: marked }
+    return { ...copied, passedOver, bytes: copied.totals.bytes, usedMarks: marked }
   } catch (error) {
     await uploads.cancel()
     throw error

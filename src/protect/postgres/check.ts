@@ -8,10 +8,16 @@ import { parseControlFile } from '../../postgres/control-file.ts'
 import { findInstallation } from '../../postgres/installation.ts'
 import { LEASE_PREFIX, timeName } from '../../repository/layout.ts'
 import type { Repository } from '../../repository/repository.ts'
+import { listBackups } from '../../repository/backups.ts'
 import { getRecord, putObject } from '../../repository/sealed-object.ts'
 import type { PostgresComponent } from './component.ts'
-import { walkDataDirectory } from './data-directory.ts'
+import { walkDataDirectory, type PassedOver } from './data-directory.ts'
+import { CONFIGURATION_SETTINGS, findConfiguration } from './host-configuration.ts'
+import { findRunningVersions, findServerVersions } from './installed-versions.ts'
+import { compareVersions } from './server-versions.ts'
 import { ServerSession, type ServerFacts } from './server-session.ts'
+
+const PASSED_OVER_SHOWN = 10
 
 /** One thing that a backup, a stream or a restore needs. A check that could not be made is "not proven". */
 export interface CheckItem {
@@ -63,14 +69,21 @@ function checkFiles(component: PostgresComponent): CheckItem {
   const name = 'data directory can be read'
   const expected = `every file of "${component.dataDirectory}"`
   const hint = 'run Resus on the host of the database, as the user of the server (or as root)'
+  const passedOver: string[] = []
   let files = 0
   try {
-    for (const entry of walkDataDirectory(component.dataDirectory)) {
+    const onPassedOver = ({ path, why }: PassedOver) => void passedOver.push(`"${path}" (${why})`)
+    for (const entry of walkDataDirectory(component.dataDirectory, { onPassedOver })) {
       if (entry.kind !== 'file') continue
       accessSync(entry.absolutePath, constants.R_OK)
       files += 1
     }
     if (files === 0) return { name, expected, verdict: 'failed', found: 'no files', hint }
+    if (passedOver.length > 0) {
+      const found = `${files} files; passed over: ${passedOver.slice(0, PASSED_OVER_SHOWN).join(', ')}`
+      const what = 'a backup leaves out what was passed over: PostgreSQL made none of it; move it out of the data directory'
+      return { name, expected, verdict: 'not proven', found, hint: what }
+    }
     return { name, expected, verdict: 'passed', found: `${files} files`, hint: '' }
   } catch (error) {
     return { name, expected, verdict: 'failed', found: error instanceof Error ? error.message : String(error), hint }
@@ -84,7 +97,8 @@ async function checkServer(options: CheckOptions): Promise<CheckItem[]> {
   const connected = await judge('server answers', 'PostgreSQL 15 to 18', async () => {
     await using session = await ServerSession.connect(component)
     facts = await session.facts()
-    items.push(...(await serverItems(options, session, facts)))
+    items.push(...(await serverItems(options, session, facts)), await configurationItem(session, facts, component))
+    items.push(...(await versionItems(options, session, facts)))
     return facts.major <= 18
       ? passed(`PostgreSQL ${facts.version}`)
       : notProven(`PostgreSQL ${facts.version}`, 'this Resus was not tested with it')
@@ -161,6 +175,47 @@ async function serverItems(options: CheckOptions, session: ServerSession, facts:
     ),
     await installationItem(facts, component),
   ]
+}
+
+async function versionItems(
+  { repository, component }: CheckOptions,
+  session: ServerSession,
+  facts: ServerFacts,
+): Promise<CheckItem[]> {
+  const running = await findServerVersions(component, session)
+  const same = await judge('server is as in the newest backup', 'the same versions', async () => {
+    const [newest] = await listBackups(repository, component.name, () => undefined)
+    if (newest === undefined) return notProven('no backup yet', 'nothing to compare with')
+    const differences = compareVersions(newest.server, await findRunningVersions(facts, running, session))
+    if (differences.length === 0) return passed(`as in ${newest.id}`)
+    const found = differences.map(({ what, backup, here }) => `${what} ${here}, was ${backup}`).join('; ')
+    return notProven(found, differences.map(({ what, consequence }) => `${what}: ${consequence}`).join('; '))
+  })
+  const stale = running.databases.filter(
+    ({ collationVersion, actualVersion }) => collationVersion !== actualVersion && actualVersion !== null,
+  )
+  const found = stale
+    .map(({ name, collationVersion, actualVersion }) => `"${name}": ${collationVersion}, here ${actualVersion}`)
+    .join('; ')
+  const hint = 'indexes on text may be wrong now, and in each backup: REINDEX, then ALTER DATABASE ... REFRESH COLLATION VERSION'
+  return [same, fact('collations', 'those that the indexes were made with', found || 'the same', () => stale.length === 0, hint)]
+}
+
+/** A backup without the configuration could not be started: what a backup refuses or would tell of is found before. */
+async function configurationItem(session: ServerSession, facts: ServerFacts, component: PostgresComponent): Promise<CheckItem> {
+  return await judge('configuration can be backed up', 'all files that the server starts with', async () => {
+    const found = findConfiguration({
+      major: facts.major,
+      serverDirectory: facts.dataDirectory,
+      dataDirectory: component.dataDirectory,
+      settings: await session.settings(CONFIGURATION_SETTINGS),
+    })
+    if (found === undefined) return passed('all in the data directory')
+    const { problems } = found.manifest
+    if (problems.length === 0) return passed(`${found.files.length} files outside the data directory`)
+    const all = problems.map(({ path, problem }) => `${path}: ${problem}`).join('; ')
+    return failed(all, 'the server itself would find this at its next start: correct its configuration')
+  })
 }
 
 async function installationItem(facts: ServerFacts, component: PostgresComponent): Promise<CheckItem> {

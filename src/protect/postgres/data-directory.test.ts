@@ -36,7 +36,11 @@ test('a tablespace whose place is not there is not passed over', async (t) => {
 })
 
 test('a database that is dropped from a tablespace while it is walked is passed over, any other directory is not', async (t) => {
-  const root = await directoryOf(t, ['PG_VERSION', 'pg_xact/0000'])
+  const root = await directoryOf(t, ['PG_VERSION', 'pg_xact/0000', 'global/pg_control'])
+  await writeFile(join(root, 'PG_VERSION'), '18\n')
+  const control = Buffer.alloc(8192)
+  control.writeUInt32LE(202506291, 12)
+  await writeFile(join(root, 'global/pg_control'), control)
   const place = await directoryOf(t, ['PG_18_202506291/16384/1', 'PG_18_202506291/16385/1'])
   await mkdir(join(root, 'pg_tblspc'))
   await symlink(place, join(root, 'pg_tblspc/16400'))

@@ -10,6 +10,7 @@ import type { BackupJobResult } from './backup-worker.ts'
 import type { CopiedPart } from './cluster-copy.ts'
 import type { DataEntry } from './data-directory.ts'
 import { type FingerprintRecord } from './fingerprints.ts'
+import { configurationVanished } from './host-configuration.ts'
 import { decodeState } from './region-state.ts'
 
 /** Corrupt pages that a manifest names; their number is counted in any case. */
@@ -19,6 +20,7 @@ export interface CopiedCluster {
   readonly tree: BackupManifest['tree']
   readonly defaults: TreeDefaults
   readonly tablespaces: BackupManifest['tablespaces']
+  readonly inPlaceTablespaces: BackupManifest['inPlaceTablespaces']
   readonly corruptPages: BackupManifest['corruptPages']
   readonly totals: Omit<BackupManifest['totals'], 'bytesStored' | 'walBytesStored'>
 }
@@ -30,6 +32,7 @@ export class ManifestBuilder {
   readonly #defaults: TreeDefaults
   readonly #tree: TreeWriter
   readonly #tablespaces: { oid: string; path: string }[] = []
+  readonly #inPlaceTablespaces: string[] = []
   readonly #corruptPages: { path: string; block: number }[] = []
   readonly #totals = { files: 0, bytes: 0, bytesRead: 0, pagesChecked: 0, corruptPages: 0 }
   #unchangedBytes = 0
@@ -84,6 +87,7 @@ export class ManifestBuilder {
       tree,
       defaults: this.#defaults,
       tablespaces: this.#tablespaces,
+      inPlaceTablespaces: this.#inPlaceTablespaces,
       corruptPages: this.#corruptPages,
       totals: { ...this.#totals, bytesReused: this.#unchangedBytes + reusedBytes },
     }
@@ -93,11 +97,15 @@ export class ManifestBuilder {
     const parts = this.#parts
     this.#parts = []
     // A file that was dropped while we read it: the WAL knows that, and a restore need not have it.
+    if (parts === undefined && part.entry.isRequired === true) throw configurationVanished(part.entry.absolutePath)
     if (parts === undefined) return
     const { path, mode, uid, gid } = part.entry
     const owner = { path, mode, uid, gid }
-    if (part.entry.kind === 'directory') await this.#tree.add({ ...owner, kind: 'directory' })
-    else if (part.entry.kind === 'link') {
+    if (part.entry.kind === 'directory') {
+      const [, inPlace] = /^pg_tblspc\/([1-9][0-9]*)$/.exec(path) ?? []
+      if (inPlace !== undefined) this.#inPlaceTablespaces.push(inPlace)
+      await this.#tree.add({ ...owner, kind: 'directory' })
+    } else if (part.entry.kind === 'link') {
       const { target } = part.entry
       this.#tablespaces.push({ oid: path.slice('pg_tblspc/'.length), path: target })
       await this.#tree.add({ ...owner, kind: 'link', target })

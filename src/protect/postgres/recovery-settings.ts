@@ -35,6 +35,8 @@ export interface RecoverySettingsOptions {
 export function recoverySettings(options: RecoverySettingsOptions): string {
   const settings = {
     ...HARMLESS,
+    // Else recovery ends in a PANIC at the first directory in pg_tblspc that is no link.
+    ...(options.manifest.inPlaceTablespaces.length > 0 ? { allow_in_place_tablespaces: 'on' } : {}),
     restore_command: restoreCommand(options.configPath),
     recovery_target_timeline: String(options.plan.timeline),
     recovery_target_action: 'promote',
@@ -104,6 +106,7 @@ export function quoteShell(text: string): string {
   return /^[\w./%=:-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`
 }
 
-function quoteSetting(value: string): string {
+/** A value as it stands between the quotes of a configuration file. */
+export function quoteSetting(value: string): string {
   return value.replaceAll('\\', '\\\\').replaceAll("'", "''")
 }

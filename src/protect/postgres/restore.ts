@@ -16,6 +16,7 @@ import { WorkerPool } from '../../stream/worker-pool.ts'
 import { streamSpool, type PostgresComponent } from './component.ts'
 import { RECOVERY_DIRECTORY, TABLESPACE_MARK } from './data-directory.ts'
 import { drainSpool } from './drain.ts'
+import { arrangeConfiguration, missingPlaces } from './kept-configuration.ts'
 import { describeTarget, encodePlan, planRecovery, type PlannedRecovery, type RecoveryTarget } from './recovery-plan.ts'
 import { primeRecovery } from './recovery-prime.ts'
 import { quoteShell, recoverySettings } from './recovery-settings.ts'
@@ -106,6 +107,7 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   await writeSynced(join(directory, RECOVERY_DIRECTORY, PLAN_FILE), encodePlan(plan))
 
   const made = await writeCluster(options, directory, manifest)
+  for (const notice of missingPlaces(directory)) options.onNotice?.(notice)
   await writeRecovery(options, directory, planned)
   await primeRecovery({ directory, plan, configPath: options.configPath, owner: manifest.defaults, signal: options.signal })
   options.onProgress?.({ phase: 'syncing', bytesDone: made.bytesWritten, bytesTotal: made.bytesWritten })
@@ -223,7 +225,8 @@ async function writeCluster(options: RestoreOptions, directory: string, manifest
   try {
     const entries = walkTree(reader, manifest.tree, manifest.defaults)
     const onDirectory = (path: string) => directories.push(path)
-    const files = restoreFiles({ repository, reader, pool, directory, entries, signal, onBytes, onDirectory })
+    const restored = restoreFiles({ repository, reader, pool, directory, entries, signal, onBytes, onDirectory })
+    const files = arrangeConfiguration({ ...options, directory, manifest, files: restored, onDirectory })
     await writeBackupManifest(directory, manifest, files)
     return { bytesWritten, directories }
   } finally {

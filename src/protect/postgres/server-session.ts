@@ -27,6 +27,10 @@ const RECORDED_SETTINGS = [
   'config_file',
   'hba_file',
   'ident_file',
+  'unix_socket_directories',
+  'external_pid_file',
+  'logging_collector',
+  'log_directory',
 ] as const
 
 export type ServerFacts = BackupManifest['server'] & { readonly inRecovery: boolean; readonly timeline: number }
@@ -87,7 +91,9 @@ export class ServerSession {
 
   /** What the server is, for the manifest and for checks. Throws SERVER_TOO_OLD, SERVER_SETTING. */
   async facts(): Promise<ServerFacts> {
-    const [row] = await this.query<Record<string, string | number | boolean | null>>(FACTS)
+    const [row] = await this.query<Record<string, string | number | boolean | null>>(FACTS).catch((error: unknown) => {
+      throw this.#explainFacts(error)
+    })
     const facts = row!
     const major = Math.floor(Number(facts['version_num']) / 10_000)
     if (major < OLDEST_MAJOR) {
@@ -102,10 +108,6 @@ export class ServerSession {
         `the server of "${this.#component}" has pages of ${facts['block_size']} bytes, Resus knows 8192`,
       )
     }
-    const settings = await this.query<{ name: string; setting: string }>(
-      'select name, setting from pg_settings where name = any ($1)',
-      [RECORDED_SETTINGS as unknown as string[]],
-    )
     const collations = await this.query<{ version: string }>(
       "select distinct collprovider::text || ' ' || collversion as version from pg_collation where collversion is not null order by 1",
     )
@@ -122,10 +124,20 @@ export class ServerSession {
       libc: facts['libc'] === null ? null : String(facts['libc']),
       collationVersions: collations.map(({ version }) => version),
       preloadLibraries: String(facts['preload']),
-      settings: Object.fromEntries(settings.map(({ name, setting }) => [name, setting])),
+      settings: await this.settings(RECORDED_SETTINGS),
+      versions: null,
       inRecovery: facts['in_recovery'] === true,
       timeline: Number(facts['timeline']),
     }
+  }
+
+  /** The values of settings; without those that the server does not have, or does not show us. */
+  async settings(names: readonly string[]): Promise<Record<string, string>> {
+    const rows = await this.query<{ name: string; setting: string }>(
+      'select name, setting from pg_settings where name = any ($1)',
+      [names],
+    )
+    return Object.fromEntries(rows.map(({ name, setting }) => [name, setting]))
   }
 
   /** Keeps other backups of this cluster away, for as long as the session lives. Throws BACKUP_RUNNING. */
@@ -183,6 +195,19 @@ export class ServerSession {
     const ended = this.#client.end().catch(() => undefined)
     // A server that does not answer must not keep us: the socket dies with the process.
     await Promise.race([ended, delay(2000, undefined, { ref: false })])
+  }
+
+  /** Some settings are shown to nobody but superusers and those who were given that right. */
+  #explainFacts(error: unknown): unknown {
+    if (!(error instanceof pg.DatabaseError) || error.code !== '42501') return error
+    return new Failure(
+      'SERVER_SETTING',
+      `the server of "${this.#component}" does not show its settings to us: ${error.message}`,
+      {
+        hint: 'grant pg_monitor (or pg_read_all_settings) to the role that Resus connects as',
+        cause: error,
+      },
+    )
   }
 
   #aborted(cause: unknown): Failure {
