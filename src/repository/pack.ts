@@ -3,7 +3,7 @@ import { assert } from '../assert.ts'
 import type { CallOptions, Storage } from '../storage/storage.ts'
 import { BLOB_KINDS, blobKindName, IDENTITY_BYTES, sealBlob, type BlobKind, type BlobLocation } from './blob.ts'
 import type { KeyRing } from './key-ring.ts'
-import { packKey, randomId } from './layout.ts'
+import { packId, packKey } from './layout.ts'
 import { damaged, frameNonce, HEADER_BYTES, newHeader, openHeader, TAG_BYTES } from './sealed-object.ts'
 
 // Packs (docs/format.md, "Packs"):
@@ -29,8 +29,8 @@ export class PackBuilder {
   #made: Buffer[] = []
   #sizeBytes = 0
 
-  constructor(ring: KeyRing, level: number) {
-    this.pack = randomId()
+  constructor(ring: KeyRing, level: number, runSuffix?: string) {
+    this.pack = packId(runSuffix)
     this.#level = level
     const { header, key } = newHeader(ring, 'pack', packKey(this.pack))
     this.#header = header
