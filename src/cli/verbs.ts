@@ -80,6 +80,13 @@ export const VERBS: readonly VerbDefinition[] = [
     load: () => import('./verify.ts'),
   },
   {
+    name: 'expire',
+    summary: 'delete backups and WAL that nothing keeps any more, in two runs a day apart: the first marks them',
+    args: [['[component]', 'name of a component; all of the configuration when it is left out']],
+    options: [['--dry-run', 'say what would go and why the others stay; touch nothing']],
+    load: () => import('./expire.ts'),
+  },
+  {
     name: 'status',
     summary: 'what is kept, how old it is, whether WAL is being received, and what is proven',
     args: [COMPONENT],

@@ -1,7 +1,7 @@
 import { configuredComponent, openConfigured } from '../config/open.ts'
 import type { Configuration } from '../config/configuration.ts'
 import { Failure } from '../errors.ts'
-import { listBackupIds } from '../repository/backups.ts'
+import { newestBackupId } from '../repository/backups.ts'
 import type { Repository } from '../repository/repository.ts'
 import { verifyRepository, type VerifyScope } from '../repository/verify.ts'
 import { formatBytes, formatFields } from './output.ts'
@@ -45,7 +45,7 @@ async function verifyScope(configuration: Configuration, repository: Repository,
     throw new Failure('ARGUMENTS_INVALID', 'verify takes a backup or --all, and both were given', { hint: 'leave one out' })
   }
   const component = configuredComponent(configuration, optionalText(given, 'component')).name
-  const backup = id ?? (await listBackupIds(repository, component)).at(-1)
+  const backup = id ?? (await newestBackupId(repository, component))
   if (backup !== undefined) return { kind: 'backup', component, backup }
   throw new Failure('BACKUP_ABSENT', `"${component}" has no backup yet`, { hint: `run "resus backup ${component}"` })
 }

@@ -71,6 +71,7 @@ test('a configuration is loaded with its defaults, its paths relative to its own
         connection: { kind: 'text', text: 'postgres://resus@127.0.0.1:5432/postgres' },
         dataDirectory: '/var/lib/postgresql/18/main',
         stream: { synchronous: true, slot: 'resus', partialEverySeconds: 5 },
+        keep: { daily: 7, weekly: 4, monthly: 12, pitrDays: 30 },
         compressionLevel: 1,
       },
     ],

@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { Failure } from '../errors.ts'
 import { formatLsn, parseLsn } from '../postgres/lsn.ts'
 import { keyedName } from './key-ring.ts'
-import { backupKey, backupPrefix } from './layout.ts'
+import { BACKUP_PREFIX, backupKey, backupPrefix } from './layout.ts'
 import type { Repository } from './repository.ts'
 import { damaged, getRecord, putObject, sealObject } from './sealed-object.ts'
 
@@ -102,9 +102,61 @@ export const manifestSchema = z.object({
 })
 export type BackupManifest = z.infer<typeof manifestSchema>
 
-/** Publishes a backup: from here on it exists. Everything that it refers to must be durable. */
+/** In the place of a manifest: the run that wanted this name was gone for so long that what it refers to may be deleted. No backup. */
+const closedSchema = z.object({ format: z.literal(1), id: z.string(), closed: z.iso.datetime() })
+
+/**
+ * Publishes a backup: from here on it exists. Everything that it refers to must be durable. Throws BACKUP_ABORTED when an expiry has
+ * closed its name.
+ */
 export async function putManifest(repository: Repository, manifest: BackupManifest, signal: AbortSignal): Promise<void> {
-  await putObject(repository.storage, repository.ring, manifestObject(repository, manifest), { signal })
+  try {
+    await putObject(repository.storage, repository.ring, manifestObject(repository, manifest), { signal })
+  } catch (cause) {
+    if (!(cause instanceof Failure) || cause.code !== 'OBJECT_EXISTS') throw cause
+    throw new Failure('BACKUP_ABORTED', `this run stood still for so long that an expiry has closed the name of its backup`, {
+      hint: 'run the backup again: it stores only what is missing',
+      cause,
+    })
+  }
+}
+
+/** Closes the name of a backup to the run that wanted it; false when it is published, or closed already. */
+export async function closeBackup(
+  repository: Repository,
+  backup: { folder: string; id: string; nowMs: number },
+  signal: AbortSignal,
+): Promise<boolean> {
+  const head = { format: 1, id: backup.id, closed: new Date(backup.nowMs).toISOString() }
+  try {
+    const name = backupKey(backup.folder, backup.id)
+    await putObject(repository.storage, repository.ring, { kind: 'backup', name, head }, { signal })
+    return true
+  } catch (error) {
+    if (error instanceof Failure && error.code === 'OBJECT_EXISTS') return false
+    throw error
+  }
+}
+
+/** What lies under the name of a backup. */
+export type BackupObject =
+  { readonly kind: 'backup'; readonly manifest: BackupManifest } | { readonly kind: 'closed'; readonly closedMs: number }
+
+/** Reads the object of a backup. Throws OBJECT_MISSING, OBJECT_DAMAGED. */
+export async function readBackupObject(repository: Repository, key: string): Promise<BackupObject> {
+  const head = await getRecord(repository.storage, repository.ring, { kind: 'backup', name: key })
+  const closed = closedSchema.safeParse(head)
+  if (closed.success) return { kind: 'closed', closedMs: Date.parse(closed.data.closed) }
+  const manifest = manifestSchema.safeParse(head)
+  if (manifest.success) return { kind: 'backup', manifest: manifest.data }
+  throw damaged(key, `its head is not that of a backup: ${manifest.error.issues[0]?.message}`)
+}
+
+/** The names of all objects of backups, of all components. */
+export async function listBackupKeys(repository: Repository, signal: AbortSignal): Promise<string[]> {
+  const keys: string[] = []
+  for await (const { key } of repository.storage.list(BACKUP_PREFIX, { signal })) keys.push(key)
+  return keys
 }
 
 /** How many bytes the object of a manifest will have. */
@@ -126,12 +178,26 @@ function manifestObject(repository: Repository, manifest: BackupManifest) {
   return { kind: 'backup' as const, name: manifestName(repository, manifest.component, manifest.id), head }
 }
 
-/** Ids of a component's backups, oldest first. */
+/** Names of a component's backups, oldest first; some may be closed, and be no backups: only reading them tells. */
 export async function listBackupIds(repository: Repository, component: string): Promise<string[]> {
   const prefix = backupPrefix(keyedName(repository.ring, 'component', component))
   const ids: string[] = []
   for await (const { key } of repository.storage.list(prefix)) ids.push(key.slice(prefix.length))
   return ids
+}
+
+/** The backup whose name is the latest, damaged or not. */
+export async function newestBackupId(repository: Repository, component: string): Promise<string | undefined> {
+  for (const id of (await listBackupIds(repository, component)).toReversed()) {
+    try {
+      await readManifest(repository, component, id)
+      return id
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      if (error.code !== 'BACKUP_UNKNOWN') return id
+    }
+  }
+  return undefined
 }
 
 /**
@@ -149,6 +215,8 @@ export async function listBackups(
     try {
       manifests.push(await readManifest(repository, component, id))
     } catch (error) {
+      // Closed, or deleted since it was listed.
+      if (error instanceof Failure && error.code === 'BACKUP_UNKNOWN') continue
       if (onDamaged === undefined || !(error instanceof Failure) || error.code !== 'OBJECT_DAMAGED') throw error
       onDamaged(error)
     }
@@ -161,9 +229,9 @@ export async function listBackups(
 export async function readManifest(repository: Repository, component: string, id: string): Promise<BackupManifest> {
   const name = manifestName(repository, component, id)
   try {
-    const manifest = manifestSchema.safeParse(await getRecord(repository.storage, repository.ring, { kind: 'backup', name }))
-    if (manifest.success) return manifest.data
-    throw damaged(name, `its head is not that of a backup: ${manifest.error.issues[0]?.message}`)
+    const there = await readBackupObject(repository, name)
+    if (there.kind === 'backup') return there.manifest
+    throw new Failure('OBJECT_MISSING', `"${name}" was closed, and never was a backup`)
   } catch (error) {
     if (!(error instanceof Failure) || error.code !== 'OBJECT_MISSING') throw error
     throw new Failure('BACKUP_UNKNOWN', `"${component}" has no backup "${id}"`, {

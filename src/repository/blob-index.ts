@@ -34,6 +34,15 @@ export class BlobIndex {
     return undefined
   }
 
+  /** Every place where the blob is. */
+  findAll(identity: Buffer): BlobLocation[] {
+    const found = this.#tables.flatMap((table) => table.find(identity)).filter((location) => !this.#absent.has(location.pack))
+    // Two tables may hold the same entry.
+    return found.filter(
+      (location, at) => found.findIndex(({ pack, offset }) => pack === location.pack && offset === location.offset) === at,
+    )
+  }
+
   get entries(): number {
     return this.#tables.reduce((sum, table) => sum + table.entries, 0)
   }

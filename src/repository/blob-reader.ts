@@ -45,6 +45,13 @@ export class BlobReader {
     return location
   }
 
+  /** Every place where a blob is, at least one. Throws BLOB_MISSING; `what` names who needs it. */
+  places(identity: Buffer, what: string): readonly BlobLocation[] {
+    const places = this.#index.findAll(identity)
+    if (places.length === 0) throw blobMissing(identity, what, this.#damage)
+    return places
+  }
+
   /**
    * The stored bytes of many blobs, by identity in hexadecimal. Memory: theirs, and the gaps between them; the caller asks for a
    * bounded number at a time. Throws BLOB_MISSING, OBJECT_DAMAGED for a pack that is gone or too short.

@@ -18,6 +18,8 @@ export interface BlobWriterOptions {
   readonly ring: KeyRing
   readonly index: BlobIndexSource
   readonly compressionLevel: number
+  /** How the names of the packs end: they are of a run with a lease. */
+  readonly packSuffix?: string
 }
 
 /** Stores blobs that the repository does not have yet into packs of its own. One for each thread; the bytes leave by `drain()`. */
@@ -25,6 +27,7 @@ export class BlobWriter {
   readonly #ring: KeyRing
   readonly #index: BlobIndex
   readonly #level: number
+  readonly #packSuffix: string | undefined
   readonly #remembered = new Set<string>()
   #pack: PackBuilder | undefined
   #outputs: PackOutput[] = []
@@ -35,6 +38,7 @@ export class BlobWriter {
     this.#ring = options.ring
     this.#index = new BlobIndex(options.index)
     this.#level = options.compressionLevel
+    this.#packSuffix = options.packSuffix
   }
 
   /** Stores content unless it is there already. */
@@ -44,7 +48,7 @@ export class BlobWriter {
       this.reusedBytes += content.length
       return identity
     }
-    this.#pack ??= new PackBuilder(this.#ring, this.#level)
+    this.#pack ??= new PackBuilder(this.#ring, this.#level, this.#packSuffix)
     this.#pack.add(kind, identity, content)
     this.#remember(identity)
     if (this.#pack.sizeBytes >= PACK_BYTES) this.closePack()

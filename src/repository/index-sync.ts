@@ -9,13 +9,15 @@ import { encodeIndexEntry, INDEX_ENTRY_BYTES, IndexTable, sortIndexEntries, TABL
 import { INDEX_PREFIX, indexKey, PACK_PREFIX, randomId } from './layout.ts'
 import { readPackDirectory } from './pack.ts'
 import type { Repository } from './repository.ts'
-import { getObject, putObject } from './sealed-object.ts'
+import { getHead, getObject, putObject } from './sealed-object.ts'
 
 /** More local tables than this are merged into one when the index is opened. */
 const TABLES_MAX = 8
 /** Tables that are not in use any more may still be open in another process, or be about to be: it touched them when it chose them. */
 const UNUSED_TABLE_MS = 3600 * 1000
 const MERGE_READ_ENTRIES = 4096
+/** So often the listing begins again when index objects go, replaced by others, while they are read. */
+const SYNCS_MAX = 5
 
 const headSchema = z.object({ packs: z.array(z.string()), replaces: z.array(z.string()) })
 /** What the local tables hold: `members` are index objects, and `pack:<id>` for a pack that no index object names. */
@@ -36,6 +38,14 @@ export interface OpenIndexOptions {
  * before it wrote its index). Writes only below the state directory.
  */
 export async function syncIndex(options: OpenIndexOptions): Promise<BlobIndexSource> {
+  for (let syncs = 1; ; syncs++) {
+    const { source, gone } = await syncOnce(options)
+    // What is gone was replaced before: the replacement is listed now. Without it its packs were read by their directories, which is right, but slow.
+    if (gone === 0 || syncs === SYNCS_MAX) return source
+  }
+}
+
+async function syncOnce(options: OpenIndexOptions): Promise<{ source: BlobIndexSource; gone: number }> {
   const { repository } = options
   const directory = join(options.stateDirectory, repository.id, 'index')
   await mkdir(directory, { recursive: true, mode: 0o700 })
@@ -45,18 +55,35 @@ export async function syncIndex(options: OpenIndexOptions): Promise<BlobIndexSou
   let tables = await usableTables(repository, directory, stored)
   const held = new Set(tables.flatMap((table) => table.members))
   const damage: string[] = []
+  let gone = 0
   for (const index of stored) {
-    if (!held.has(index)) tables.push(...(await unlessDamaged(damage, fetchTable(repository, directory, index))))
+    if (held.has(index)) continue
+    const table = await unlessGone(unlessDamaged(damage, fetchTable(repository, directory, index)))
+    if (table === undefined) gone += 1
+    else tables.push(...table)
   }
   const indexed = new Set(tables.flatMap((table) => table.packs))
   for (const [pack, sizeBytes] of packs) {
-    if (!indexed.has(pack)) tables.push(...(await unlessDamaged(damage, adoptPack(repository, directory, { pack, sizeBytes }))))
+    if (indexed.has(pack)) continue
+    const table = await unlessGone(unlessDamaged(damage, adoptPack(repository, directory, { pack, sizeBytes })))
+    if (table === undefined) packs.delete(pack)
+    else tables.push(...table)
   }
   if (tables.length > TABLES_MAX) tables = [await mergeTables(repository, directory, tables)]
   await writeAtomically(join(directory, 'tables.json'), [Buffer.from(JSON.stringify(tables))])
   await removeUnused(directory, tables)
   const absent = [...indexed].filter((pack) => !packs.has(pack) || options.marked?.has(pack) === true)
-  return { tables: tables.map((table) => join(directory, table.file)), absentPacks: absent, damage }
+  return { source: { tables: tables.map((table) => join(directory, table.file)), absentPacks: absent, damage }, gone }
+}
+
+/** Undefined for an object that an expiry has deleted since it was listed. */
+async function unlessGone<T>(made: Promise<T>): Promise<T | undefined> {
+  try {
+    return await made
+  } catch (error) {
+    if (error instanceof Failure && error.code === 'OBJECT_MISSING') return undefined
+    throw error
+  }
 }
 
 /** All packs that are there, with their sizes. */
@@ -67,16 +94,23 @@ export async function listPacks(repository: Repository, options: { signal?: Abor
 }
 
 /** Puts an index object with these entries, all of packs that are durable. */
-export async function putIndex(repository: Repository, entries: readonly Buffer[], signal: AbortSignal): Promise<void> {
+export async function putIndex(
+  repository: Repository,
+  entries: readonly Buffer[],
+  signal: AbortSignal,
+  replaces: readonly string[] = [],
+): Promise<void> {
   const index = randomId()
   const body = sortIndexEntries(entries)
   const packs = [...new Set(entries.map((entry) => entry.toString('hex', 32, 48)))]
-  await putObject(
-    repository.storage,
-    repository.ring,
-    { kind: 'index', name: indexKey(index), head: { packs, replaces: [] }, body: [body] },
-    { signal },
-  )
+  const object = { kind: 'index' as const, name: indexKey(index), head: { packs, replaces }, body: [body] }
+  await putObject(repository.storage, repository.ring, object, { signal })
+}
+
+/** The packs that a stored index object is over. */
+export async function readIndexPacks(repository: Repository, index: string): Promise<string[]> {
+  const head = await getHead(repository.storage, repository.ring, { kind: 'index', name: indexKey(index) })
+  return headSchema.parse(head).packs
 }
 
 /** Reads the head and entries of a stored index object. */

@@ -10,6 +10,8 @@ export const INDEX_PREFIX = 'index/'
 export const KEY_PREFIX = 'keys/'
 export const LEASE_PREFIX = 'leases/'
 export const MARK_PREFIX = 'marks/'
+export const BACKUP_PREFIX = 'backups/'
+export const EXPIRED_PREFIX = 'expired/'
 
 export function keySlotKey(key: string, slot: string): string {
   return `${KEY_PREFIX}${key}.${slot}.json`
@@ -24,11 +26,16 @@ export function indexKey(index: string): string {
 }
 
 export function backupPrefix(component: string): string {
-  return `backups/${component}/`
+  return `${BACKUP_PREFIX}${component}/`
 }
 
 export function backupKey(component: string, backup: string): string {
   return backupPrefix(component) + backup
+}
+
+/** Says that a backup was there and was expired. */
+export function expiredKey(component: string, backup: string): string {
+  return `${EXPIRED_PREFIX}${component}/${backup}`
 }
 
 export function walComponentPrefix(component: string): string {
@@ -55,8 +62,17 @@ export function gapKey(path: BranchPath, range: { from: Lsn; to: Lsn }): string 
   return `${gapPrefix(path)}${hex(range.from)}-${hex(range.to)}`
 }
 
+export function verdictComponentPrefix(component: string): string {
+  return `verdicts/${component}/`
+}
+
 export function verdictPrefix(component: string, backup: string): string {
-  return `verdicts/${component}/${backup}/`
+  return `${verdictComponentPrefix(component)}${backup}/`
+}
+
+/** A new verdict's name. */
+export function verdictKey(component: string, backup: string, timeMs: number): string {
+  return `${verdictPrefix(component, backup)}${timeName(timeMs)}-${randomId()}`
 }
 
 /** `20261121T023700Z`: UTC, so that names sort by time. */
@@ -72,7 +88,12 @@ export function backupId(timeMs: number): string {
   return `${timeName(timeMs)}-${milliseconds}${randomBytes(2).toString('hex').slice(1)}`
 }
 
-/** A new random id of 32 hex digits: packs, index objects, leases, marks. */
+/** A new random id of 32 hex digits: packs, index objects, leases, marks, verdicts. */
 export function randomId(): string {
   return randomBytes(16).toString('hex')
+}
+
+/** A new pack's id: random, and at its end, where the run that makes it is known, the digits that name that run. */
+export function packId(runSuffix = ''): string {
+  return randomId().slice(runSuffix.length) + runSuffix
 }

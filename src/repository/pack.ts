@@ -4,7 +4,7 @@ import { releaseBytes } from '../stream/own-bytes.ts'
 import type { CallOptions, Storage } from '../storage/storage.ts'
 import { BLOB_KINDS, blobKindName, IDENTITY_BYTES, sealBlob, type BlobKind, type BlobLocation } from './blob.ts'
 import type { KeyRing } from './key-ring.ts'
-import { packKey, randomId } from './layout.ts'
+import { packId, packKey } from './layout.ts'
 import { damaged, frameNonce, HEADER_BYTES, newHeader, openHeader, TAG_BYTES } from './sealed-object.ts'
 
 // Packs (docs/format.md, "Packs"):
@@ -31,8 +31,8 @@ export class PackBuilder {
   #madeBytes = 0
   #sizeBytes = 0
 
-  constructor(ring: KeyRing, level: number) {
-    this.pack = randomId()
+  constructor(ring: KeyRing, level: number, runSuffix?: string) {
+    this.pack = packId(runSuffix)
     this.#level = level
     const { header, key } = newHeader(ring, 'pack', packKey(this.pack))
     this.#header = header

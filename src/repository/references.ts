@@ -10,6 +10,12 @@ import { readNode, readTreeLeaf, type TreeEntry } from './tree.ts'
 const WALKED_MAX = 2_000_000
 const BASES_AT_ONCE = 64
 
+interface Reference {
+  readonly identity: Buffer
+  /** Who needs it, for a failure. */
+  readonly what: string
+}
+
 /** Walks everything that backups refer to. Close it. */
 export class ReferenceWalker {
   readonly #repository: Repository
@@ -30,17 +36,22 @@ export class ReferenceWalker {
    * has, OBJECT_DAMAGED for a list that cannot be read.
    */
   async *walk(manifest: BackupManifest, signal: AbortSignal): AsyncGenerator<BlobLocation> {
-    yield* this.#node(manifest, manifest.tree, signal)
+    for await (const { identity, what } of this.#node(manifest, manifest.tree, signal)) yield this.#reader.locate(identity, what)
+  }
+
+  /** The same, with every place where each blob is. */
+  async *walkPlaces(manifest: BackupManifest, signal: AbortSignal): AsyncGenerator<readonly BlobLocation[]> {
+    for await (const { identity, what } of this.#node(manifest, manifest.tree, signal)) yield this.#reader.places(identity, what)
   }
 
   async *#node(
     manifest: BackupManifest,
     node: { identity: Buffer; kind: 5 | 6 },
     signal: AbortSignal,
-  ): AsyncGenerator<BlobLocation> {
+  ): AsyncGenerator<Reference> {
     if (!this.#first(node.identity)) return
     signal.throwIfAborted()
-    yield this.#reader.locate(node.identity, 'the manifest')
+    yield { identity: node.identity, what: 'the manifest' }
     if (node.kind === 6) {
       for (const child of await readNode(this.#reader, node.identity)) {
         yield* this.#node(manifest, { identity: child.id, kind: child.kind }, signal)
@@ -50,26 +61,26 @@ export class ReferenceWalker {
     for (const entry of await readTreeLeaf(this.#reader, node.identity, manifest.defaults)) yield* this.#file(entry)
   }
 
-  async *#file(entry: TreeEntry): AsyncGenerator<BlobLocation> {
+  async *#file(entry: TreeEntry): AsyncGenerator<Reference> {
     if (entry.kind !== 'file') return
     const what = `file "${entry.path}"`
-    if (entry.content.kind === 'chunk') yield this.#reader.locate(entry.content.identity, what)
+    if (entry.content.kind === 'chunk') yield { identity: entry.content.identity, what }
     if (entry.content.kind !== 'regions') return
     for (const part of entry.content.parts) {
       if (!this.#first(part)) continue
-      yield this.#reader.locate(part, what)
+      yield { identity: part, what }
       const regions = decodeRegions(await this.#reader.read(part, 'regions', what))
-      for (const region of regions) for (const overlay of region.overlays) yield this.#reader.locate(overlay.identity, what)
+      for (const region of regions) for (const overlay of region.overlays) yield { identity: overlay.identity, what }
       const bases = regions.map((region) => region.base).filter((base) => this.#first(base))
       for (let at = 0; at < bases.length; at += BASES_AT_ONCE) yield* this.#bases(bases.slice(at, at + BASES_AT_ONCE), what)
     }
   }
 
-  async *#bases(bases: readonly Buffer[], what: string): AsyncGenerator<BlobLocation> {
+  async *#bases(bases: readonly Buffer[], what: string): AsyncGenerator<Reference> {
     for (const blob of (await this.#reader.fetch(bases, what)).values()) {
-      yield blob.location
+      yield { identity: blob.location.identity, what }
       const base = decodeBase(openStoredBlob(this.#repository, blob, 'region'))
-      for (const chunk of base.chunks) yield this.#reader.locate(chunk, what)
+      for (const chunk of base.chunks) yield { identity: chunk, what }
     }
   }
 

@@ -5,10 +5,12 @@ import { forEachConcurrent } from '../stream/for-each-concurrent.ts'
 import { Failure } from '../errors.ts'
 import { formatLsn } from '../postgres/lsn.ts'
 import { readObject, type ObjectEntry } from '../storage/storage.ts'
-import { manifestSchema, type BackupManifest } from './backups.ts'
+import { manifestName, readBackupObject, type BackupManifest } from './backups.ts'
+import { listExpired } from './expired.ts'
 import { listPacks, readIndex, syncIndex } from './index-sync.ts'
 import { keySlotSchema } from './keys.ts'
-import { DESCRIPTOR_KEY, INDEX_PREFIX, KEY_PREFIX, packKey, SYSTEM_KEY } from './layout.ts'
+import { DESCRIPTOR_KEY, EXPIRED_PREFIX, INDEX_PREFIX, KEY_PREFIX, packKey, SYSTEM_KEY } from './layout.ts'
+import { markedPacks } from './marks.ts'
 import { ReferenceWalker } from './references.ts'
 import { descriptorSchema, type Repository } from './repository.ts'
 import { getRecord, type ObjectKind } from './sealed-object.ts'
@@ -67,7 +69,7 @@ export async function verifyRepository(options: VerifyOptions): Promise<VerifyRe
     })
   }
   if (scope.kind === 'all') {
-    run.sequences(manifests)
+    await run.sequences(manifests)
     await run.identity()
     await run.records(objects)
     await run.indexes(objects)
@@ -90,6 +92,7 @@ const RECORDS: Readonly<Record<string, ObjectKind>> = {
   'marks/': 'mark',
   'gaps/': 'gap',
   'verdicts/': 'verdict',
+  [EXPIRED_PREFIX]: 'expired',
 }
 
 class VerifyRun {
@@ -120,16 +123,20 @@ class VerifyRun {
     const manifests: BackupManifest[] = []
     for (const { key } of objects.filter((object) => object.key.startsWith('backups/'))) {
       if (scope.kind === 'backup' && !key.endsWith(`/${scope.backup}`)) continue
-      await this.#check(key, async () => {
-        manifests.push(manifestSchema.parse(await getRecord(repository.storage, repository.ring, { kind: 'backup', name: key })))
-      })
+      const read = async () => {
+        const object = await readBackupObject(repository, key)
+        if (object.kind === 'backup') manifests.push(object.manifest)
+      }
+      await this.#check(key, read, () => this.#isGone(key))
     }
     return manifests
   }
 
   /** Backups are numbered: one that is missing was expired, or was taken away. */
-  sequences(manifests: readonly BackupManifest[]): void {
-    const ids = new Set(manifests.map((manifest) => manifest.id))
+  async sequences(manifests: readonly BackupManifest[]): Promise<void> {
+    const { repository, signal } = this.#options
+    const expired = await listExpired(repository, signal)
+    const ids = new Set([...manifests.map((manifest) => manifest.id), ...expired])
     for (const manifest of manifests) {
       if (manifest.previous === null || ids.has(manifest.previous)) continue
       this.#problem(`backup ${manifest.previous}`, `backup ${manifest.id} was made after it, and it is not there any more`)
@@ -151,7 +158,8 @@ class VerifyRun {
     for (const { key } of objects) {
       const folder = Object.keys(RECORDS).find((prefix) => key.startsWith(prefix))
       if (folder !== undefined) {
-        await this.#check(key, () => getRecord(repository.storage, repository.ring, { kind: RECORDS[folder]!, name: key }))
+        const read = () => getRecord(repository.storage, repository.ring, { kind: RECORDS[folder]!, name: key })
+        await this.#check(key, read, () => this.#isGone(key))
       } else if (key.startsWith(KEY_PREFIX)) {
         await this.#check(key, async () =>
           keySlotSchema.parse(JSON.parse((await readObject(repository.storage, key)).toString('utf8'))),
@@ -164,11 +172,14 @@ class VerifyRun {
     const { repository, signal } = this.#options
     const there = await listPacks(repository, { signal })
     for (const { key } of objects.filter((object) => object.key.startsWith(INDEX_PREFIX))) {
-      await this.#check(key, async () => {
+      const read = async () => {
         const { packs, entries } = await readIndex(repository, key.slice(INDEX_PREFIX.length))
         for await (const frame of entries) this.#bytes += frame.length
-        for (const pack of packs) if (!there.has(pack)) this.#problem(packKey(pack), 'the index names it, and it is not there')
-      })
+        const missing = packs.filter((pack) => !there.has(pack))
+        if (missing.length === 0 || (await this.#isGone(key))) return
+        for (const pack of missing) this.#problem(packKey(pack), 'the index names it, and it is not there')
+      }
+      await this.#check(key, read, () => this.#isGone(key))
     }
   }
 
@@ -182,9 +193,10 @@ class VerifyRun {
     const walker = new ReferenceWalker(repository, index)
     try {
       for (const manifest of manifests) {
-        await this.#check(`backup ${manifest.id}`, async () => {
+        const walk = async () => {
           for await (const { pack } of walker.walk(manifest, signal)) packs.add(pack)
-        })
+        }
+        await this.#check(`backup ${manifest.id}`, walk, () => this.#isExpired(manifest))
       }
     } finally {
       walker.close()
@@ -203,7 +215,8 @@ class VerifyRun {
     const pool = new WorkerPool<VerifyPackJob, PackVerdict>({ script, size, workerData: { ring: repository.ring } })
     try {
       await forEachConcurrent(sizes, { limit: size + 1, signal }, async ([pack, sizeBytes]) => {
-        await this.#check(packKey(pack), () => this.#pack(pool, pack, sizeBytes))
+        const excuse = async () => (await this.#isGone(packKey(pack))) && (await markedPacks(repository, signal)).has(pack)
+        await this.#check(packKey(pack), () => this.#pack(pool, pack, sizeBytes), excuse)
         bytesDone += sizeBytes
         this.#options.onProgress?.({ phase: 'reading packs', bytesDone, bytesTotal })
       })
@@ -219,15 +232,24 @@ class VerifyRun {
     for (const branch of branches) {
       const own = manifests.filter((manifest) => manifest.branch === branch.path.branch)
       if (scope.kind === 'backup' && own.length === 0) continue
-      for (const manifest of own) await this.#check(`backup ${manifest.id}`, () => this.#backupWal(branch, manifest))
+      for (const manifest of own) {
+        const excuse = () => this.#isExpired(manifest)
+        await this.#check(`backup ${manifest.id}`, () => this.#backupWal(branch, manifest), excuse)
+      }
       for await (const object of listWal(this.#options.repository, branch, { signal })) {
-        const needed = own.some((manifest) => object.endLsn > manifest.startLsn && object.startLsn < manifest.stopLsn)
-        if (scope.kind === 'backup' && !needed) continue
+        const needing = own.filter((manifest) => object.endLsn > manifest.startLsn && object.startLsn < manifest.stopLsn)
+        if (scope.kind === 'backup' && needing.length === 0) continue
         this.#wal += 1
-        await this.#check(object.key, async () => {
+        const read = async () => {
           for await (const piece of readWalBytes(this.#options.repository, branch, object, { signal }))
             this.#bytes += piece.length
-        })
+        }
+        // Superseded, or older than what is kept: whether a backup lacks it was looked at above, and is again.
+        const excuse = async () => {
+          for (const manifest of needing) if (!(await this.#isCovered(branch, manifest))) return false
+          return await this.#isGone(object.key)
+        }
+        await this.#check(object.key, read, excuse)
       }
     }
     for (const manifest of manifests) {
@@ -266,8 +288,27 @@ class VerifyRun {
     for (const problem of verdict.problems) this.#problem(packKey(pack), problem)
   }
 
-  /** Does a check; an expected failure of it becomes a problem of this object. Storage that is away ends the run. */
-  async #check<T>(object: string, check: () => Promise<T>): Promise<T | undefined> {
+  async #isCovered(branch: Branch, manifest: BackupManifest): Promise<boolean> {
+    const { endLsn } = await coverage(this.#options.repository, branch, manifest.startLsn)
+    return endLsn >= manifest.stopLsn || (await this.#isExpired(manifest))
+  }
+
+  /** Whether an expiry has deleted a backup since it was listed. */
+  async #isExpired({ component, id }: BackupManifest): Promise<boolean> {
+    const { repository, signal } = this.#options
+    return (await listExpired(repository, signal)).has(id) && (await this.#isGone(manifestName(repository, component, id)))
+  }
+
+  async #isGone(key: string): Promise<boolean> {
+    for await (const object of this.#options.repository.storage.list(key)) if (object.key === key) return false
+    return true
+  }
+
+  /**
+   * Does a check; an expected failure of it becomes a problem of this object, unless it is excused: an expiry may work beside us. Storage that
+   * is away ends the run.
+   */
+  async #check<T>(object: string, check: () => Promise<T>, excuse?: () => Promise<boolean>): Promise<T | undefined> {
     this.#options.signal.throwIfAborted()
     this.#objects += 1
     try {
@@ -275,6 +316,7 @@ class VerifyRun {
     } catch (error) {
       if (error instanceof Failure && error.code.startsWith('STORAGE_')) throw error
       if (this.#options.signal.aborted) throw error
+      if (error instanceof Failure && (await excuse?.()) === true) return undefined
       this.#problem(object, error instanceof Error ? error.message : String(error))
       return undefined
     }

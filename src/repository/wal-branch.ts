@@ -154,7 +154,8 @@ export async function listBranches(repository: Repository, component: string, op
   )
 }
 
-function branchKey(path: BranchPath): string {
+/** The name of the object that says what a branch is. */
+export function branchKey(path: BranchPath): string {
   return branchPrefix(path) + BRANCH_OBJECT
 }
 

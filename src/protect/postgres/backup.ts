@@ -8,10 +8,12 @@ import { parseControlFile } from '../../postgres/control-file.ts'
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
 import { listBackups, manifestBytes, putManifest, type BackupManifest, type BackupType } from '../../repository/backups.ts'
 import type { BlobIndexSource } from '../../repository/blob-index.ts'
-import { syncIndex } from '../../repository/index-sync.ts'
+import { listPacks, syncIndex } from '../../repository/index-sync.ts'
 import { BlobWriter } from '../../repository/blob-writer.ts'
 import { backupId } from '../../repository/layout.ts'
-import { Lease, markedPacks } from '../../repository/lease.ts'
+import { assertPublishable } from '../../repository/publishable.ts'
+import { Lease } from '../../repository/lease.ts'
+import { listMarks, markedBackups, markedPacks } from '../../repository/marks.ts'
 import { PackUploads } from '../../repository/pack-uploads.ts'
 import { ReferenceWalker } from '../../repository/references.ts'
 import type { Repository } from '../../repository/repository.ts'
@@ -106,7 +108,7 @@ export async function backupPostgres(options: BackupOptions): Promise<BackupRepo
   const run = { ...options, repository, facts, configuration, id: backupId(startedMs) }
 
   // From here on a sweeper knows of us, and we of what it is about to delete.
-  const lease = new Lease(repository, { component: component.name, purpose: 'backup', clock })
+  const lease = new Lease(repository, { component: component.name, backup: run.id, purpose: 'backup', clock })
   await lease.renew(signal)
   const previous = await choosePrevious(run)
   // The receiver is there before the backup begins: no WAL of it can be missed.
@@ -153,7 +155,9 @@ export async function backupPostgres(options: BackupOptions): Promise<BackupRepo
     passedOver: copied.passedOver,
   }
   const counted = await countManifest(repository, manifest)
-  await assertNothingMarked(repository, copied.usedMarks, signal)
+  // Not between the look and the put: a lease that is good says that its run has yet to look.
+  await lease.renew(signal)
+  await assertPublishable({ repository, manifest: counted, stateDirectory: options.stateDirectory, seen: copied.seen, signal })
   await putManifest(repository, counted, signal)
   await keepFingerprints(run, previous)
   return backupReport(counted)
@@ -202,11 +206,17 @@ async function choosePrevious(run: Run): Promise<Previous> {
     run.onNotice?.(`passed over: ${failure.message}`),
   )
   const newest = backups[0]
-  const newestFull = backups.find((backup) => backup.type === 'full')
+  // What is about to be deleted is no ground to build on: most of its blobs count as absent.
+  const marked = new Set(
+    [...markedBackups(await listMarks(run.repository, run.signal)).keys()].map((name) => name.split('/').at(-1)),
+  )
+  const usable = backups.filter((backup) => !marked.has(backup.id))
+  const newestFull = usable.find((backup) => backup.type === 'full')
+  const newestUsable = usable[0]
   const wanted = run.type ?? (newestFull === undefined ? 'full' : 'incremental')
   const type = newestFull === undefined ? 'full' : wanted
-  if (type !== wanted) run.onNotice?.(`there is no full backup of "${run.component.name}" yet: this one is full`)
-  const compareWith = type === 'full' ? undefined : type === 'differential' ? newestFull : newest
+  if (type !== wanted) run.onNotice?.(`there is no full backup of "${run.component.name}" to build on: this one is full`)
+  const compareWith = type === 'full' ? undefined : type === 'differential' ? newestFull : newestUsable
   const full = type === 'full' ? run.id : newestFull?.id
   return { type, compareWith, newestSequence: newest?.sequence ?? 0, keep: [run.id, ...(full === undefined ? [] : [full])] }
 }
@@ -215,8 +225,10 @@ async function copyCluster(run: Run & { previous: BackupManifest | undefined; le
   const { repository, component, stateDirectory, signal } = run
   const marked = await markedPacks(repository, signal)
   const index = await syncIndex({ repository, stateDirectory, marked, signal })
+  const packs = await listPacks(repository, { signal })
   const bytesTotal = listedBytes(component.dataDirectory)
-  const workerData = { ring: repository.ring, index, compressionLevel: component.compressionLevel }
+  const packSuffix = run.lease.packSuffix
+  const workerData = { ring: repository.ring, index, compressionLevel: component.compressionLevel, packSuffix }
   const whole = run.previous !== undefined && (await isWhole(run, run.previous, index))
   const previous = run.previous === undefined || !whole ? undefined : await openFingerprints(run, run.previous, index)
   const uploads = new PackUploads(repository, signal)
@@ -250,7 +262,7 @@ async function copyCluster(run: Run & { previous: BackupManifest | undefined; le
     for (const { outputs } of ended) await uploads.accept(outputs)
     const copied = await builder.finish(ended.reduce((sum, { reusedBytes }) => sum + reusedBytes, 0))
     await uploads.finish()
-    return { ...copied, passedOver, bytes: copied.totals.bytes, usedMarks: marked }
+    return { ...copied, passedOver, bytes: copied.totals.bytes, seen: { marked, packs: new Set(packs.keys()) } }
   } catch (error) {
     await uploads.cancel()
     throw error
@@ -347,15 +359,6 @@ function otherServer(component: PostgresComponent, what: string, cause?: unknown
   return new Failure('DATA_DIRECTORY_UNREADABLE', `${where} ${what}`, {
     hint: 'run Resus on the host of the database, as its user (or as root); "connection" has to lead to the server of "dataDirectory" itself, not through a proxy or to whichever is the primary',
     cause,
-  })
-}
-
-/** A pack that was marked since we looked may be one that we refer to: then the manifest must not come to be. */
-async function assertNothingMarked(repository: Repository, seen: ReadonlySet<string>, signal: AbortSignal): Promise<void> {
-  const marked = await markedPacks(repository, signal)
-  if ([...marked].every((pack) => seen.has(pack))) return
-  throw new Failure('BACKUP_ABORTED', 'an expiry began while this backup ran, and may delete what it reuses', {
-    hint: 'run the backup again: it stores what it may not reuse any more, and only that',
   })
 }
 

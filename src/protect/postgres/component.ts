@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { z } from 'zod'
+import { keepSchema } from '../../repository/retention.ts'
 import type { Secret } from '../../secret.ts'
 
 /** How much a component matters; it carries the default objectives. */
@@ -25,6 +26,7 @@ export const postgresComponentSchema = z.strictObject({
     .describe('a connection string without a password, or a reference to a whole one: file:/path or env:NAME'),
   dataDirectory: z.string().min(1).describe('the data directory, on this host'),
   stream: streamSchema.prefault({}),
+  keep: keepSchema.prefault({}).describe('which backups, and which WAL, "resus expire" leaves'),
   binaries: z.string().min(1).optional().describe("the directory of the cluster's programs (postgres, pg_ctl)"),
   workers: z.int().min(1).max(64).optional().describe('worker threads of a backup or restore; by default cores, 4 at most'),
   compressionLevel: z.int().min(1).max(19).default(1).describe('zstd level'),

@@ -6,6 +6,7 @@ import { listBackups, readManifest, type BackupManifest } from '../../repository
 import type { Repository } from '../../repository/repository.ts'
 import { coverage, readNote, type Coverage } from '../../repository/wal-archive.ts'
 import { listBranches, type Branch } from '../../repository/wal-branch.ts'
+import { markedNotice } from './marked-notice.ts'
 import { lineFrom, lineUpTo, newestLine, switchLsn, type Line } from './recovery-path.ts'
 
 // What a restore is going to do, decided before anything is written, and frozen: wal-get obeys it.
@@ -84,8 +85,9 @@ export async function planRecovery(options: {
     lastRecordEnd: recordEnd,
   }
   // PostgreSQL reaches an LSN only by a record that begins there or later, else it stops: the end of the planned WAL is simply its end.
+  const notes = [...notices, ...(await markedNotice(repository, manifest))]
   const atEnd = target.kind === 'lsn' && recordEnd !== null && target.lsn >= recordEnd
-  return { manifest, plan, target: atEnd ? { kind: 'latest' } : target, notices }
+  return { manifest, plan, target: atEnd ? { kind: 'latest' } : target, notices: notes }
 }
 
 /** The target as a person reads it. */

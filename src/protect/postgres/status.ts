@@ -2,7 +2,7 @@ import { z } from 'zod'
 import type { Clock } from '../../clock.ts'
 import { Failure } from '../../errors.ts'
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
-import { listBackupIds, readManifest, type BackupManifest } from '../../repository/backups.ts'
+import { listBackups, type BackupManifest } from '../../repository/backups.ts'
 import { keyedName } from '../../repository/key-ring.ts'
 import { verdictPrefix } from '../../repository/layout.ts'
 import type { Repository } from '../../repository/repository.ts'
@@ -66,15 +66,14 @@ export async function readPostgresStatus(
   component: PostgresComponent,
   options: { clock: Clock; signal: AbortSignal },
 ): Promise<PostgresStatus> {
-  const ids = await listBackupIds(repository, component.name)
-  const newestId = ids.at(-1)
-  const newest = newestId === undefined ? undefined : await readManifest(repository, component.name, newestId)
+  const backups = await listBackups(repository, component.name)
+  const [newest] = backups
   const now = options.clock.now()
   return {
     component: component.name,
     tier: component.tier,
     verdict: newest === undefined ? 'not proven' : await readVerdict(repository, newest, now),
-    backups: ids.length,
+    backups: backups.length,
     newestBackup: newest === undefined ? null : describeBackup(newest, now),
     wal: await readWalStatus(repository, component.name, newest, options.signal),
     receiver: await readReceiver(component),
