@@ -55,8 +55,17 @@ export function gapKey(path: BranchPath, range: { from: Lsn; to: Lsn }): string 
   return `${gapPrefix(path)}${hex(range.from)}-${hex(range.to)}`
 }
 
+export function verdictComponentPrefix(component: string): string {
+  return `verdicts/${component}/`
+}
+
 export function verdictPrefix(component: string, backup: string): string {
-  return `verdicts/${component}/${backup}/`
+  return `${verdictComponentPrefix(component)}${backup}/`
+}
+
+/** A new verdict's name. */
+export function verdictKey(component: string, backup: string, timeMs: number): string {
+  return `${verdictPrefix(component, backup)}${timeName(timeMs)}-${randomId()}`
 }
 
 /** `20261121T023700Z`: UTC, so that names sort by time. */
@@ -72,7 +81,7 @@ export function backupId(timeMs: number): string {
   return `${timeName(timeMs)}-${milliseconds}${randomBytes(2).toString('hex').slice(1)}`
 }
 
-/** A new random id of 32 hex digits: packs, index objects, leases, marks. */
+/** A new random id of 32 hex digits: packs, index objects, leases, marks, verdicts. */
 export function randomId(): string {
   return randomBytes(16).toString('hex')
 }
