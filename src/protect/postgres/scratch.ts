@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { chmod, chown, lstat, mkdir, open, readdir, readFile, realpath, rm, stat, statfs } from 'node:fs/promises'
-import { hostname } from 'node:os'
+import { hostname, tmpdir } from 'node:os'
 import { basename, dirname, join, relative, resolve } from 'node:path'
 import { z } from 'zod'
 import { assert } from '../../assert.ts'
@@ -22,6 +22,8 @@ const MARKER_BYTES_MAX = 16 * 1024
 /** What a dying process still writes (a fetch of WAL) may come between the look into a directory and its removal. */
 const REMOVE_TRIES = { maxRetries: 10, retryDelay: 100 }
 
+/** 107 less `/resus-<id>/.s.PGSQL.5432`. */
+const SOCKET_HOME_BYTES_MAX = 107 - 37
 const UNBORN_MS = 60_000
 
 const markerSchema = z.object({
@@ -71,7 +73,7 @@ export class ScratchDirectory implements AsyncDisposable {
       purpose: 'resus verify --by-restore',
       id,
       directory: join(root, `verify-${id}`),
-      socketDirectory: join(await realpath(await openTemporaryDirectory()), `resus-${id}`),
+      socketDirectory: join(await socketHome(), `resus-${id}`),
       host: hostname(),
       pid: process.pid,
       started,
@@ -199,6 +201,13 @@ async function makeRoot(root: string): Promise<string> {
     await assertReachable(path)
   }
   return await realpath(path)
+}
+
+/** Where a socket's path stays short enough; when we are root, also where the server's account can come to it. */
+async function socketHome(): Promise<string> {
+  if (process.getuid?.() === 0) return await realpath(await openTemporaryDirectory())
+  const temporary = await realpath(tmpdir())
+  return Buffer.byteLength(temporary) <= SOCKET_HOME_BYTES_MAX ? temporary : '/tmp'
 }
 
 /** Killed before the marker had a byte: there is no directory to it yet. One that is being made is a moment old. */
