@@ -101,3 +101,18 @@ for (const major of [18, 15]) {
     },
   )
 }
+
+const skip15 = await skipUnlessInstalled(15)
+
+test('an index that needs a library which this machine does not have is not proven, and said', { skip: skip15 }, async (t) => {
+  await using cluster = await protectedCluster(t, { major: 15, settings: { autovacuum: 'off' } })
+  await cluster.query('create extension citext')
+  await cluster.query('create table names as select i::text::citext as name from generate_series(1, 1000) i')
+  await cluster.query('create index names_by_name on names (name)')
+  await cluster.query(`update pg_proc set probin = '$libdir/no_such_library' where proname = 'citext_cmp'`)
+  const backup = await cluster.backup()
+  const verdict = await prove(cluster, { target: { kind: 'backup', backup: backup.id } })
+  const indexes = checkNamed(verdict, 'indexes (amcheck)')
+  assert.deepEqual([verdict.verdict, indexes.verdict], ['verified', 'not proven'])
+  assert.match(indexes.found, /not looked at: 1 for which "could not access file "\$libdir\/no_such_library"/)
+})

@@ -288,7 +288,7 @@ export class ScratchServer {
       database: to.database,
       application_name: 'resus verify',
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
-      options: Object.entries(to.settings)
+      options: Object.entries({ ...to.settings, ...(this.major >= 17 ? { transaction_timeout: '0' } : {}) })
         .map(([name, value]) => `-c ${name}=${value}`)
         .join(' '),
     })

@@ -194,12 +194,13 @@ export async function assertScratchRoom(root: string, neededBytes: number): Prom
 
 async function makeRoot(root: string): Promise<string> {
   const path = resolve(root)
+  const isRoot = process.getuid?.() === 0
+  // Before anything is made.
+  if (isRoot) await assertReachable(await nearestExisting(path))
   const first = await mkdir(path, { recursive: true, mode: 0o700 })
-  if (process.getuid?.() === 0) {
-    // The server's account has to pass; what is in it is closed by its own mode.
-    for (let made = path; first !== undefined && made.length >= first.length; made = dirname(made)) await chmod(made, 0o711)
-    await assertReachable(path)
-  }
+  // The server's account has to pass; what is in it is closed by its own mode.
+  const made = isRoot && first !== undefined
+  for (let at = path; made && at.length >= first.length; at = dirname(at)) await chmod(at, 0o711)
   return await realpath(path)
 }
 
