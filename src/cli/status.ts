@@ -50,9 +50,27 @@ function describe(status: PostgresStatus, nowMs: number): string {
     ['newest backup', backup],
     ['WAL kept up to', wal === null ? 'no WAL is kept' : describeWal(wal, nowMs)],
     ['receiver', describeReceiver(receiver)],
-    ['proven by a restore', status.verdict === 'not proven' ? 'not proven' : `${status.verdict} by a restore`],
+    ['newest backup is', describeVerdict(status)],
+    ['proven by a restore', describeProven(status.proven, nowMs)],
   ]
   return formatFields(fields)
+}
+
+function describeVerdict({ newestBackup, verdict, verdictRemarks }: PostgresStatus): string {
+  if (newestBackup === null) return 'not proven: there is none'
+  const remarks = verdictRemarks.length === 0 ? '' : `: ${verdictRemarks.join('; ')}`
+  return `${verdict === 'failed' ? 'FAILED' : verdict}${remarks}`
+}
+
+function describeProven(proven: PostgresStatus['proven'], nowMs: number): string {
+  if (proven === null) return 'not proven: run "resus verify --by-restore"'
+  const reached = proven.target === 'latest' ? `, with WAL up to ${proven.reachedLsn ?? 'nowhere'}` : ''
+  const left = formatDuration(Date.parse(proven.expires) - nowMs)
+  const until = proven.current
+    ? `until ${formatTime(proven.expires)} (${left} left)`
+    : 'no longer: the proof does not hold any more'
+  const rest = proven.notProven.length === 0 ? '' : `; not proven: ${proven.notProven.join(', ')}`
+  return `${proven.backup}${reached}, ${until}${rest}`
 }
 
 function describeWal(wal: NonNullable<PostgresStatus['wal']>, nowMs: number): string {

@@ -71,10 +71,12 @@ export const VERBS: readonly VerbDefinition[] = [
   },
   {
     name: 'verify',
-    summary: 'read back a backup (by default the newest), or everything, and say what is wrong where',
-    args: [['[backup]', 'id of a backup']],
+    summary: 'read a backup back (by default the newest), or everything; or prove it by a restore',
+    args: [['[backup]', 'id of a backup; with --by-restore also "latest": a backup and all WAL behind it']],
     options: [
       ['--all', 'all blobs and all WAL of the repository'],
+      ['--by-restore', 'restore it into a scratch directory, start it, check all that can be checked, and take it away again'],
+      ['--scratch <directory>', 'where to restore to (default: "scratch" in the state directory)'],
       ['--component <name>', 'the component that the backup is of; may be left out where there is only one'],
     ],
     load: () => import('./verify.ts'),

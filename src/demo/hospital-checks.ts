@@ -1,17 +1,10 @@
-import { open, readdir } from 'node:fs/promises'
-import { join } from 'node:path'
 import pg from 'pg'
 import { stopCluster } from '../postgres/cluster-process.ts'
-import { PAGE_BYTES, PAGE_WORDS, verifyPage } from '../postgres/page-checksum.ts'
-import { relationFile } from '../postgres/relation-file.ts'
+import { checkPages } from '../protect/postgres/page-check.ts'
 import { countRows, fingerprintContent } from './hospital.ts'
 import { startServer, useServer, type HospitalServer } from './hospital-server.ts'
 import { PROBE_FEED } from './recovery.ts'
 import type { AcknowledgedWrite } from './write-stream.ts'
-
-/** Pages of a relation's segment file: 1 GiB of 8 KiB. */
-const SEGMENT_PAGES = 131_072
-const READ_PAGES = 128
 
 /** One thing that was looked at in the restored hospital. */
 export interface HospitalCheck {
@@ -60,7 +53,7 @@ export async function checkHospital(
     return { checks, acknowledgedLost: typeof lost === 'number' ? lost : null }
   })
   await stopCluster({ directory: server.directory.cluster, mode: 'fast' })
-  const pages = await attempt('page checksums', 'every page of every relation', () => checkPages(server.directory.cluster))
+  const pages = await attempt('page checksums', 'every page of every relation', () => checkRelations(server.directory.cluster))
   await startServer(server)
   return { ...findings, checks: [...findings.checks, pages] }
 }
@@ -170,35 +163,7 @@ async function checkIndexes(client: pg.Client): Promise<Finding> {
 }
 
 /** Every page of every relation, as `pg_checksums` does it: on a server that was stopped cleanly. */
-async function checkPages(dataDirectory: string): Promise<Finding> {
-  let pages = 0
-  const corrupt: string[] = []
-  for (const entry of await readdir(dataDirectory, { recursive: true, withFileTypes: true })) {
-    const path = join(entry.parentPath, entry.name).slice(dataDirectory.length + 1)
-    const file = entry.isFile() ? relationFile(path) : undefined
-    if (file === undefined) continue
-    const judged = await checkFile(join(dataDirectory, path), file.segment * SEGMENT_PAGES)
-    pages += judged.pages
-    corrupt.push(...judged.corrupt.map((block) => `${path}, block ${block}`))
-  }
-  const found = corrupt.length === 0 ? `${pages} pages, none corrupt` : `${corrupt.length} of ${pages} corrupt: ${corrupt[0]}`
-  return { passed: corrupt.length === 0 && pages > 0, found }
-}
-
-async function checkFile(path: string, firstBlock: number): Promise<{ pages: number; corrupt: number[] }> {
-  const buffer = new Uint8Array(READ_PAGES * PAGE_BYTES)
-  const words = new Uint32Array(buffer.buffer)
-  const corrupt: number[] = []
-  const file = await open(path, 'r')
-  try {
-    for (let pages = 0; ; pages += READ_PAGES) {
-      const { bytesRead } = await file.read(buffer, 0, buffer.length, pages * PAGE_BYTES)
-      const read = Math.floor(bytesRead / PAGE_BYTES)
-      const blocks = Array.from({ length: read }, (_, page) => firstBlock + pages + page)
-      corrupt.push(...blocks.filter((block, page) => verifyPage(words, page * PAGE_WORDS, block) === 'corrupt'))
-      if (read < READ_PAGES) return { pages: pages + read, corrupt }
-    }
-  } finally {
-    await file.close()
-  }
+async function checkRelations(directory: string): Promise<Finding> {
+  const { verdict, found } = await checkPages({ directory, signal: new AbortController().signal })
+  return { passed: verdict === 'verified', found }
 }

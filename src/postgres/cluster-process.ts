@@ -57,6 +57,12 @@ export async function initCluster(options: InitClusterOptions): Promise<void> {
   }
 }
 
+/** An account of the system, by its numbers. */
+export interface Account {
+  readonly uid: number
+  readonly gid: number
+}
+
 export interface StartClusterOptions {
   readonly installation: Installation
   readonly directory: string
@@ -65,6 +71,8 @@ export interface StartClusterOptions {
   readonly socketDirectory: string
   /** The server's output is appended here. */
   readonly logFile: string
+  /** When we are root: whom the cluster's files belong to, and so the account to run as. `ordinaryUser()` unless said. */
+  readonly owner?: Account | undefined
   /** Settings that win over those of the cluster's own files. */
   readonly settings?: Readonly<Record<string, string>>
   readonly timeoutSeconds?: number
@@ -80,14 +88,14 @@ export interface StartClusterOptions {
 export async function startCluster(options: StartClusterOptions): Promise<number> {
   const { installation, directory, logFile, timeoutSeconds = START_TIMEOUT_SECONDS, signal } = options
   const program = requireTool(installation, 'postgres')
-  await makeServerDirectory(options.socketDirectory)
+  await makeServerDirectory(options.socketDirectory, options.owner)
   const log = await open(logFile, 'a', 0o600)
   let server: ChildProcess
   const logStart = (await log.stat()).size
   try {
     // Started directly rather than through pg_ctl, which would put the settings through a shell.
     server = spawn(program, serverArguments(options), {
-      ...serverProcess(),
+      ...serverProcess(options.owner),
       detached: true,
       stdio: ['ignore', log.fd, log.fd],
     })
@@ -180,25 +188,30 @@ function requireTool(installation: Installation, tool: string): string {
   })
 }
 
+/** Undefined when we are an ordinary user, who can be nobody else. */
+function serverAccount(owner: Account | undefined): Account | undefined {
+  return process.getuid?.() === 0 ? (owner ?? ordinaryUser()) : undefined
+}
+
 /** PostgreSQL refuses root, and must not be led to another server by the PG* variables of whoever called us. */
-function serverProcess(): { env: NodeJS.ProcessEnv; cwd: string; uid?: number; gid?: number } {
+function serverProcess(owner?: Account): { env: NodeJS.ProcessEnv; cwd: string; uid?: number; gid?: number } {
   const kept = Object.entries(process.env).filter(([name]) => !/^(PG|LC_|LANG)/.test(name))
   const env = { ...Object.fromEntries(kept), LANG: 'C.UTF-8', LC_ALL: 'C.UTF-8' }
-  const user = ordinaryUser()
+  const user = serverAccount(owner)
   // Our own working directory may be closed to that account.
   return user === undefined ? { env, cwd: '/' } : { env, cwd: '/', uid: user.uid, gid: user.gid }
 }
 
 /** What is made belongs to the server; what was there (`/tmp`, say) is left as it is. */
-async function makeServerDirectory(directory: string): Promise<void> {
+async function makeServerDirectory(directory: string, owner?: Account): Promise<void> {
   const path = resolvePath(directory)
   const first = await mkdir(path, { recursive: true, mode: 0o700 })
   if (first === undefined) return
-  for (let made = path; made.length >= first.length; made = dirname(made)) await giveToServer(made)
+  for (let made = path; made.length >= first.length; made = dirname(made)) await giveToServer(made, owner)
 }
 
-async function giveToServer(path: string): Promise<void> {
-  const user = ordinaryUser()
+async function giveToServer(path: string, owner?: Account): Promise<void> {
+  const user = serverAccount(owner)
   if (user !== undefined) await chown(path, user.uid, user.gid)
 }
 

@@ -138,7 +138,8 @@ const SETTING =
 function expandLine(expansion: Expansion, line: string): string {
   const [, written = '', value] = SETTING.exec(line) ?? []
   const name = written.toLowerCase()
-  if (PLACES.has(name)) {
+  // Empty, it names no place.
+  if (PLACES.has(name) && (value === undefined || unquote(value) !== '')) {
     expansion.isPlaced = true
     return commented(line)
   }

@@ -54,6 +54,7 @@ const SERVER: BackupManifest['server'] = {
   collationVersions: [],
   preloadLibraries: '',
   settings: {},
+  versions: null,
 }
 
 type Files = Readonly<Record<string, Buffer>>

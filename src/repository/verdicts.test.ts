@@ -46,6 +46,7 @@ function manifestOf(id: string, sequence: number, startLsn = 16n): BackupManifes
       collationVersions: [],
       preloadLibraries: '',
       settings: {},
+      versions: null,
     },
     incarnation: 'i',
     branch: 'b',
@@ -56,6 +57,8 @@ function manifestOf(id: string, sequence: number, startLsn = 16n): BackupManifes
     backupLabel: 'label',
     tablespaceMap: '',
     tablespaces: [],
+    inPlaceTablespaces: [],
+    configuration: null,
     control: Buffer.from('control').toString('base64'),
     tree: { identity: Buffer.alloc(32, sequence), kind: 5 },
     defaults: { fileMode: 0o600, directoryMode: 0o700, uid: 1, gid: 1 },
@@ -70,6 +73,7 @@ function manifestOf(id: string, sequence: number, startLsn = 16n): BackupManifes
       corruptPages: 0,
     },
     corruptPages: [],
+    passedOver: [],
   }
 }
 

@@ -200,8 +200,8 @@ export class DamagedRepository {
 }
 
 /** Backs a small cluster up, full and incremental, under a receiver that leaves whole segments and pieces, and ends both. */
-export async function damagedRepository(t: TestContext): Promise<DamagedRepository> {
-  const cluster = await protectedCluster(t, { major: 18, walSegmentMegabytes: 1 })
+export async function damagedRepository(t: TestContext, major = 18): Promise<DamagedRepository> {
+  const cluster = await protectedCluster(t, { major, walSegmentMegabytes: 1 })
   const { repository, repositoryDirectory, component } = cluster
   const scratch = join(cluster.cluster.home, 'scratch')
   await mkdir(scratch)

@@ -1,44 +1,59 @@
-import { execFile } from 'node:child_process'
 import assert from 'node:assert/strict'
 import type { TestContext } from 'node:test'
-import { promisify } from 'node:util'
-import { toolPath } from '../../src/postgres/installation.ts'
+import pg from 'pg'
+import { Amcheck, type CheckedServer } from '../../src/protect/postgres/amcheck.ts'
+import type { Finding } from '../../src/protect/postgres/check-list.ts'
+import { checkFiles } from '../../src/protect/postgres/file-check.ts'
+import { checkPages } from '../../src/protect/postgres/page-check.ts'
+import { runPostgresTool } from '../../src/protect/postgres/postgres-tool.ts'
 import type { RestoreReport } from '../../src/protect/postgres/restore.ts'
 import type { RestoredCluster } from './protected-cluster.ts'
 
-const run = promisify(execFile)
-
 /**
- * The chain that proves a restored cluster, as far as this machine has the tools: amcheck of every table and index, a clean stop,
+ * The chain that proves a restored cluster, by the code of `resus verify --by-restore`: amcheck of every table and index, a clean stop,
  * then page checksums. A tool that is not there makes its check "not proven", which is said.
  */
 export async function proveRestored(t: TestContext, proof: { restored: RestoredCluster; report: RestoreReport }): Promise<void> {
   const { restored } = proof
-  await restored.query('create extension if not exists amcheck')
-  const corrupt = await restored.query(
-    `select c.relname, v.msg from pg_class c, lateral verify_heapam(c.oid) v where c.relkind in ('r', 't', 'm') and c.relpersistence = 'p'`,
-  )
-  assert.deepEqual(corrupt, [])
-  await restored.query(
-    `select bt_index_parent_check(c.oid, true, true) from pg_class c join pg_am a on a.oid = c.relam
-       join pg_index i on i.indexrelid = c.oid where a.amname = 'btree' and c.relpersistence = 'p' and i.indisvalid`,
-  )
+  const { directory, installation } = restored
+  const { signal } = new AbortController()
+  const amcheck = new Amcheck(checkedServer(restored))
+  assertSound(t, 'tables', await amcheck.checkTables())
+  assertSound(t, 'indexes', await amcheck.checkIndexes())
   const [setting] = await restored.query<{ sums: string }>("select current_setting('data_checksums') as sums")
   await restored.stop()
-  const checksums = toolPath(restored.installation, 'pg_checksums')
-  if (setting?.sums !== 'on') t.diagnostic('pg_checksums: not proven, the cluster has no data checksums')
-  else if (checksums === undefined)
-    t.diagnostic(`pg_checksums: not proven, PostgreSQL ${restored.installation.major} here has no such tool`)
-  else await run(checksums, ['--check', '-D', restored.directory])
+  if (setting?.sums !== 'on') return t.diagnostic('page checksums: not proven, the cluster has none')
+  assertSound(t, 'pages', await checkPages({ directory, signal }))
+  const args = ['--check', '-D', directory]
+  assertSound(t, 'pg_checksums', await runPostgresTool({ installation, tool: 'pg_checksums', args, signal }))
 }
 
-/** Lets PostgreSQL's own tool judge a restored directory that was not started yet. */
+/** Judges a restored directory that was not started yet, by our own code and by PostgreSQL's tool. */
 export async function proveManifest(
   t: TestContext,
   proof: { directory: string; installation: RestoredCluster['installation'] },
 ): Promise<void> {
-  const tool = toolPath(proof.installation, 'pg_verifybackup')
-  if (tool === undefined)
-    t.diagnostic(`pg_verifybackup: not proven, PostgreSQL ${proof.installation.major} here has no such tool`)
-  else await run(tool, ['-n', proof.directory])
+  const { directory, installation } = proof
+  const { signal } = new AbortController()
+  assertSound(t, 'files', await checkFiles({ directory, signal }))
+  const args = ['-n', '-q', directory]
+  assertSound(t, 'pg_verifybackup', await runPostgresTool({ installation, tool: 'pg_verifybackup', args, signal }))
+}
+
+function assertSound(t: TestContext, name: string, { verdict, found }: Finding): void {
+  if (verdict === 'not proven') t.diagnostic(`${name}: not proven, ${found}`)
+  else assert.equal(verdict, 'verified', `${name}: ${found}`)
+}
+
+function checkedServer({ port, installation }: RestoredCluster): CheckedServer {
+  const session = async <T>(database: string, work: (client: pg.Client) => Promise<T>): Promise<T> => {
+    const client = new pg.Client({ host: '127.0.0.1', port, user: 'postgres', database, options: '-c search_path=pg_catalog' })
+    await client.connect()
+    try {
+      return await work(client)
+    } finally {
+      await client.end()
+    }
+  }
+  return { major: installation.major, session, anySession: (work) => session('postgres', work) }
 }

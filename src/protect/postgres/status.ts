@@ -1,25 +1,24 @@
-import { z } from 'zod'
 import type { Clock } from '../../clock.ts'
 import { Failure } from '../../errors.ts'
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
 import { listBackups, type BackupManifest } from '../../repository/backups.ts'
-import { keyedName } from '../../repository/key-ring.ts'
-import { verdictPrefix } from '../../repository/layout.ts'
 import type { Repository } from '../../repository/repository.ts'
-import { getHead } from '../../repository/sealed-object.ts'
+import { judgeBackup, listVerdicts, newestProvenBackup, type Standing, type Verdict } from '../../repository/verdicts.ts'
 import { coverage, listGaps, readNote, type WalObject } from '../../repository/wal-archive.ts'
 import { listBranches, type Branch } from '../../repository/wal-branch.ts'
 import type { PostgresComponent, Tier } from './component.ts'
 import { ServerSession } from './server-session.ts'
-
-export type Verdict = 'verified' | 'failed' | 'not proven'
 
 /** What is kept of a component, and whether it can be believed. An age is the age of a backup; it says nothing of what would be lost. */
 export interface PostgresStatus {
   readonly component: string
   readonly tier: Tier
   /** By a restore, of the newest backup, unexpired; else "not proven". Reading back proves no recovery. */
-  readonly verdict: Verdict
+  readonly verdict: Verdict['verdict']
+  /** Why not, where a verdict says so; verdicts that are damaged. */
+  readonly verdictRemarks: readonly string[]
+  /** The newest backup that a restore has proven, and until when that holds; null when there is none. */
+  readonly proven: ProvenStatus | null
   readonly backups: number
   readonly newestBackup: {
     readonly id: string
@@ -29,6 +28,18 @@ export interface PostgresStatus {
   } | null
   readonly wal: WalStatus | null
   readonly receiver: ReceiverStatus
+}
+
+/** A proof, as it was found. `current`: it holds now. */
+export interface ProvenStatus {
+  readonly backup: string
+  readonly target: 'backup' | 'latest' | null
+  readonly reachedLsn: string | null
+  readonly at: string
+  readonly expires: string
+  readonly current: boolean
+  /** Checks that could not be made, on that machine or of that cluster. */
+  readonly notProven: readonly string[]
 }
 
 /** The newest branch's WAL: without a gap up to `keptUpTo`; the newest commit noted in it was at `lastCommitAt`. */
@@ -49,12 +60,6 @@ export interface ReceiverStatus {
   readonly problem: string | null
 }
 
-const verdictSchema = z.object({
-  verdict: z.enum(['verified', 'failed', 'not proven']),
-  by: z.enum(['read', 'restore']),
-  expires: z.string(),
-})
-
 /** Microseconds between 1970 and 2000, where PostgreSQL's times begin. */
 const POSTGRES_EPOCH_MS = Date.UTC(2000, 0, 1)
 /** A stretch of WAL may hold no commit; so many are looked at from the end. */
@@ -69,10 +74,13 @@ export async function readPostgresStatus(
   const backups = await listBackups(repository, component.name)
   const [newest] = backups
   const now = options.clock.now()
+  const standing = newest === undefined ? NOTHING_KNOWN : await judgeNewest(repository, newest, now)
   return {
     component: component.name,
     tier: component.tier,
-    verdict: newest === undefined ? 'not proven' : await readVerdict(repository, newest, now),
+    verdict: standing.verdict,
+    verdictRemarks: standing.remarks,
+    proven: await readProven(repository, component.name, now),
     backups: backups.length,
     newestBackup: newest === undefined ? null : describeBackup(newest, now),
     wal: await readWalStatus(repository, component.name, newest, options.signal),
@@ -85,15 +93,18 @@ function describeBackup(manifest: BackupManifest, nowMs: number) {
   return { id, type, finishedAt, ageSeconds: Math.max(0, Math.round((nowMs - Date.parse(finishedAt)) / 1000)) }
 }
 
-async function readVerdict(repository: Repository, manifest: BackupManifest, nowMs: number): Promise<Verdict> {
-  const prefix = verdictPrefix(keyedName(repository.ring, 'component', manifest.component), manifest.id)
-  let newest: Verdict = 'not proven'
-  // Names begin with the time: the last one by a restore counts.
-  for await (const { key } of repository.storage.list(prefix)) {
-    const head = verdictSchema.parse(await getHead(repository.storage, repository.ring, { kind: 'verdict', name: key }))
-    if (head.by === 'restore') newest = Date.parse(head.expires) > nowMs ? head.verdict : 'not proven'
-  }
-  return newest
+const NOTHING_KNOWN: Standing = { verdict: 'not proven', decidedBy: undefined, remarks: [] }
+
+async function judgeNewest(repository: Repository, newest: BackupManifest, nowMs: number): Promise<Standing> {
+  return judgeBackup(await listVerdicts(repository, newest.component, newest.id), newest, nowMs)
+}
+
+async function readProven(repository: Repository, component: string, nowMs: number): Promise<ProvenStatus | null> {
+  const proven = await newestProvenBackup(repository, component, nowMs)
+  if (proven === undefined) return null
+  const { target, reached, at, expires, checks } = proven.verdict
+  const notProven = checks.filter(({ verdict }) => verdict !== 'verified').map(({ name }) => name)
+  return { backup: proven.backup, target, reachedLsn: reached?.lsn ?? null, at, expires, current: proven.current, notProven }
 }
 
 async function readWalStatus(

@@ -1,0 +1,95 @@
+import { userInfo } from 'node:os'
+import { join, resolve } from 'node:path'
+import { configuredComponent, resolveComponent } from '../config/open.ts'
+import type { ComponentConfiguration, Configuration } from '../config/configuration.ts'
+import { Failure } from '../errors.ts'
+import { verifyByRestore } from '../protect/postgres/verify.ts'
+import type { ProofTarget } from '../protect/postgres/proof.ts'
+import { newestBackupId } from '../repository/backups.ts'
+import type { Repository } from '../repository/repository.ts'
+import type { Verdict } from '../repository/verdicts.ts'
+import { keepVerdict } from './keep-verdict.ts'
+import { formatDuration, formatFields, formatTime } from './output.ts'
+import { optionalText, type Answer, type Context, type Given } from './verb.ts'
+
+const LATEST = 'latest'
+
+/** `resus verify --by-restore`: exit status 0 only for "verified". */
+export async function proveByRestore(run: {
+  context: Context
+  given: Given
+  configuration: Configuration
+  repository: Repository
+}): Promise<Answer> {
+  const { context, given, configuration, repository } = run
+  if (given.options.all === true) {
+    throw new Failure('ARGUMENTS_INVALID', '--by-restore proves one backup, and --all was given', { hint: 'leave one out' })
+  }
+  const component = configuredComponent(configuration, optionalText(given, 'component'))
+  const verdict = await verifyByRestore({
+    repository,
+    component,
+    target: await proofTarget(repository, component.name, given.args[0]),
+    scratchRoot: resolve(optionalText(given, 'scratch') ?? join(configuration.state, 'scratch')),
+    forbidden: [
+      ...configuration.components.map(({ name, dataDirectory }) => ({
+        path: dataDirectory,
+        what: `the data directory of "${name}"`,
+      })),
+      ...configuration.repository.storages.map(({ name, path }) => ({ path, what: `the storage "${name}"` })),
+    ],
+    stateDirectory: configuration.state,
+    configPath: context.configPath,
+    roles: await knownRoles(component),
+    clock: context.clock,
+    signal: context.signal,
+    onProgress: (progress) => context.progress.report(progress),
+    onNotice: (text) => context.progress.print(text),
+  })
+  const kept = await keepVerdict(context, repository, verdict)
+  return {
+    json: { ...verdict, kept },
+    text: describe(verdict),
+    exitStatus: verdict.verdict === 'verified' && kept ? 0 : 1,
+  }
+}
+
+async function proofTarget(repository: Repository, component: string, named: string | undefined): Promise<ProofTarget> {
+  if (named === LATEST) return { kind: 'latest' }
+  const backup = named ?? (await newestBackupId(repository, component))
+  if (backup !== undefined) return { kind: 'backup', backup }
+  throw new Failure('BACKUP_ABSENT', `"${component}" has no backup yet`, { hint: `run "resus backup ${component}"` })
+}
+
+/** Roles that the cluster may have. The password is not needed, so that a secret that is not on this machine keeps nothing back. */
+async function knownRoles(component: ComponentConfiguration): Promise<string[]> {
+  const roles = [userInfo().username]
+  try {
+    const { connection } = await resolveComponent(component)
+    const text = connection.reveal().toString('utf8').replace('@/', '@localhost/')
+    const { username } = new URL(text)
+    if (username !== '') roles.unshift(decodeURIComponent(username))
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+  }
+  return roles
+}
+
+function describe(verdict: Verdict): string {
+  const { reached, checks } = verdict
+  const until = verdict.verdict === 'verified' ? `, until ${formatTime(verdict.expires)}` : ''
+  const fields = [
+    ['backup', `${verdict.backup} of "${verdict.component}"`],
+    ['restored to', verdict.target === LATEST ? 'the end of the WAL that is kept' : 'the end of the backup'],
+    ['reached', reached === null ? 'not reached' : `${reached.lsn} on timeline ${reached.timeline}`],
+    ['took', formatDuration(1000 * verdict.seconds)],
+    ['verdict', `${verdict.verdict}${until}`],
+  ] as const
+  const lines = checks.map(({ name, verdict: each, found, seconds }) => {
+    const took = each === 'skipped' ? '' : ` (${formatDuration(1000 * seconds)})`
+    return `  ${each.padEnd(10)}  ${name}: ${found}${took}`
+  })
+  const unproven = checks.filter(({ verdict: each }) => each === 'not proven').map(({ name }) => name)
+  const rest = unproven.length > 0 && verdict.verdict === 'verified' ? [`Not proven: ${unproven.join(', ')}.`] : []
+  return [formatFields(fields), 'checks:', ...lines, ...rest].join('\n')
+}

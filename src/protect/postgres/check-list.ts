@@ -1,0 +1,96 @@
+import pg from 'pg'
+import type { Clock } from '../../clock.ts'
+import { Failure, type FailureCode } from '../../errors.ts'
+import type { Check, Verdict } from '../../repository/verdicts.ts'
+
+/** What looking at something gave. */
+export interface Finding {
+  readonly verdict: 'verified' | 'failed' | 'not proven'
+  readonly found: string
+}
+
+export interface PlannedCheck {
+  readonly name: string
+  readonly expected: string
+  /** Names of checks without which this one proves nothing: unless all are verified, it is skipped. */
+  readonly needs?: readonly string[]
+}
+
+/** Failures that say something about the backup. Any other (no room, no storage, interrupted) ends the verification without a verdict. */
+const JUDGING: ReadonlySet<FailureCode> = new Set<FailureCode>([
+  'OBJECT_DAMAGED',
+  'OBJECT_MISSING',
+  'BLOB_MISSING',
+  // A flipped bit in an object's header looks like these two.
+  'REPOSITORY_TOO_NEW',
+  'KEY_WRONG',
+  'WAL_GAP',
+  'WAL_INVALID',
+  'WAL_CONFLICT',
+  'SPOOL_DAMAGED',
+  'RESTORE_COMMAND_FAILED',
+  'POSTGRES_FAILED',
+  'DATA_DIRECTORY_UNREADABLE',
+  'NOT_VERIFIED',
+])
+
+/** Whether a failure is a finding about what is verified. */
+export function isJudgement(error: unknown): error is Failure {
+  return error instanceof Failure && JUDGING.has(error.code)
+}
+
+/** The checks of one verification, in the order in which they are made. */
+export class CheckList {
+  readonly #clock: Clock
+  readonly #signal: AbortSignal
+  readonly #checks: Check[] = []
+
+  constructor(clock: Clock, signal: AbortSignal) {
+    this.#clock = clock
+    this.#signal = signal
+  }
+
+  get checks(): readonly Check[] {
+    return this.#checks
+  }
+
+  /** Makes a check unless one that it needs was not verified. A failure that judges is what was found; others are thrown. */
+  async run(planned: PlannedCheck, look: () => Promise<Finding>): Promise<boolean> {
+    const { name, expected, needs = [] } = planned
+    const missing = needs.find((need) => !this.#isVerified(need))
+    if (missing !== undefined) {
+      this.#checks.push({ name, verdict: 'skipped', expected, found: `not looked at, because of "${missing}"`, seconds: 0 })
+      return false
+    }
+    const beganMs = this.#clock.now()
+    this.#signal.throwIfAborted()
+    const finding = await look().catch(judged)
+    // What is torn down while it works finds all sorts of things.
+    this.#signal.throwIfAborted()
+    const seconds = Math.max(0, this.#clock.now() - beganMs) / 1000
+    this.#checks.push({ name, verdict: finding.verdict, expected, found: finding.found, seconds })
+    return finding.verdict === 'verified'
+  }
+
+  /** Verified only if nothing failed and all of `proving` were verified. What was merely not proven is listed, and does not forbid it. */
+  verdict(proving: readonly string[]): Verdict['verdict'] {
+    if (this.#checks.some(({ verdict }) => verdict === 'failed')) return 'failed'
+    return proving.every((name) => this.#isVerified(name)) ? 'verified' : 'not proven'
+  }
+
+  #isVerified(name: string): boolean {
+    return this.#checks.some((check) => check.name === name && check.verdict === 'verified')
+  }
+}
+
+function judged(error: unknown): Finding {
+  const said = isJudgement(error) ? error : serverSaid(error)
+  return { verdict: 'failed', found: said.message }
+}
+
+/** The server's own words, or that its connection broke: it may have died of what it read. Anything else is thrown. */
+export function serverSaid(error: unknown): Error {
+  const lost = /Connection terminated|ECONNRESET|EPIPE|ECONNREFUSED|ENOENT|not queryable/
+  if (error instanceof pg.DatabaseError || (error instanceof Error && lost.test(error.message))) return error
+  throw error
+}

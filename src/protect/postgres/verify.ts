@@ -1,0 +1,122 @@
+import { Failure } from '../../errors.ts'
+import { requireInstallation, type Installation } from '../../postgres/installation.ts'
+import { formatLsn } from '../../postgres/lsn.ts'
+import { listBackups, newestBackupId, readManifest, type BackupManifest } from '../../repository/backups.ts'
+import type { Repository } from '../../repository/repository.ts'
+import { backupFingerprint, verdictExpiry, type Verdict } from '../../repository/verdicts.ts'
+import { resusVersion } from '../../version.ts'
+import { CheckList, isJudgement } from './check-list.ts'
+import { CHAIN, PROVING, ProvingChain, type ProofContext, type Reached } from './proof.ts'
+import { planRecovery } from './recovery-plan.ts'
+import { assertOutside, assertScratchRoom, removeAbandoned, ScratchDirectory, type Place } from './scratch.ts'
+
+/** Room beside the files: WAL that is fetched ahead and replayed, and what the checks write. */
+const ROOM_FOR_WAL_BYTES = 512 * 1024 * 1024
+const ROOM_FOR_SEGMENTS = 10
+
+export interface VerifyByRestoreOptions extends ProofContext {
+  /** Where the scratch directory is made. */
+  readonly scratchRoot: string
+  /** Where it must not be: the data directories of the configuration, its storages. */
+  readonly forbidden: readonly Place[]
+}
+
+/**
+ * Proves a backup: restores it into a scratch directory, starts it with no way out, recovers it to the target, checks all that can be
+ * checked, and takes everything away again, however it ends. Gives the verdict; keeping it (`putVerdict`) is the caller's. What keeps it from judging
+ * is thrown: BACKUP_UNKNOWN, BACKUP_ABSENT, ARGUMENTS_INVALID, DISK_FULL, POSTGRES_MISSING, STORAGE_UNREACHABLE, INTERRUPTED.
+ */
+export async function verifyByRestore(options: VerifyByRestoreOptions): Promise<Verdict> {
+  const { scratchRoot, clock, signal } = options
+  const beganMs = clock.now()
+  await assertOutside(scratchRoot, options.forbidden)
+  for (const notice of await removeAbandoned(scratchRoot)) options.onNotice?.(notice)
+  const subject = await findSubject(options)
+  const checks = new CheckList(clock, signal)
+  if (subject.manifest === undefined) {
+    const { problem } = subject
+    for (const planned of CHAIN) await checks.run(planned, () => Promise.reject(problem))
+    return verdictOf(options, { subject, checks, beganMs })
+  }
+  const { manifest } = subject
+  assertWithoutTablespaces(manifest)
+  const installation = await requireInstallation(manifest.server.major, options.component.binaries)
+  const room = manifest.totals.bytes + ROOM_FOR_WAL_BYTES + ROOM_FOR_SEGMENTS * manifest.server.segmentSize
+  await assertScratchRoom(scratchRoot, room)
+
+  await using scratch = await ScratchDirectory.make({
+    root: scratchRoot,
+    component: manifest.component,
+    backup: manifest.id,
+    owner: manifest.defaults,
+    nowMs: beganMs,
+  })
+  const chain = new ProvingChain({ ...options, manifest, installation, scratch, checks })
+  await chain.run()
+  return verdictOf(options, { subject, checks, beganMs, installation, reached: chain.reached })
+}
+
+/** What is to be judged: a backup with its manifest, or with what keeps us from it. */
+type Subject =
+  | { readonly backup: string; readonly manifest: BackupManifest }
+  | { readonly backup: string; readonly manifest?: undefined; readonly problem: Failure }
+
+async function findSubject(options: VerifyByRestoreOptions): Promise<Subject> {
+  const { repository, target, clock } = options
+  const component = options.component.name
+  try {
+    if (target.kind === 'backup') {
+      return { backup: target.backup, manifest: await readManifest(repository, component, target.backup) }
+    }
+    const { manifest } = await planRecovery({ repository, component, target, clock })
+    return { backup: manifest.id, manifest }
+  } catch (error) {
+    if (!isJudgement(error)) throw error
+    const backup = target.kind === 'backup' ? target.backup : await newestBackup(repository, component)
+    return { backup, problem: error }
+  }
+}
+
+/** The newest by its number; where none opens, by its id. */
+async function newestBackup(repository: Repository, component: string): Promise<string> {
+  const [newest] = await listBackups(repository, component, () => undefined)
+  const backup = newest?.id ?? (await newestBackupId(repository, component))
+  if (backup !== undefined) return backup
+  throw new Failure('BACKUP_ABSENT', `there is no backup of "${component}"`, { hint: `take one: "resus backup ${component}"` })
+}
+
+/** A restore puts tablespaces where they were: beside a living cluster that must never be. */
+function assertWithoutTablespaces(manifest: BackupManifest): void {
+  const [first] = manifest.tablespaces
+  if (first === undefined) return
+  const what = `backup ${manifest.id} cannot be proven by a scratch restore: it has tablespaces ("${first.path}", ...), which would be restored in place`
+  throw new Failure('NOT_VERIFIED', what, { hint: 'restore it on another machine, and check it there' })
+}
+
+interface Judged {
+  readonly subject: Subject
+  readonly checks: CheckList
+  readonly beganMs: number
+  readonly installation?: Installation
+  readonly reached?: Reached | undefined
+}
+
+function verdictOf(options: VerifyByRestoreOptions, judged: Judged): Verdict {
+  const { subject, checks, installation, reached } = judged
+  const atMs = options.clock.now()
+  return {
+    format: 1,
+    backup: subject.backup,
+    component: options.component.name,
+    verdict: checks.verdict(PROVING),
+    by: 'restore',
+    target: options.target.kind,
+    reached: reached === undefined ? null : { timeline: reached.timeline, lsn: formatLsn(reached.lsn) },
+    fingerprint: subject.manifest === undefined ? null : backupFingerprint(subject.manifest),
+    at: new Date(atMs).toISOString(),
+    expires: verdictExpiry(atMs),
+    seconds: Math.max(0, atMs - judged.beganMs) / 1000,
+    checks: [...checks.checks],
+    software: { resus: resusVersion(), node: process.versions.node, postgres: installation?.version ?? null },
+  }
+}
