@@ -18,18 +18,18 @@ export function newestLine(branches: readonly Branch[]): Line | undefined {
   return head === undefined ? undefined : lineOf(branches, head)
 }
 
+/** The line that leads to a timeline; where it was gone twice, to the later way. */
+export function lineToTimeline(branches: readonly Branch[], timeline: number): Line | undefined {
+  const [head] = branches.filter((branch) => branch.head.timeline === timeline).toSorted(newestFirst)
+  return head === undefined ? undefined : lineOf(branches, head)
+}
+
 /** The part of a line that begins with the backup's branch; undefined when the backup lies beyond where the line left that branch. */
 export function lineFrom(line: Line, backup: BackupManifest): Line | undefined {
   const at = line.findIndex((branch) => branch.path.branch === backup.branch)
   const [own, child] = [line[at], line[at + 1]]
   if (own === undefined) return undefined
   return child === undefined || backup.stopLsn <= switchLsn(child, own) ? line.slice(at) : undefined
-}
-
-/** The part of a line that recovery to an LSN goes along: it need not go onto a timeline that began later. */
-export function lineUpTo(line: Line, lsn: Lsn): Line {
-  const end = line.findIndex((branch, at) => line[at + 1] !== undefined && lsn <= switchLsn(line[at + 1]!, branch))
-  return end < 0 ? line : line.slice(0, end + 1)
 }
 
 /** Where a branch's timeline left that of an ancestor. */
