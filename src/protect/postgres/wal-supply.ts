@@ -10,9 +10,9 @@ import type { WalContents } from '../../repository/wal-note.ts'
 export interface WalPart {
   readonly startLsn: Lsn
   readonly endLsn: Lsn
-  note(): Promise<PartNote>
+  readonly note: () => Promise<PartNote>
   /** Its bytes, from the start. */
-  read(): AsyncGenerator<Uint8Array>
+  readonly read: () => AsyncGenerator<Uint8Array>
 }
 
 export interface PartNote extends WalContents {
@@ -22,9 +22,9 @@ export interface PartNote extends WalContents {
 
 export interface WalSupply {
   /** All branches of the component, of all its incarnations. */
-  branches(): Promise<readonly Branch[]>
+  readonly branches: () => Promise<readonly Branch[]>
   /** In the order of their starts, the longest of those with one start first. */
-  parts(branch: Branch): Promise<readonly WalPart[]>
+  readonly parts: (branch: Branch) => Promise<readonly WalPart[]>
 }
 
 /** The WAL of a component in the repository. Each branch is listed once, however often it is asked for. */
