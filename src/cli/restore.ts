@@ -61,7 +61,7 @@ function nextStep({ action, startCommand }: RestoreReport): string {
     case 'shutdown':
       return (
         `${start} shuts down (pg_ctl then says that it could not start):\n\n  ${startCommand}\n\n` +
-        `To open it after that:\n\n  ${startCommand} -o '-c recovery_target_action=promote'\n`
+        `To open it after that:\n\n  ${startCommand.replace(/ start$/, " -o '-c recovery_target_action=promote' start")}\n`
       )
     default:
       return action satisfies never

@@ -1,7 +1,8 @@
-import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
-import { findInstallation } from '../../postgres/installation.ts'
-import { microsToMs } from '../../postgres/wal-record.ts'
 import { resolve } from 'node:path'
+import { systemErrorCode } from '../../errors.ts'
+import { findInstallation } from '../../postgres/installation.ts'
+import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
+import { microsToMs } from '../../postgres/wal-record.ts'
 import { streamSpool } from './component.ts'
 import { planRecovery, type PlannedRecovery } from './recovery-plan.ts'
 import { overriddenSettings } from './recovery-settings.ts'
@@ -14,6 +15,9 @@ import { placeTablespaces } from './tablespace-map.ts'
 import { greatestCommitBefore } from './wal-search.ts'
 import { unitsOf, type Stretch } from './wal-stretch.ts'
 import { repositoryWal } from './wal-supply.ts'
+
+/** How often a living receiver may delete files under us. */
+const ROUNDS_MAX = 20
 
 /** What a restore would do: what `restore --preview --json` prints. */
 export interface RestorePreview {
@@ -72,6 +76,17 @@ export interface PreviewedPlace {
  * throws when the target cannot be reached; whatever else is in the way is one of the `problems`.
  */
 export async function previewRestore(options: RestoreOptions): Promise<RestorePreview> {
+  for (let round = 1; ; round += 1) {
+    try {
+      return await lookAhead(options)
+    } catch (error) {
+      // A living receiver deleted a spool file that we were about to read, having stored its segment: look again.
+      if (systemErrorCode(error) !== 'ENOENT' || round === ROUNDS_MAX) throw error
+    }
+  }
+}
+
+async function lookAhead(options: RestoreOptions): Promise<RestorePreview> {
   const { repository, component, action = 'promote' } = options
   const directory = resolve(options.to)
   const spool = await withSpool(repositoryWal(repository, component.name, options.signal), {
