@@ -51,7 +51,8 @@ interface Past {
 }
 
 for (const major of [18, 15]) {
-  test(`PostgreSQL ${major}: a restore does what its options say`, { skip: await skipUnlessInstalled(major) }, async (t) => {
+  const skip = await skipUnlessInstalled(major)
+  test(`PostgreSQL ${major}: a restore is refused, previewed, and done as its options say`, { skip }, async (t) => {
     const past = await makePast(t, major)
     await t.test('a target outside is refused, with the window, before anything is written', () => assertRefused(past))
     await t.test('a backup whose WAL has a gap is passed over, and told', () => assertGap(past))
@@ -59,7 +60,12 @@ for (const major of [18, 15]) {
     await t.test('what a running cluster uses is refused', () => assertInUse(past))
     await t.test('transaction, paused, tablespace by its oid', (sub) => assertPaused(sub, past))
     await t.test('before a transaction, interrupted, shut down, tablespace by its path', (sub) => assertShutDown(sub, past))
-    await t.test('restore point; of two at once the second is refused; along timelines', (sub) => assertTimelines(sub, past))
+  })
+
+  test(`PostgreSQL ${major}: a restore goes to a restore point, and along the timeline that is named`, { skip }, async (t) => {
+    const past = await makePast(t, major)
+    await leaveInSpool(past)
+    await assertTimelines(t, past)
   })
 }
 
