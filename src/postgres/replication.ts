@@ -9,6 +9,8 @@ import { WalStream } from './wal-stream.ts'
 
 const CONNECT_TIMEOUT_MS = 15_000
 const CLOSE_TIMEOUT_MS = 2000
+/** None of our commands waits for anything on the server: one that is not answered by then will not be. */
+const COMMAND_TIMEOUT_MS = 30_000
 const KEEPALIVE_DELAY_MS = 10_000
 const SLOT_NAME = /^[a-z0-9_]{1,63}$/
 
@@ -17,6 +19,7 @@ export interface ReplicationOptions {
   /** What the server shows in pg_stat_replication, and what `synchronous_standby_names` has to name. */
   readonly applicationName: string
   readonly signal?: AbortSignal
+  readonly commandTimeoutMs?: number
 }
 
 /** What a server says of itself. `position` is how far its WAL is flushed (on a standby: received). */
@@ -41,10 +44,12 @@ const historyRow = z.object({ content: z.union([z.string(), z.instanceof(Buffer)
  */
 export class ReplicationConnection implements AsyncDisposable {
   readonly #client: pg.Client
+  readonly #commandTimeoutMs: number
   #stream: WalStream | undefined
 
-  private constructor(client: pg.Client) {
+  private constructor(client: pg.Client, commandTimeoutMs: number) {
     this.#client = client
+    this.#commandTimeoutMs = commandTimeoutMs
   }
 
   /** Connects. Throws POSTGRES_UNREACHABLE, or the signal's reason. The caller closes it. */
@@ -73,7 +78,7 @@ export class ReplicationConnection implements AsyncDisposable {
     } finally {
       signal?.removeEventListener('abort', abort)
     }
-    return new ReplicationConnection(client)
+    return new ReplicationConnection(client, options.commandTimeoutMs ?? COMMAND_TIMEOUT_MS)
   }
 
   async identifySystem(): Promise<ServerIdentity> {
@@ -102,7 +107,7 @@ export class ReplicationConnection implements AsyncDisposable {
   async createPhysicalSlot(name: string, options: { temporary: boolean; reserveWal: boolean }): Promise<void> {
     const temporary = options.temporary ? ' TEMPORARY' : ''
     const reserve = options.reserveWal ? ' RESERVE_WAL' : ''
-    await this.#query(`CREATE_REPLICATION_SLOT ${slotName(name)}${temporary} PHYSICAL${reserve}`)
+    await this.#command(`CREATE_REPLICATION_SLOT ${slotName(name)}${temporary} PHYSICAL${reserve}`)
   }
 
   /** A physical slot, if there is one of this name. Throws POSTGRES_FAILED when it is a logical one. PostgreSQL 15 and later. */
@@ -114,7 +119,7 @@ export class ReplicationConnection implements AsyncDisposable {
 
   /** Removes a slot that nobody uses. Throws SLOT_BUSY. */
   async dropSlot(name: string): Promise<void> {
-    await this.#query(`DROP_REPLICATION_SLOT ${slotName(name)}`)
+    await this.#command(`DROP_REPLICATION_SLOT ${slotName(name)}`)
   }
 
   /**
@@ -124,7 +129,7 @@ export class ReplicationConnection implements AsyncDisposable {
   async startPhysical(start: { slot: string; lsn: Lsn; timeline: number }): Promise<WalStream> {
     const command = `START_REPLICATION SLOT ${slotName(start.slot)} PHYSICAL ${formatLsn(start.lsn)} TIMELINE ${start.timeline}`
     this.#stream = new WalStream(this.#client.connection)
-    await this.#stream.start(this.#query(command))
+    await this.#withTimeout(this.#stream.start(this.#query(command)))
     return this.#stream
   }
 
@@ -141,12 +146,28 @@ export class ReplicationConnection implements AsyncDisposable {
   }
 
   async #row<T>(schema: z.ZodType<T>, command: string): Promise<T> {
-    const [row] = await this.#query(command)
+    const [row] = await this.#command(command)
     const parsed = schema.safeParse(row)
     if (parsed.success) return parsed.data
     throw new Failure('POSTGRES_FAILED', `"${command}" was answered with something else than PostgreSQL 15 and later answer`, {
       hint: 'is this a PostgreSQL server, of version 15 or later?',
     })
+  }
+
+  async #command(command: string): Promise<readonly unknown[]> {
+    return await this.#withTimeout(this.#query(command))
+  }
+
+  /** A server that is frozen keeps its connections, and says nothing: without this nothing would end the wait, not even a signal. */
+  async #withTimeout<T>(work: Promise<T>): Promise<T> {
+    const seconds = this.#commandTimeoutMs / 1000
+    const giveUp = () => this.#client.connection.stream.destroy(new Error(`the server has not answered within ${seconds} s`))
+    const timeout = setTimeout(giveUp, this.#commandTimeoutMs)
+    try {
+      return await work
+    } finally {
+      clearTimeout(timeout)
+    }
   }
 
   /** The rows of a command's last result that has any. */

@@ -231,3 +231,23 @@ test('a tree of no entries, and of one, has a root', async (t) => {
   assert.ok((await one.finish()).identity.length === 32)
   assert.ok(repository.id.length === 32)
 })
+
+for (const path of ['../outside', '/etc/passwd', 'base/../../outside', 'base//1', './x', 'nul\0l', '']) {
+  test(`a manifest with the path ${JSON.stringify(path)} is refused`, async (t) => {
+    const { repository, stateDirectory } = await place(t)
+    const index = await syncIndex({ repository, stateDirectory })
+    const writer = new BlobWriter({ ring: repository.ring, index, compressionLevel: 1 })
+    const uploads = new PackUploads(repository, signal)
+    const defaults = { fileMode: 0o600, directoryMode: 0o700, uid: 0, gid: 0 }
+    const tree = new TreeWriter(async (kind, content) => writer.store(kind, content), defaults)
+    await tree.add({ path, kind: 'file', mode: 0o600, uid: 0, gid: 0, sizeBytes: 0, content: { kind: 'empty' } })
+    const root = await tree.finish()
+    writer.closePack()
+    await uploads.accept(writer.drain())
+    await uploads.finish()
+    writer.close()
+    const reader = new BlobReader(repository, await syncIndex({ repository, stateDirectory }))
+    t.after(() => reader.close())
+    await assert.rejects(walkTree(reader, root, defaults).next(), { code: 'OBJECT_DAMAGED' })
+  })
+}

@@ -1,6 +1,6 @@
 import { createHmac } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { Failure } from '../errors.ts'
@@ -13,7 +13,7 @@ import { getObject, putObject } from './sealed-object.ts'
 
 /** More local tables than this are merged into one when the index is opened. */
 const TABLES_MAX = 8
-/** Tables that are not in use any more may still be open in another process, or be about to be. */
+/** Tables that are not in use any more may still be open in another process, or be about to be: it touched them when it chose them. */
 const UNUSED_TABLE_MS = 3600 * 1000
 const MERGE_READ_ENTRIES = 4096
 
@@ -114,9 +114,19 @@ async function usableTables(repository: Repository, directory: string, stored: R
   for (const table of listed) {
     // A table with an index object that is gone, or a pack that an index object may name by now, is made again.
     const current = table.members.every((member) => stored.has(member) || member.startsWith('pack:'))
-    if (current && (await isAuthentic(repository, join(directory, table.file)))) usable.push(table)
+    if (current && (await touch(join(directory, table.file))) && (await isAuthentic(repository, join(directory, table.file))))
+      usable.push(table)
   }
   return usable
+}
+
+/** Says that a table is in use, so that another process that merges it away leaves it for a while. False when it is gone. */
+async function touch(path: string): Promise<boolean> {
+  const now = new Date()
+  return await utimes(path, now, now).then(
+    () => true,
+    () => false,
+  )
 }
 
 async function fetchTable(repository: Repository, directory: string, index: string): Promise<LocalTable> {

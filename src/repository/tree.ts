@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { assert } from '../assert.ts'
 import type { BlobKind } from './blob.ts'
 import type { BlobReader } from './blob-reader.ts'
+import { damaged } from './sealed-object.ts'
 
 // The tree of a manifest (docs/format.md, "Backups"): a search tree over paths whose nodes end where the hash of a path says so.
 
@@ -185,7 +186,14 @@ function encodeContent(content: FileContent) {
   }
 }
 
+/** A path that leads out of the component's root would let whoever may write backups write anywhere where one is restored. */
+function assertInside(path: string): void {
+  const outside = path.split('/').some((name) => name === '' || name === '.' || name === '..') || path.includes('\0')
+  if (outside) throw damaged('the manifest', `it has the path ${JSON.stringify(path)}, which does not lie in the component`)
+}
+
 function decodeEntry(entry: z.infer<typeof entrySchema>, defaults: TreeDefaults): TreeEntry {
+  assertInside(entry.p)
   const common = {
     path: entry.p,
     mode: entry.m ?? (entry.t === 'd' ? defaults.directoryMode : defaults.fileMode),

@@ -211,3 +211,16 @@ test('the contents of two stretches are joined, with ids in their circle', () =>
   assert.deepEqual([joined.leastXid, joined.greatestXid], [4_294_967_290, 7])
   assert.equal(joined.lastRecordEnd, 5n)
 })
+
+test('the note of a segment in which an application wrote restore points without end can be stored', async () => {
+  const repository = await makeRepository()
+  const branch = await makeBranch(repository)
+  const bytes = walBytes(BigInt(SEGMENT), 2n * BigInt(SEGMENT))
+  const point = { name: 'p'.repeat(63), lsn: BigInt(SEGMENT) + 8n, timeMicros: 7n }
+  const piece = { ...NO_CONTENTS, restorePoints: Array.from({ length: 1000 }, () => point) }
+  let contents = NO_CONTENTS
+  for (let pieces = 0; pieces < 40; pieces++) contents = joinContents(contents, piece)
+  const note = { ...noteOf({ number: 1n, from: 0, to: SEGMENT }, bytes), ...contents }
+  assert.equal(await putWal(repository, branch, { note, body: [bytes] }), 'stored')
+  assert.equal(contents.restorePoints.length, 1000)
+})

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { formatLsn, parseLsn, type Lsn } from '../postgres/lsn.ts'
-import { xidPrecedes, type RestorePoint } from '../postgres/wal-summary.ts'
+import { RESTORE_POINTS_MAX, xidPrecedes, type RestorePoint } from '../postgres/wal-summary.ts'
 import { damaged } from './sealed-object.ts'
 
 // What is noted with each stored stretch of WAL: the head of a segment or piece (docs/format.md, "WAL").
@@ -89,7 +89,8 @@ export function joinContents(earlier: WalContents, later: WalContents): WalConte
     greatestCommit: pick(earlier.greatestCommit, later.greatestCommit, (left, right) => left > right),
     leastXid: pick(earlier.leastXid, later.leastXid, xidPrecedes),
     greatestXid: pick(earlier.greatestXid, later.greatestXid, (left, right) => xidPrecedes(right, left)),
-    restorePoints: [...earlier.restorePoints, ...later.restorePoints],
+    // The first of them, as in one summary: a note has to fit into one frame, whatever an application writes.
+    restorePoints: [...earlier.restorePoints, ...later.restorePoints].slice(0, RESTORE_POINTS_MAX),
   }
 }
 

@@ -7,6 +7,8 @@ import { sourcePieces, type CallOptions, type ObjectEntry, type ObjectSource, ty
 
 const READ_BYTES = 1024 * 1024
 const STAGING = '.staging'
+/** What a name of an object may have. A disk's own "lost+found" is none of ours, and not to be read by everybody. */
+const NAME = /^[A-Za-z0-9._-]+$/
 const STALE_STAGING_MS = 24 * 3600 * 1000
 
 /**
@@ -16,7 +18,8 @@ const STALE_STAGING_MS = 24 * 3600 * 1000
 export class DirectoryStorage implements Storage {
   readonly description: string
   readonly #root: string
-  readonly #madeDirectories = new Set<string>()
+  /** Directories that this process has made sure of: that they are there, and durably. */
+  readonly #directories = new Map<string, Promise<void>>()
 
   constructor(root: string) {
     this.#root = root
@@ -27,11 +30,12 @@ export class DirectoryStorage implements Storage {
   async prepare(): Promise<void> {
     const staging = join(this.#root, STAGING)
     try {
-      await mkdir(staging, { recursive: true, mode: 0o700 })
-      await syncDirectory(this.#root)
+      const first = await mkdir(staging, { recursive: true, mode: 0o700 })
+      await this.#syncAbove(staging, first)
       for (const name of await readdir(staging)) {
-        const { mtimeMs } = await stat(join(staging, name))
-        if (Date.now() - mtimeMs > STALE_STAGING_MS) await rm(join(staging, name), { force: true })
+        // A put of another process may end now, and take its file away.
+        const changedMs = await changedUnlessGone(join(staging, name))
+        if (changedMs !== undefined && Date.now() - changedMs > STALE_STAGING_MS) await rm(join(staging, name), { force: true })
       }
     } catch (cause) {
       throw this.#failure(`cannot prepare ${this.description}`, cause)
@@ -51,6 +55,8 @@ export class DirectoryStorage implements Storage {
     } catch (cause) {
       await rm(temporary, { force: true })
       if (systemErrorCode(cause) === 'EEXIST') {
+        // Whoever put it may have died before its name was durable, and the caller counts on it being there.
+        await this.#syncParent(key)
         throw new Failure('OBJECT_EXISTS', `cannot put "${key}": it exists in ${this.description}`, { cause })
       }
       throw this.#failure(`cannot put "${key}" into ${this.description}`, cause)
@@ -110,7 +116,8 @@ export class DirectoryStorage implements Storage {
       throw this.#failure(`cannot list "${directory}" in ${this.description}`, cause)
     }
     // A directory sorts as its name with the slash that follows it in every key below.
-    const named = entries.map((entry) => ({ entry, name: entry.isDirectory() ? `${entry.name}/` : entry.name }))
+    const ours = entries.filter((entry) => NAME.test(entry.name))
+    const named = ours.map((entry) => ({ entry, name: entry.isDirectory() ? `${entry.name}/` : entry.name }))
     named.sort((left, right) => Buffer.compare(Buffer.from(left.name), Buffer.from(right.name)))
     for (const { entry, name } of named) {
       if (entry.isDirectory()) {
@@ -137,16 +144,41 @@ export class DirectoryStorage implements Storage {
   }
 
   async #makeDirectory(path: string): Promise<void> {
-    if (this.#madeDirectories.has(path)) return
+    // The root is made by prepare() alone: a put must not make it where the storage is not mounted.
+    if (path === this.#root || !path.startsWith(this.#root)) return
+    const known = this.#directories.get(path)
+    if (known !== undefined) return await known
+    const making = this.#makeDurable(path)
+    this.#directories.set(path, making)
+    making.catch(() => this.#directories.delete(path))
+    await making
+  }
+
+  /** Also makes durable what is there: whoever made it may have died between the two. */
+  async #makeDurable(path: string): Promise<void> {
     const parent = dirname(path)
-    if (path !== this.#root && parent.startsWith(this.#root)) await this.#makeDirectory(parent)
+    await this.#makeDirectory(parent)
     try {
       await mkdir(path, { mode: 0o700 })
-      await syncDirectory(parent)
     } catch (error) {
       if (systemErrorCode(error) !== 'EEXIST') throw error
     }
-    this.#madeDirectories.add(path)
+    await syncDirectory(parent)
+  }
+
+  async #syncParent(key: string): Promise<void> {
+    try {
+      await syncDirectory(dirname(join(this.#root, key)))
+    } catch (cause) {
+      throw this.#failure(`cannot put "${key}" into ${this.description}`, cause)
+    }
+  }
+
+  /** Makes durable the names of all directories that were made, from `first` down to `last`. */
+  async #syncAbove(last: string, first: string | undefined): Promise<void> {
+    await syncDirectory(this.#root)
+    if (first === undefined) return
+    for (let path = last; path.length >= first.length; path = dirname(path)) await syncDirectory(dirname(path))
   }
 
   #failure(action: string, cause: unknown): Error {
@@ -198,6 +230,15 @@ async function readAt(file: FileHandle, offset: number, length: number): Promise
 async function sizeUnlessGone(path: string): Promise<number | undefined> {
   try {
     return (await stat(path)).size
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return undefined
+    throw error
+  }
+}
+
+async function changedUnlessGone(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).mtimeMs
   } catch (error) {
     if (systemErrorCode(error) === 'ENOENT') return undefined
     throw error

@@ -10,15 +10,23 @@ import { findNewestBranch, type Branch } from '../../repository/wal-branch.ts'
 import { backupSpool, type PostgresComponent } from './component.ts'
 import type { ServerFacts, ServerSession } from './server-session.ts'
 import { streamWal } from './stream.ts'
+import type { StreamEvent } from './stream-event.ts'
 
 const POLL_MS = 200
 /** So long may the WAL of a backup make no progress towards the repository. */
 const STALLED_MS = 120_000
 
+export interface WalOfBackup {
+  readonly startLsn: Lsn
+  readonly stopLsn: Lsn
+  /** The timeline on which the backup began. */
+  readonly timeline: number
+}
+
 /** Sees to it that the WAL of a backup is in the repository. Close it. */
 export interface WalGuard extends AsyncDisposable {
-  /** Resolves, with the branch, when the repository has all WAL of the range. Throws BACKUP_ABORTED. */
-  waitFor(range: { startLsn: Lsn; stopLsn: Lsn }): Promise<Branch>
+  /** Resolves, with the branch, when the repository has all WAL of the backup. Throws BACKUP_ABORTED. */
+  waitFor(wal: WalOfBackup): Promise<Branch>
 }
 
 export interface GuardWalOptions {
@@ -41,76 +49,123 @@ export interface GuardWalOptions {
 export async function guardWal(options: GuardWalOptions): Promise<WalGuard> {
   const { component, server } = options
   if (await server.slotActive(component.stream.slot)) {
-    return { waitFor: (range) => waitForWal(options, range), [Symbol.asyncDispose]: async () => undefined }
+    return { waitFor: (wal) => waitForReceiver(options, wal), [Symbol.asyncDispose]: async () => undefined }
   }
   options.onNotice?.('no receiver is running: this backup streams its own WAL')
   return await ownReceiver(options)
 }
 
-async function ownReceiver(options: GuardWalOptions): Promise<WalGuard> {
-  const { repository, component, clock } = options
-  const spoolDirectory = backupSpool(options.stateDirectory, component.name)
-  // Only one backup of a cluster runs at a time (the server's lock): what lies here is of a dead one.
-  await rm(spoolDirectory, { recursive: true, force: true })
-  const stopped = new AbortController()
-  const connected = Promise.withResolvers<void>()
-  const streaming = streamWal({
-    repository,
-    component: {
-      ...component,
-      stream: { ...component.stream, slot: `resus_backup_${options.id.slice(-6)}`, synchronous: false },
-    },
-    spoolDirectory,
-    clock,
-    signal: AbortSignal.any([options.signal, stopped.signal]),
-    temporarySlot: true,
-    onEvent: (event) => {
-      if (event.kind === 'connected') connected.resolve()
-    },
-  })
-  // It ends only when it is told to, or fails for good: then whoever waits gets to know.
-  const failed = streaming.then(
-    () => new Promise<never>(() => undefined),
-    (error: unknown) => {
-      throw error
-    },
-  )
-  failed.catch(() => undefined)
-  await Promise.race([connected.promise, failed])
-  return {
-    waitFor: (range) => Promise.race([waitForWal(options, range), failed]),
-    [Symbol.asyncDispose]: async () => {
-      stopped.abort()
-      await streaming.catch(() => undefined)
-    },
-  }
+/** How far the WAL of a backup has come. `branch` is known only when a receiver has acknowledged all of it, to this very server. */
+interface Reached {
+  readonly branch: Branch | undefined
+  readonly lsn: Lsn
 }
 
-async function waitForWal(options: GuardWalOptions, range: { startLsn: Lsn; stopLsn: Lsn }): Promise<Branch> {
-  const { repository, component, facts, clock, signal } = options
-  const history = await readHistory(component.dataDirectory, facts.timeline)
-  const identity = { component: component.name, ...facts, history }
+/**
+ * That a branch has WAL up to the backup's end says nothing yet: a server that was rolled back (a virtual machine, say) writes positions
+ * again that are stored already, with other bytes. Its receiver has compared what it acknowledges, and begun another branch before.
+ */
+async function waitForReceiver(options: GuardWalOptions, wal: WalOfBackup): Promise<Branch> {
+  const { repository, component, facts, server } = options
+  const history = await readHistory(component.dataDirectory, wal.timeline)
+  const identity = { ...facts, component: component.name, timeline: wal.timeline, history }
+  return await waitForWal(options, wal, async () => {
+    const lsn = (await server.slotPosition(component.stream.slot)) ?? 0n
+    return { lsn, branch: lsn < wal.stopLsn ? undefined : await findNewestBranch(repository, identity) }
+  })
+}
+
+async function ownReceiver(options: GuardWalOptions): Promise<WalGuard> {
+  const { signal } = options
+  const stopped = new AbortController()
+  const connected = Promise.withResolvers<void>()
+  let reached: Reached = { branch: undefined, lsn: 0n }
+  let trouble = 'it has not answered'
+  const spoolDirectory = backupSpool(options.stateDirectory, options.component.name)
+  // Only one backup of a cluster runs at a time (the server's lock): what lies here is of a dead one.
+  await rm(spoolDirectory, { recursive: true, force: true })
+  const onEvent = (event: StreamEvent) => {
+    if (event.kind === 'connected') connected.resolve()
+    if (event.kind === 'acknowledged') reached = { branch: event.branch, lsn: event.lsn }
+    if (event.kind === 'disconnected') trouble = `${event.code}: ${event.message}`
+    if (event.kind === 'alarm' && event.attempts === 1) options.onNotice?.(`alarm ${event.code}: ${event.message}`)
+  }
+  const { repository, component, clock } = options
+  const stream = { ...component.stream, slot: `resus_backup_${options.id.slice(-6)}`, synchronous: false }
+  const streaming = streamWal({
+    repository,
+    component: { ...component, stream },
+    spoolDirectory,
+    clock,
+    signal: AbortSignal.any([signal, stopped.signal]),
+    temporarySlot: true,
+    onEvent,
+  })
+  const dispose = async () => {
+    stopped.abort()
+    await streaming.catch(() => undefined)
+  }
+  // It ends only when it is told to, or fails for good: then whoever waits gets to know.
+  const ended = streaming.then(() => signal.throwIfAborted())
+  ended.catch(() => undefined)
+  try {
+    await Promise.race([connected.promise, ended, connectTimeout(options, stopped.signal, () => trouble)])
+  } catch (error) {
+    await dispose()
+    signal.throwIfAborted()
+    throw error
+  }
+  signal.throwIfAborted()
+  const waitFor = (wal: WalOfBackup) => waitForWal(options, wal, async () => ownReached(reached, wal))
+  return { waitFor: (wal) => Promise.race([waitFor(wal), ended.then(neverEnds)]), [Symbol.asyncDispose]: dispose }
+}
+
+function ownReached({ branch, lsn }: Reached, wal: WalOfBackup): Reached {
+  const isThere = lsn >= wal.stopLsn && branch?.head.timeline === wal.timeline
+  return { lsn, branch: isThere ? branch : undefined }
+}
+
+/** A receiver tries for ever; a backup has not begun yet, and must not wait for ever for what pg_hba.conf or max_wal_senders forbid. */
+async function connectTimeout(options: GuardWalOptions, stopped: AbortSignal, trouble: () => string): Promise<never> {
+  await options.clock.sleep(STALLED_MS, AbortSignal.any([options.signal, stopped]))
+  const what = `cannot stream the WAL of the backup: no replication connection within ${STALLED_MS / 1000} s; ${trouble()}`
+  throw new Failure('BACKUP_ABORTED', what, {
+    hint: 'does pg_hba.conf allow replication to this user, and are max_wal_senders and max_replication_slots large enough?',
+  })
+}
+
+async function waitForWal(options: GuardWalOptions, wal: WalOfBackup, look: () => Promise<Reached>): Promise<Branch> {
+  const { repository, clock, signal } = options
   let reached = -1n
   let progressMs = clock.now()
   for (;;) {
-    const branch = await findNewestBranch(repository, identity)
-    const covered = branch === undefined ? undefined : await coverage(repository, branch, range.startLsn)
-    if (branch !== undefined && covered !== undefined && covered.endLsn >= range.stopLsn) return branch
-    if (covered !== undefined && covered.endLsn > reached) {
-      reached = covered.endLsn
+    const { branch, lsn } = await look()
+    const covered = branch === undefined ? undefined : await coverage(repository, branch, wal.startLsn)
+    if (branch !== undefined && covered !== undefined && covered.endLsn >= wal.stopLsn) return branch
+    const now = covered?.endLsn ?? (lsn < wal.startLsn ? wal.startLsn : lsn)
+    if (now !== reached) {
+      reached = now
       progressMs = clock.now()
     }
-    if (clock.now() - progressMs > STALLED_MS) throw stalled(range, reached)
+    if (clock.now() - progressMs > STALLED_MS) throw stalled(wal, reached)
     await clock.sleep(POLL_MS, signal)
   }
 }
 
-function stalled(range: { startLsn: Lsn; stopLsn: Lsn }, reached: Lsn): Failure {
-  const have = reached <= range.startLsn ? 'none of it' : `it up to ${formatLsn(reached)}`
-  const what = `the backup needs the WAL from ${formatLsn(range.startLsn)} to ${formatLsn(range.stopLsn)}`
-  return new Failure('BACKUP_ABORTED', `${what}; the repository has ${have}, and nothing has come for ${STALLED_MS / 1000} s`, {
-    hint: 'is the receiver ("resus stream") alive, and can it reach the storage? What was copied is not copied again',
-  })
+function stalled(wal: WalOfBackup, reached: Lsn): Failure {
+  const have = reached <= wal.startLsn ? 'none of it' : `it up to ${formatLsn(reached)}`
+  const what = `the backup needs the WAL from ${formatLsn(wal.startLsn)} to ${formatLsn(wal.stopLsn)} of timeline ${wal.timeline}`
+  return new Failure(
+    'BACKUP_ABORTED',
+    `${what}; the receiver or the repository has ${have}, and nothing has come for ${STALLED_MS / 1000} s`,
+    {
+      hint: 'is the receiver ("resus stream") alive, and can it reach the storage? What was copied is not copied again',
+    },
+  )
+}
+
+function neverEnds(): Promise<never> {
+  return new Promise(() => undefined)
 }
 
 async function readHistory(dataDirectory: string, timeline: number): Promise<string> {

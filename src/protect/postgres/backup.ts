@@ -5,13 +5,15 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Clock } from '../../clock.ts'
 import { Failure } from '../../errors.ts'
 import { parseControlFile } from '../../postgres/control-file.ts'
-import { formatLsn } from '../../postgres/lsn.ts'
+import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
 import { listBackups, manifestBytes, putManifest, type BackupManifest, type BackupType } from '../../repository/backups.ts'
+import type { BlobIndexSource } from '../../repository/blob-index.ts'
 import { syncIndex } from '../../repository/index-sync.ts'
 import { BlobWriter } from '../../repository/blob-writer.ts'
 import { backupId } from '../../repository/layout.ts'
 import { Lease, markedPacks } from '../../repository/lease.ts'
 import { PackUploads } from '../../repository/pack-uploads.ts'
+import { ReferenceWalker } from '../../repository/references.ts'
 import type { Repository } from '../../repository/repository.ts'
 import { MeteredStorage } from '../../storage/metered-storage.ts'
 import { WorkerPool } from '../../stream/worker-pool.ts'
@@ -79,9 +81,9 @@ export async function backupPostgres(options: BackupOptions): Promise<BackupRepo
   const metered = new MeteredStorage(options.repository.storage)
   const repository = { ...options.repository, storage: metered }
   const startedMs = clock.now()
-  await using server = await ServerSession.connect(component)
+  await using server = await ServerSession.connect(component, signal)
   const facts = await server.facts()
-  await assertSameCluster(component, facts)
+  await assertSameServer(component, facts)
   await server.lock()
   const run = { ...options, repository, facts, id: backupId(startedMs) }
 
@@ -93,12 +95,13 @@ export async function backupPostgres(options: BackupOptions): Promise<BackupRepo
   await using wal = await guardWal({ ...run, server })
 
   const startLsn = await server.startBackup(`resus ${run.id}`)
+  await assertCheckpointed(component, startLsn)
   const copied = await copyCluster({ ...run, previous: previous.compareWith, lease })
   // Last of the files, and before the backup ends: on a standby it says up to where the files need the WAL.
   const control = await readControl(component.dataDirectory)
   const { stopLsn, label, tablespaceMap, time } = await server.stopBackup()
   options.onProgress?.({ phase: 'waiting for WAL', bytesDone: copied.bytes, bytesTotal: copied.bytes })
-  const branch = await wal.waitFor({ startLsn, stopLsn })
+  const branch = await wal.waitFor({ startLsn, stopLsn, timeline: labelTimeline(label) })
 
   options.onProgress?.({ phase: 'publishing', bytesDone: copied.bytes, bytesTotal: copied.bytes })
   const walBytesStored = metered.putBytes('wal')
@@ -133,6 +136,13 @@ export async function backupPostgres(options: BackupOptions): Promise<BackupRepo
   await putManifest(repository, counted, signal)
   await keepFingerprints(run, previous)
   return backupReport(counted)
+}
+
+/** The timeline on which a backup began, by its label. What pg_control says is that of the last checkpoint before, on a server that was promoted just now another one. */
+function labelTimeline(label: string): number {
+  const line = /^START TIMELINE: (\d+)$/m.exec(label)
+  if (line !== null) return Number(line[1])
+  throw new Failure('BACKUP_ABORTED', `the server's backup label names no timeline: "${label.slice(0, 200)}"`)
 }
 
 /** Adds the manifest's own object to what was stored for the backup; the number itself may change its size by a byte or two. */
@@ -181,7 +191,8 @@ async function copyCluster(run: Run & { previous: BackupManifest | undefined; le
   const index = await syncIndex({ repository, stateDirectory, marked, signal })
   const bytesTotal = listedBytes(component.dataDirectory)
   const workerData = { ring: repository.ring, index, compressionLevel: component.compressionLevel }
-  const previous = run.previous === undefined ? undefined : await openFingerprints(run, run.previous, index)
+  const whole = run.previous !== undefined && (await isWhole(run, run.previous, index))
+  const previous = run.previous === undefined || !whole ? undefined : await openFingerprints(run, run.previous, index)
   const uploads = new PackUploads(repository, signal)
   const pool = new WorkerPool<BackupJob, BackupJobResult>({
     script: new URL('./backup-worker.ts', import.meta.url),
@@ -216,9 +227,29 @@ async function copyCluster(run: Run & { previous: BackupManifest | undefined; le
   }
 }
 
-async function openFingerprints(run: Run, previous: BackupManifest, index: Parameters<typeof ensureFingerprints>[0]['index']) {
+/**
+ * Whether all that the previous backup refers to is there to be reused. A region that did not change is reused as a whole, by its base:
+ * nobody would look for the base's chunks, and a backup that counts on a lost or marked pack would look right.
+ */
+async function isWhole(run: Run, previous: BackupManifest, index: BlobIndexSource): Promise<boolean> {
+  const walker = new ReferenceWalker(run.repository, index)
+  try {
+    for await (const location of walker.walk(previous, run.signal)) void location
+    return true
+  } catch (error) {
+    if (!(error instanceof Failure) || error.code !== 'BLOB_MISSING') throw error
+    run.onNotice?.(
+      `backup ${previous.id} has lost something: ${error.message}; this one reuses only what it finds, and stores the rest again`,
+    )
+    return false
+  } finally {
+    walker.close()
+  }
+}
+
+async function openFingerprints(run: Run, previous: BackupManifest, index: BlobIndexSource) {
   const path = await ensureFingerprints({ ...run, manifest: previous, index })
-  return new FingerprintReader(run.repository, { path, backup: previous.id })
+  return new FingerprintReader(run.repository, { path, backup: previous.id }, run.onNotice)
 }
 
 function listedBytes(dataDirectory: string): number {
@@ -241,23 +272,48 @@ async function readControl(dataDirectory: string): Promise<Buffer> {
   }
 }
 
-/** The connection and the data directory of the configuration have to be of one cluster. */
-async function assertSameCluster(component: PostgresComponent, facts: ServerFacts): Promise<void> {
-  const hint = 'run Resus on the host of the database, as its user (or as root), and check "connection" and "dataDirectory"'
-  let control: Buffer
-  try {
-    control = await readFile(join(component.dataDirectory, 'global/pg_control'))
-  } catch (cause) {
-    const what = `cannot read the data directory "${component.dataDirectory}" of "${component.name}"`
-    throw new Failure('DATA_DIRECTORY_UNREADABLE', `${what}: ${cause instanceof Error ? cause.message : String(cause)}`, {
-      hint,
-      cause,
-    })
+/**
+ * The connection and the data directory of the configuration have to be of one server. A primary and its standbys have the same
+ * system identifier: the files of one and the WAL of the other make a backup that looks right and has lost changes.
+ */
+async function assertSameServer(component: PostgresComponent, facts: ServerFacts): Promise<void> {
+  const control = parseControlFile(await readControlBytes(component))
+  const found = control.systemIdentifier.toString()
+  if (found !== facts.systemIdentifier) {
+    throw otherServer(component, `is of the cluster ${found}, the connection leads to ${facts.systemIdentifier}`)
   }
-  const found = parseControlFile(control).systemIdentifier.toString()
-  if (found === facts.systemIdentifier) return
-  const what = `the data directory "${component.dataDirectory}" is of the cluster ${found}, the connection leads to ${facts.systemIdentifier}`
-  throw new Failure('DATA_DIRECTORY_UNREADABLE', what, { hint })
+  const isStandby = control.state === 'in archive recovery'
+  if (isStandby === facts.inRecovery) return
+  const leads = facts.inRecovery ? 'a standby' : 'a primary'
+  throw otherServer(
+    component,
+    `is of another server than the connection leads to: it is "${control.state}", and that is ${leads}`,
+  )
+}
+
+/** The checkpoint that begins a backup is in the data directory's own pg_control, or the directory is another server's. */
+async function assertCheckpointed(component: PostgresComponent, startLsn: Lsn): Promise<void> {
+  const { redoLsn } = parseControlFile(await readControl(component.dataDirectory))
+  if (redoLsn >= startLsn) return
+  const what = `its last checkpoint is of ${formatLsn(redoLsn)}, the one that began this backup of ${formatLsn(startLsn)}`
+  throw otherServer(component, `is of another server than the connection leads to: ${what}`)
+}
+
+async function readControlBytes(component: PostgresComponent): Promise<Buffer> {
+  try {
+    return await readControl(component.dataDirectory)
+  } catch (cause) {
+    if (cause instanceof Failure) throw cause
+    throw otherServer(component, `cannot be read: ${cause instanceof Error ? cause.message : String(cause)}`, cause)
+  }
+}
+
+function otherServer(component: PostgresComponent, what: string, cause?: unknown): Failure {
+  const where = `the data directory "${component.dataDirectory}" of "${component.name}"`
+  return new Failure('DATA_DIRECTORY_UNREADABLE', `${where} ${what}`, {
+    hint: 'run Resus on the host of the database, as its user (or as root); "connection" has to lead to the server of "dataDirectory" itself, not through a proxy or to whichever is the primary',
+    cause,
+  })
 }
 
 /** A pack that was marked since we looked may be one that we refer to: then the manifest must not come to be. */

@@ -1,4 +1,4 @@
-import { lstatSync, readdirSync, readlinkSync, statSync, type Stats } from 'node:fs'
+import { lstatSync, readdirSync, readlinkSync, statSync, type Dirent, type Stats } from 'node:fs'
 import { join } from 'node:path'
 import { Failure, systemErrorCode } from '../../errors.ts'
 import { classifyPath, isUnloggedFork } from '../../postgres/relation-file.ts'
@@ -32,53 +32,82 @@ export function* walkDataDirectory(dataDirectory: string): Generator<DataEntry> 
 }
 
 function* walk(root: string, directory: string): Generator<DataEntry> {
-  const names = readNames(join(root, directory))
-  const present = new Set(names.map(({ name }) => (directory === '' ? name : `${directory}/${name}`)))
-  for (const { name, sortName } of names) {
-    const path = directory === '' ? name : `${directory}/${name}`
-    const absolutePath = join(root, path)
-    const stats = statUnlessGone(absolutePath)
-    if (stats === undefined) continue
-    const owner = { path, absolutePath, mode: stats.mode & 0o7777, uid: stats.uid, gid: stats.gid }
-    if (sortName.endsWith('/')) {
-      yield* walkDirectory({ root, owner, name, directory })
+  const steps = readSteps(root, directory)
+  const present = new Set(steps.map(({ path }) => path))
+  /** Directories that are copied with what is in them: the second step of each goes down. */
+  const entered = new Set<string>()
+  for (const { path, step } of steps) {
+    if (step === 'descend') {
+      if (entered.has(path)) yield* walk(root, path)
       continue
     }
-    if (!stats.isFile()) continue
-    if (classifyPath(path, { isDirectory: false }) !== 'copy' || isUnloggedFork(path, (init) => present.has(init))) continue
-    yield { ...owner, kind: 'file', sizeBytes: stats.size }
+    const absolutePath = join(root, path)
+    const stats = statUnlessGone(absolutePath)
+    if (stats === undefined) {
+      assertNoTablespace(absolutePath, directory)
+      continue
+    }
+    const owner = { path, absolutePath, mode: stats.mode & 0o7777, uid: stats.uid, gid: stats.gid }
+    if (step === 'directory') {
+      const decision = classifyPath(path, { isDirectory: true })
+      if (decision === 'copy') entered.add(path)
+      if (decision !== 'skip') yield describeDirectory(owner, directory)
+    } else if (stats.isFile()) {
+      if (classifyPath(path, { isDirectory: false }) !== 'copy' || isUnloggedFork(path, (init) => present.has(init))) continue
+      yield { ...owner, kind: 'file', sizeBytes: stats.size }
+    }
   }
 }
 
 type Owner = Pick<DataEntry, 'path' | 'absolutePath' | 'mode' | 'uid' | 'gid'>
 
-function* walkDirectory(at: { root: string; owner: Owner; name: string; directory: string }): Generator<DataEntry> {
-  const { root, owner, directory } = at
-  const decision = classifyPath(owner.path, { isDirectory: true })
-  if (decision === 'skip') return
+function describeDirectory(owner: Owner, directory: string): DataEntry {
   const target = directory === 'pg_tblspc' ? linkTarget(owner.absolutePath) : undefined
-  yield target === undefined ? { ...owner, kind: 'directory' } : { ...owner, kind: 'link', target }
-  if (decision === 'copy') yield* walk(root, owner.path)
+  return target === undefined ? { ...owner, kind: 'directory' } : { ...owner, kind: 'link', target }
 }
 
-/** Names in the order of their bytes; a directory counts as its name with a slash, as it does in every path below it. */
-function readNames(path: string): { name: string; sortName: string }[] {
-  let entries
+/** A tablespace whose place is not there (not mounted) must not be passed over as if it had been dropped: its link is still there. */
+function assertNoTablespace(absolutePath: string, directory: string): void {
+  const target = directory === 'pg_tblspc' ? linkTarget(absolutePath) : undefined
+  if (target === undefined) return
+  throw new Failure('DATA_DIRECTORY_UNREADABLE', `the tablespace "${absolutePath}" leads to "${target}", which is not there`, {
+    hint: 'is its disk mounted? A backup without it would lack all that is in it',
+  })
+}
+
+interface Step {
+  readonly path: string
+  readonly step: 'file' | 'directory' | 'descend'
+}
+
+/** What to do in the order of paths' bytes: a directory comes at its name, what is in it at the name with a slash ("a" < "a.b" < "a/c"). */
+function readSteps(root: string, directory: string): Step[] {
+  const steps = readEntries(root, directory).flatMap((entry): { key: Buffer; path: string; step: Step['step'] }[] => {
+    const path = directory === '' ? entry.name : `${directory}/${entry.name}`
+    const leads = entry.isSymbolicLink() && statUnlessGone(join(root, path))?.isDirectory() === true
+    if (!entry.isDirectory() && !leads) return [{ key: Buffer.from(entry.name), path, step: 'file' }]
+    return [
+      { key: Buffer.from(entry.name), path, step: 'directory' },
+      { key: Buffer.from(`${entry.name}/`), path, step: 'descend' },
+    ]
+  })
+  return steps.toSorted((left, right) => Buffer.compare(left.key, right.key))
+}
+
+/** Directories of databases and tablespaces, which a DROP takes away while we walk. */
+const DROPPED = /^(base\/[0-9]+|pg_tblspc\/[0-9]+(\/PG_[^/]+(\/[0-9]+)?)?)$/
+
+function readEntries(root: string, directory: string): Dirent[] {
+  const path = join(root, directory)
   try {
-    entries = readdirSync(path, { withFileTypes: true })
+    return readdirSync(path, { withFileTypes: true })
   } catch (cause) {
-    if (systemErrorCode(cause) === 'ENOENT' && path.includes('/base/')) return []
+    if (systemErrorCode(cause) === 'ENOENT' && DROPPED.test(directory)) return []
     throw new Failure('DATA_DIRECTORY_UNREADABLE', `cannot list "${path}": ${systemErrorCode(cause) ?? String(cause)}`, {
       hint: 'run Resus on the host of the database, as the user of the server (or as root), and check "dataDirectory" in the configuration',
       cause,
     })
   }
-  const named = entries.map((entry) => {
-    const isDirectory =
-      entry.isDirectory() || (entry.isSymbolicLink() && statUnlessGone(join(path, entry.name))?.isDirectory() === true)
-    return { name: entry.name, sortName: isDirectory ? `${entry.name}/` : entry.name }
-  })
-  return named.toSorted((left, right) => Buffer.compare(Buffer.from(left.sortName), Buffer.from(right.sortName)))
 }
 
 function statUnlessGone(path: string): Stats | undefined {
@@ -90,6 +119,12 @@ function statUnlessGone(path: string): Stats | undefined {
   }
 }
 
+/** Where a symbolic link leads; undefined when it is none, or is gone. */
 function linkTarget(path: string): string | undefined {
-  return lstatSync(path).isSymbolicLink() ? readlinkSync(path) : undefined
+  try {
+    return lstatSync(path).isSymbolicLink() ? readlinkSync(path) : undefined
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return undefined
+    throw error
+  }
 }

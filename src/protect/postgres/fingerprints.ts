@@ -1,9 +1,10 @@
 import { createReadStream, createWriteStream } from 'node:fs'
-import { mkdir, readdir, rename, rm } from 'node:fs/promises'
+import { mkdir, open, readdir, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { z } from 'zod'
+import { Failure, systemErrorCode } from '../../errors.ts'
 import { keyedName } from '../../repository/key-ring.ts'
 import { randomId } from '../../repository/layout.ts'
 import type { Repository } from '../../repository/repository.ts'
@@ -27,7 +28,7 @@ export function fingerprintFile(repository: Repository, stateDirectory: string, 
   return join(stateDirectory, repository.id, 'fingerprints', keyedName(repository.ring, 'component', component), backup)
 }
 
-/** Writes the fingerprints of a backup, record by record; nothing is there under the file's name until all is. */
+/** Writes the fingerprints of a backup, record by record; nothing is there under the file's name until all is, durably. */
 export async function writeFingerprints(
   repository: Repository,
   file: { path: string; backup: string },
@@ -41,8 +42,10 @@ export async function writeFingerprints(
     encodeAll(records),
   )
   try {
-    await pipeline(Readable.from(sealed), createWriteStream(temporary, { mode: 0o600 }))
+    await pipeline(Readable.from(sealed), createWriteStream(temporary, { mode: 0o600, flush: true }))
     await rename(temporary, file.path)
+    await using directory = await open(dirname(file.path), 'r')
+    await directory.sync()
   } finally {
     await rm(temporary, { force: true })
   }
@@ -58,12 +61,16 @@ export async function pruneFingerprints(directory: string, keep: ReadonlySet<str
  * When the file ends, is damaged or is not there, there is nothing to find: the caller reads what it needs again.
  */
 export class FingerprintReader {
+  readonly #path: string
   readonly #records: AsyncGenerator<FingerprintRecord>
+  readonly #onNotice: ((text: string) => void) | undefined
   #held: FingerprintRecord | undefined
   #ended = false
 
-  constructor(repository: Repository, file: { path: string; backup: string }) {
+  constructor(repository: Repository, file: { path: string; backup: string }, onNotice?: (text: string) => void) {
+    this.#path = file.path
     this.#records = readRecords(repository, file)
+    this.#onNotice = onNotice
   }
 
   /** The states of a file's regions from `firstRegion` on, as encoded; empty when they are not known. */
@@ -85,10 +92,24 @@ export class FingerprintReader {
   }
 
   async #next(): Promise<FingerprintRecord | undefined> {
-    const next = await this.#records.next()
-    if (next.done === true) this.#ended = true
-    return next.done === true ? undefined : next.value
+    try {
+      const next = await this.#records.next()
+      if (next.done === true) this.#ended = true
+      return next.done === true ? undefined : next.value
+    } catch (error) {
+      if (!isUnusable(error)) throw error
+      this.#ended = true
+      this.#onNotice?.(`fingerprints cannot be used, what they told is read as new: ${(error as Error).message}`)
+      // The next backup that wants them makes them again from the repository.
+      await rm(this.#path, { force: true })
+      return undefined
+    }
   }
+}
+
+/** A power cut, a full disk or a bad one may leave such a file; it is a copy, and must not keep a backup from being made. */
+function isUnusable(error: unknown): boolean {
+  return (error instanceof Failure && error.code === 'OBJECT_DAMAGED') || systemErrorCode(error) === 'ENOENT'
 }
 
 async function* readRecords(repository: Repository, file: { path: string; backup: string }): AsyncGenerator<FingerprintRecord> {

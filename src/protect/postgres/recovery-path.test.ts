@@ -4,10 +4,9 @@ import type { BackupManifest } from '../../repository/backups.ts'
 import type { Branch } from '../../repository/wal-branch.ts'
 import { lineFrom, lineToTimeline, newestLine, switchLsn } from './recovery-path.ts'
 
-function branch(timeline: number, history: string, ordinal = 0): Branch {
+function branch(timeline: number, history: string, ordinal = 0, createdAt = '2026-11-21T00:00:00Z'): Branch {
   const name = `${timeline}-${ordinal}-${history.length}`
   const path = { component: 'c', incarnation: 'i', branch: name }
-  const createdAt = '2026-11-21T00:00:00Z'
   return {
     path,
     head: { timeline, history, ordinal, systemIdentifier: '1', major: 18, segmentSize: 1 << 24, firstLsn: 0n, createdAt },
@@ -33,6 +32,12 @@ test('the newest line is that of the greatest timeline, through its own ancestor
 test('of a timeline that was gone twice the later way is the newest', () => {
   const again = branch(1, '', 1)
   assert.deepEqual(newestLine([one, again]), [again])
+})
+
+test('of two histories of one timeline the one that was begun last is the newest, however often the other was rolled back', () => {
+  const rolledBack = branch(2, other.head.history, 1, '2026-11-22T00:00:00Z')
+  const later = branch(2, two.head.history, 0, '2026-11-23T00:00:00Z')
+  assert.deepEqual(newestLine([one, other, rolledBack, later]), [one, later])
 })
 
 test('a backup that ends before a timeline left its own leads onto it', () => {

@@ -14,7 +14,13 @@ export type Line = readonly Branch[]
  * later way. Branches are of one incarnation. Undefined when there is none.
  */
 export function newestLine(branches: readonly Branch[]): Line | undefined {
-  const [head] = branches.toSorted(newestFirst)
+  const timeline = Math.max(...branches.map((branch) => branch.head.timeline))
+  const newest = new Map<string, Branch>()
+  for (const branch of branches.toSorted(lastWayFirst)) {
+    if (branch.head.timeline === timeline && !newest.has(branch.head.history)) newest.set(branch.head.history, branch)
+  }
+  // Ordinals count the ways of one history only; which of two histories was gone later only the clock tells.
+  const [head] = [...newest.values()].toSorted((left, right) => right.head.createdAt.localeCompare(left.head.createdAt))
   return head === undefined ? undefined : lineOf(branches, head)
 }
 
@@ -43,7 +49,7 @@ function lineOf(branches: readonly Branch[], head: Branch): Line {
   const ancestors = historyOf(head).map(({ timeline }) =>
     branches
       .filter((branch) => branch.head.timeline === timeline && head.head.history.startsWith(branch.head.history))
-      .toSorted(newestFirst)
+      .toSorted(lastWayFirst)
       .at(0),
   )
   return [...ancestors.filter((branch) => branch !== undefined), head]
@@ -53,7 +59,6 @@ function historyOf(branch: Branch) {
   return parseTimelineHistory(branch.head.timeline, branch.head.history)
 }
 
-function newestFirst(left: Branch, right: Branch): number {
-  const byTime = right.head.createdAt.localeCompare(left.head.createdAt)
-  return right.head.timeline - left.head.timeline || right.head.ordinal - left.head.ordinal || byTime
+function lastWayFirst(left: Branch, right: Branch): number {
+  return right.head.ordinal - left.head.ordinal
 }

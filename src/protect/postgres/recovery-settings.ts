@@ -16,6 +16,13 @@ const HARMLESS: Readonly<Record<string, string>> = {
   archive_library: '',
   primary_conninfo: '',
   primary_slot_name: '',
+  // Commands of a standby: the one removes WAL from the archive that it shares with others, the other may take over an address.
+  archive_cleanup_command: '',
+  recovery_end_command: '',
+  // A standby that was meant to lag would keep its recovery waiting as long.
+  recovery_min_apply_delay: '0',
+  recovery_target_inclusive: 'on',
+  external_pid_file: '',
 }
 
 export interface RecoverySettingsOptions {

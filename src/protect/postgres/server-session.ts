@@ -38,23 +38,25 @@ export type ServerFacts = BackupManifest['server'] & { readonly inRecovery: bool
 export class ServerSession {
   readonly #client: pg.Client
   readonly #component: string
+  readonly #signal: AbortSignal | undefined
   #lost: Error | undefined
 
-  private constructor(client: pg.Client, component: string) {
+  private constructor(client: pg.Client, component: string, signal: AbortSignal | undefined) {
     this.#client = client
     this.#component = component
+    this.#signal = signal
     client.on('error', (error) => (this.#lost = error))
   }
 
-  /** Throws POSTGRES_UNREACHABLE, SERVER_TOO_OLD. */
-  static async connect(component: PostgresComponent): Promise<ServerSession> {
+  /** Its queries end with the signal's reason when it aborts. Throws POSTGRES_UNREACHABLE, SERVER_TOO_OLD. */
+  static async connect(component: PostgresComponent, signal?: AbortSignal): Promise<ServerSession> {
     const client = new pg.Client({
       connectionString: component.connection.reveal().toString('utf8'),
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
       application_name: 'resus backup',
       keepAlive: true,
     })
-    const session = new ServerSession(client, component.name)
+    const session = new ServerSession(client, component.name, signal)
     try {
       await client.connect()
     } catch (cause) {
@@ -75,8 +77,9 @@ export class ServerSession {
   async query<Row extends pg.QueryResultRow>(text: string, values: unknown[] = []): Promise<Row[]> {
     if (this.#lost !== undefined) throw this.#aborted(this.#lost)
     try {
-      return (await this.#client.query<Row>(text, values.length > 0 ? values : undefined)).rows
+      return (await this.#unlessAborted(this.#client.query<Row>(text, values.length > 0 ? values : undefined))).rows
     } catch (cause) {
+      if (this.#signal?.aborted === true && cause === this.#signal.reason) throw cause
       if (cause instanceof pg.DatabaseError) throw cause
       throw this.#aborted(cause)
     }
@@ -152,6 +155,28 @@ export class ServerSession {
   async slotActive(slot: string): Promise<boolean> {
     const rows = await this.query<{ active: boolean }>('select active from pg_replication_slots where slot_name = $1', [slot])
     return rows[0]?.active === true
+  }
+
+  /** What a receiver has acknowledged to this server through a physical slot; null when there is no such slot, or it has lost WAL. */
+  async slotPosition(slot: string): Promise<Lsn | null> {
+    const text = 'select restart_lsn::text as lsn from pg_replication_slots where slot_name = $1'
+    const [row] = await this.query<{ lsn: string | null }>(text, [slot])
+    return typeof row?.lsn === 'string' ? parseLsn(row.lsn) : null
+  }
+
+  /** A backup's start may rightly take long: no time limit ends a query, but whoever runs it may. */
+  async #unlessAborted<T>(work: Promise<T>): Promise<T> {
+    const signal = this.#signal
+    if (signal === undefined) return await work
+    signal.throwIfAborted()
+    const aborted = Promise.withResolvers<never>()
+    const abort = () => aborted.reject(signal.reason)
+    signal.addEventListener('abort', abort, { once: true })
+    try {
+      return await Promise.race([work, aborted.promise])
+    } finally {
+      signal.removeEventListener('abort', abort)
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
