@@ -14,19 +14,17 @@ export type Line = readonly Branch[]
  * later way. Branches are of one incarnation. Undefined when there is none.
  */
 export function newestLine(branches: readonly Branch[]): Line | undefined {
-  const timeline = Math.max(...branches.map((branch) => branch.head.timeline))
+  return lineToTimeline(branches, Math.max(...branches.map((branch) => branch.head.timeline)))
+}
+
+/** The line that leads to a timeline; where it was gone twice, to the later way. Undefined when there is no such timeline. */
+export function lineToTimeline(branches: readonly Branch[], timeline: number): Line | undefined {
   const newest = new Map<string, Branch>()
   for (const branch of branches.toSorted(lastWayFirst)) {
     if (branch.head.timeline === timeline && !newest.has(branch.head.history)) newest.set(branch.head.history, branch)
   }
   // Ordinals count the ways of one history only; which of two histories was gone later only the clock tells.
   const [head] = [...newest.values()].toSorted((left, right) => right.head.createdAt.localeCompare(left.head.createdAt))
-  return head === undefined ? undefined : lineOf(branches, head)
-}
-
-/** The line that leads to a timeline; where it was gone twice, to the later way. */
-export function lineToTimeline(branches: readonly Branch[], timeline: number): Line | undefined {
-  const [head] = branches.filter((branch) => branch.head.timeline === timeline).toSorted(newestFirst)
   return head === undefined ? undefined : lineOf(branches, head)
 }
 

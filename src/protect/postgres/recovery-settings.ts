@@ -21,7 +21,6 @@ const HARMLESS: Readonly<Record<string, string>> = {
   recovery_end_command: '',
   // A standby that was meant to lag would keep its recovery waiting as long.
   recovery_min_apply_delay: '0',
-  recovery_target_inclusive: 'on',
   external_pid_file: '',
 }
 
