@@ -42,7 +42,10 @@ async function runProgram(): Promise<number> {
 function addVerb(program: Command, definition: VerbDefinition, done: (answer: Answer) => Promise<void>): void {
   const command = program.command(definition.name).description(definition.summary)
   for (const [syntax, description] of definition.args ?? []) command.argument(syntax, description)
-  for (const [flags, description] of definition.options ?? []) command.option(flags, description)
+  for (const [flags, description, repeatable] of definition.options ?? []) {
+    if (repeatable === undefined) command.option(flags, description)
+    else command.option<readonly string[] | undefined>(flags, description, collect)
+  }
   command.option('--config <path>', 'the configuration', process.env.RESUS_CONFIG ?? 'resus.yaml')
   command.option('--json', 'print one JSON document on standard output, and nothing else there')
   command.action(async () => {
@@ -51,6 +54,10 @@ function addVerb(program: Command, definition: VerbDefinition, done: (answer: An
     const { run } = await definition.load()
     await done(await runVerb(context, () => run(context, { args: command.processedArgs.filter(isText), options })))
   })
+}
+
+function collect(value: string, before: readonly string[] | undefined): readonly string[] {
+  return [...(before ?? []), value]
 }
 
 async function runVerb(context: Context, run: () => Promise<Answer>): Promise<Answer> {

@@ -1,14 +1,12 @@
 import { resolve } from 'node:path'
 import { configuredComponent, openConfigured } from '../config/open.ts'
 import { Failure } from '../errors.ts'
-import { parseLsn } from '../postgres/lsn.ts'
-import type { RecoveryTarget } from '../protect/postgres/recovery-plan.ts'
-import { restorePostgres } from '../protect/postgres/restore.ts'
+import { restorePostgres, type RestoreOptions, type RestoreReport } from '../protect/postgres/restore.ts'
+import { previewRestore } from '../protect/postgres/restore-preview.ts'
 import { formatBytes, formatDuration, formatFields } from './output.ts'
-import { parseTargetTime } from './target-time.ts'
-import { optionalText, type Given, type Verb } from './verb.ts'
-
-const TARGETS = ['latest', 'targetTime', 'targetLsn', 'backup'] as const
+import { formatPreview } from './restore-preview.ts'
+import { restoreRequest } from './restore-request.ts'
+import { optionalText, type Answer, type Verb } from './verb.ts'
 
 export const run: Verb = async (context, given) => {
   const to = optionalText(given, 'to')
@@ -17,43 +15,55 @@ export const run: Verb = async (context, given) => {
       hint: 'name an empty directory: --to /var/lib/postgresql/restored',
     })
   }
-  const target = restoreTarget(given)
+  const { preview, ...request } = restoreRequest(given)
   const configuration = await context.configuration()
   const component = configuredComponent(configuration, given.args[0])
   const repository = await openConfigured(configuration, context.warn)
-  const report = await restorePostgres({
+  const options: RestoreOptions = {
+    ...request,
     repository,
     component,
     to: resolve(to),
-    target,
     stateDirectory: configuration.state,
     configPath: configuration.path,
     clock: context.clock,
     signal: context.signal,
     onProgress: (progress) => context.progress.report(progress),
     onNotice: (text) => context.progress.print(text),
-  })
+  }
+  if (preview) {
+    const previewed = await previewRestore(options)
+    return { json: previewed, text: formatPreview(component.name, previewed), exitStatus: previewed.possible ? 0 : 1 }
+  }
+  return formatReport(component.name, await restorePostgres(options))
+}
+
+function formatReport(component: string, report: RestoreReport): Answer {
+  const moved = report.tablespaces.filter(({ source, path }) => source !== path)
   const fields = [
-    ['restored', `"${component.name}" from backup ${report.backup}`],
+    ['restored', `"${component}" from backup ${report.backup}`],
     ['directory', report.directory],
+    ...moved.map(({ oid, source, path }) => [`tablespace ${oid}`, `${path} (was ${source})`] as const),
     ['took', formatDuration(1000 * report.seconds)],
     ['written', formatBytes(report.bytesWritten)],
     ['kept', formatBytes(report.bytesKept)],
   ] as const
-  const next = `Start it with this command; PostgreSQL then replays WAL up to the target, and opens:\n\n  ${report.startCommand}\n`
-  return { json: report, text: `${formatFields(fields)}\n\n${next}` }
+  return { json: report, text: `${formatFields(fields)}\n\n${nextStep(report)}` }
 }
 
-function restoreTarget(given: Given): RecoveryTarget {
-  const named = TARGETS.filter((name) => given.options[name] !== undefined)
-  if (named.length > 1) {
-    throw new Failure('ARGUMENTS_INVALID', 'a restore has one target, and several were given', {
-      hint: 'give one of --latest, --target-time, --target-lsn, --backup',
-    })
+function nextStep({ action, startCommand }: RestoreReport): string {
+  const start = `Start it with this command; PostgreSQL then replays WAL up to the target, and`
+  switch (action) {
+    case 'promote':
+      return `${start} opens:\n\n  ${startCommand}\n`
+    case 'pause':
+      return `${start} waits there, readable. "select pg_wal_replay_resume()" opens it:\n\n  ${startCommand}\n`
+    case 'shutdown':
+      return (
+        `${start} shuts down (pg_ctl then says that it could not start):\n\n  ${startCommand}\n\n` +
+        `To open it after that:\n\n  ${startCommand.replace(/ start$/, " -o '-c recovery_target_action=promote' start")}\n`
+      )
+    default:
+      return action satisfies never
   }
-  const [name] = named
-  if (name === 'targetTime') return { kind: 'time', timeMs: parseTargetTime(String(given.options.targetTime)) }
-  if (name === 'targetLsn') return { kind: 'lsn', lsn: parseLsn(String(given.options.targetLsn)) }
-  if (name === 'backup') return { kind: 'backup', backup: String(given.options.backup) }
-  return { kind: 'latest' }
 }

@@ -37,7 +37,8 @@ export interface VerbDefinition {
   readonly summary: string
   /** As commander writes them: `<needed>`, `[optional]`. */
   readonly args?: readonly (readonly [syntax: string, description: string])[]
-  readonly options?: readonly (readonly [flags: string, description: string])[]
+  /** What is repeatable gives a list. */
+  readonly options?: readonly (readonly [flags: string, description: string, repeatable?: 'repeatable'])[]
   /** Loaded only when it is called: `wal-get` runs once for each WAL file, and every module costs it time. */
   readonly load: () => Promise<{ readonly run: Verb }>
 }

@@ -121,6 +121,11 @@ export class WalDecoder {
     return this.#recordEndOffset === undefined ? undefined : this.#lsn(this.#recordEndOffset)
   }
 
+  /** Where the last complete record begins, whichever summary it was in; undefined before the first. */
+  get recordStart(): Lsn | undefined {
+    return this.#previousOffset === undefined ? undefined : this.#lsn(this.#previousOffset)
+  }
+
   /** Of the last page: PostgreSQL's major version and the page's timeline. */
   get page(): { readonly major: number; readonly timeline: number } | undefined {
     return this.#lastPage

@@ -133,16 +133,26 @@ export async function coverage(
   fromLsn: Lsn,
   options: CallOptions = {},
 ): Promise<Coverage> {
-  const objects: WalObject[] = []
+  const stored: WalObject[] = []
+  for await (const object of listWal(repository, branch, options)) if (object.endLsn > fromLsn) stored.push(object)
+  return coverFrom(stored, fromLsn)
+}
+
+/** The same of stretches that are at hand, in the order of their starts, the longest of those with one start first. */
+export function coverFrom<Stretch extends { readonly startLsn: Lsn; readonly endLsn: Lsn }>(
+  stretches: readonly Stretch[],
+  fromLsn: Lsn,
+): { readonly endLsn: Lsn; readonly objects: readonly Stretch[]; readonly holes: readonly LsnRange[] } {
+  const objects: Stretch[] = []
   const holes: LsnRange[] = []
   let endLsn = fromLsn
   let reached = fromLsn
-  for await (const object of listWal(repository, branch, options)) {
-    if (object.endLsn <= reached) continue
-    if (object.startLsn > reached) holes.push({ from: reached, to: object.startLsn })
-    reached = object.endLsn
+  for (const stretch of stretches) {
+    if (stretch.endLsn <= reached) continue
+    if (stretch.startLsn > reached) holes.push({ from: reached, to: stretch.startLsn })
+    reached = stretch.endLsn
     if (holes.length > 0) continue
-    objects.push(object)
+    objects.push(stretch)
     endLsn = reached
   }
   return { endLsn, objects, holes }

@@ -7,8 +7,9 @@ import { freePort, killCluster, startCluster, stopCluster } from '../../src/post
 import type { Installation } from '../../src/postgres/installation.ts'
 import { backupPostgres, type BackupOptions, type BackupReport } from '../../src/protect/postgres/backup.ts'
 import { postgresComponentSchema, type PostgresComponent } from '../../src/protect/postgres/component.ts'
-import type { RecoveryTarget } from '../../src/protect/postgres/recovery-plan.ts'
-import { restorePostgres, type RestoreReport } from '../../src/protect/postgres/restore.ts'
+import type { RecoveryTarget } from '../../src/protect/postgres/recovery-target.ts'
+import { restorePostgres, type RestoreOptions, type RestoreReport } from '../../src/protect/postgres/restore.ts'
+import { previewRestore, type RestorePreview } from '../../src/protect/postgres/restore-preview.ts'
 import { initRepository, type Repository } from '../../src/repository/repository.ts'
 import { Secret } from '../../src/secret.ts'
 import { DirectoryStorage } from '../../src/storage/directory-storage.ts'
@@ -37,8 +38,9 @@ export interface ProtectedCluster extends AsyncDisposable {
   query<Row extends pg.QueryResultRow = pg.QueryResultRow>(text: string): Promise<Row[]>
   /** With these options instead of the cluster's own. */
   backup(options?: Partial<BackupOptions>): Promise<BackupReport>
-  /** Restores into a new directory. */
-  restore(target?: RecoveryTarget, to?: string): Promise<RestoreReport>
+  /** Restores into a new directory, or into `to`, with these options besides. */
+  restore(target?: RecoveryTarget, to?: string, more?: Partial<RestoreOptions>): Promise<RestoreReport>
+  preview(target: RecoveryTarget, to: string, more?: Partial<RestoreOptions>): Promise<RestorePreview>
   /** Starts a restored cluster and waits until its recovery has ended. */
   startRestored(report: RestoreReport): Promise<RestoredCluster>
 }
@@ -73,8 +75,9 @@ export async function protectedCluster(t: TestContext, options: TestClusterOptio
     configPath,
     query: (text) => query(clients, cluster.connectionString, text),
     backup: (more = {}) => backupPostgres({ ...common, ...more }),
-    restore: (target = { kind: 'latest' }, to = join(home, `restored-${restores++}`)) =>
-      restorePostgres({ ...common, to, target, configPath }),
+    restore: (target = { kind: 'latest' }, to = join(home, `restored-${restores++}`), more = {}) =>
+      restorePostgres({ ...common, to, target, configPath, ...more }),
+    preview: (target, to, more = {}) => previewRestore({ ...common, to, target, configPath, ...more }),
     startRestored: (report) => startRestored(report, cluster),
     [Symbol.asyncDispose]: async () => {
       for (const client of clients.values()) await client.end().catch(() => undefined)

@@ -83,13 +83,21 @@ async function drainBranch(
   }
 }
 
-/** What the spool holds and the repository does not, cut at segment ends. A segment that the spool has whole comes whole. */
 async function missingRanges(drain: BranchDrain, contents: SpoolContents): Promise<LsnRange[]> {
   if (contents.ranges.length === 0) return []
   const { repository, branch, signal } = drain
-  const size = BigInt(branch.head.segmentSize)
   const objects: { startLsn: Lsn; endLsn: Lsn }[] = []
   for await (const object of listWal(repository, branch, callOptions(signal))) objects.push(object)
+  return unstoredRanges(branch, contents, objects)
+}
+
+/** What of a spool is not stored, cut at segment ends: what `drainSpool` would store. A segment that the spool has whole comes whole. */
+export function unstoredRanges(
+  branch: Branch,
+  contents: SpoolContents,
+  objects: readonly { readonly startLsn: Lsn; readonly endLsn: Lsn }[],
+): LsnRange[] {
+  const size = BigInt(branch.head.segmentSize)
   const covered = joinRanges(objects)
   const missing: LsnRange[] = []
   for (const { from, to } of contents.ranges) {
@@ -124,8 +132,11 @@ async function storeRange(drain: BranchDrain, contents: SpoolContents, range: Ls
   await putWal(repository, branch, { note, body: contents.read(range), ...callOptions(signal) })
 }
 
-/** Reads from the segment's start where the spool has it: only there it is known for sure where a record begins. */
-async function describeRange(branch: Branch, contents: SpoolContents, range: LsnRange): Promise<WalDescription> {
+/**
+ * What `drainSpool` would note with a range of a spool. Reads from the segment's start where the spool has it: only there it is known for
+ * sure where a record begins.
+ */
+export async function describeRange(branch: Branch, contents: SpoolContents, range: LsnRange): Promise<WalDescription> {
   const size = BigInt(branch.head.segmentSize)
   const segmentStart = (range.from / size) * size
   const held = contents.ranges.find(({ from, to }) => from <= range.from && range.to <= to)

@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process'
+import { createReadStream } from 'node:fs'
 import { readdir, readFile, readlink } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { promisify } from 'node:util'
@@ -6,7 +7,7 @@ import pg from 'pg'
 import type { Installation } from '../../postgres/installation.ts'
 import type { PostgresComponent } from './component.ts'
 import type { ServerSession } from './server-session.ts'
-import type { HereVersions, RecordedServer } from './server-versions.ts'
+import { compareVersions, type HereVersions, type RecordedServer, type VersionDifference } from './server-versions.ts'
 
 // Finds out the versions that `compareVersions` compares: of a running server, or of the programs on a host.
 
@@ -38,7 +39,8 @@ export async function findServerVersions(component: PostgresComponent, session: 
 }
 
 /** What the programs on this host bring, for a cluster that is to be restored here. */
-export async function findHostVersions({ binDirectory, version, major }: Installation): Promise<HereVersions> {
+export async function findHostVersions(installation: Installation): Promise<HereVersions> {
+  const { binDirectory, version, major } = installation
   const libraries = await findNames(libraryDirectories(binDirectory), /^(.+)\.(?:so|dylib)$/)
   const shares = [
     join(binDirectory, '../share/postgresql/extension'),
@@ -48,13 +50,38 @@ export async function findHostVersions({ binDirectory, version, major }: Install
   const extensions = await findExtensions(shares)
   const glibc = await findGlibc()
   const icu = await findLinkedIcu(join(binDirectory, 'postgres'))
+  const catalogVersion = await readCatalogVersion(installation)
   return {
     version,
     glibc,
+    ...(catalogVersion === undefined ? {} : { catalogVersion }),
     ...(icu === null ? {} : { icu }),
     ...(libraries === undefined ? {} : { libraries: new Set(libraries) }),
     ...(extensions === undefined ? {} : { extensions }),
   }
+}
+
+/** What a backup's server was, against the programs on this host that would start the restored cluster; undefined where there are none. */
+export async function differencesHere(
+  recorded: RecordedServer,
+  installation: Installation | undefined,
+): Promise<VersionDifference[]> {
+  if (installation !== undefined) return compareVersions(recorded, await findHostVersions(installation))
+  const consequence = `the cluster cannot be started here before PostgreSQL ${recorded.major} is installed`
+  return [{ what: 'PostgreSQL', backup: recorded.version, here: 'not installed', consequence }]
+}
+
+/** The catalog version that the programs were built with: the name of a tablespace's directory, which is a text in them. */
+export async function readCatalogVersion({ major, binDirectory }: Installation): Promise<number | undefined> {
+  const pattern = new RegExp(`PG_${major}_(\\d{9})`)
+  let tail = ''
+  for await (const chunk of createReadStream(join(binDirectory, 'postgres'), { highWaterMark: 1024 * 1024 })) {
+    const text = tail + (chunk as Buffer).toString('latin1')
+    const match = pattern.exec(text)
+    if (match !== null) return Number(match[1])
+    tail = text.slice(-32)
+  }
+  return undefined
 }
 
 /** What a running server is, to be compared with an older record of it. */

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import test from 'node:test'
 import type { BackupManifest } from '../../repository/backups.ts'
 import type { Branch } from '../../repository/wal-branch.ts'
-import { lineFrom, lineUpTo, newestLine, switchLsn } from './recovery-path.ts'
+import { lineFrom, lineToTimeline, newestLine, switchLsn } from './recovery-path.ts'
 
 function branch(timeline: number, history: string, ordinal = 0, createdAt = '2026-11-21T00:00:00Z'): Branch {
   const name = `${timeline}-${ordinal}-${history.length}`
@@ -54,10 +54,9 @@ test('a backup beyond the switch, or on another branch, does not lie on the line
   assert.equal(lineFrom(line, backup(other, 0x3000001n)), undefined)
 })
 
-test('recovery to an LSN goes onto no timeline that began later', () => {
-  const line = [one, two, three]
-  assert.deepEqual(lineUpTo(line, 0x4800000n), [one])
-  assert.deepEqual(lineUpTo(line, 0x5000000n), [one])
-  assert.deepEqual(lineUpTo(line, 0x8000000n), [one, two])
-  assert.deepEqual(lineUpTo(line, 0xa000000n), line)
+test('the line to a timeline ends there, and follows the later way where it was gone twice', () => {
+  const again = branch(2, two.head.history, 1)
+  assert.deepEqual(lineToTimeline([one, two, three], 2), [one, two])
+  assert.deepEqual(lineToTimeline([one, two, again, three], 2), [one, again])
+  assert.equal(lineToTimeline([one, two, three], 4), undefined)
 })

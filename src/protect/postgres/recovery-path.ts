@@ -14,7 +14,11 @@ export type Line = readonly Branch[]
  * later way. Branches are of one incarnation. Undefined when there is none.
  */
 export function newestLine(branches: readonly Branch[]): Line | undefined {
-  const timeline = Math.max(...branches.map((branch) => branch.head.timeline))
+  return lineToTimeline(branches, Math.max(...branches.map((branch) => branch.head.timeline)))
+}
+
+/** The line that leads to a timeline; where it was gone twice, to the later way. Undefined when there is no such timeline. */
+export function lineToTimeline(branches: readonly Branch[], timeline: number): Line | undefined {
   const newest = new Map<string, Branch>()
   for (const branch of branches.toSorted(lastWayFirst)) {
     if (branch.head.timeline === timeline && !newest.has(branch.head.history)) newest.set(branch.head.history, branch)
@@ -30,12 +34,6 @@ export function lineFrom(line: Line, backup: BackupManifest): Line | undefined {
   const [own, child] = [line[at], line[at + 1]]
   if (own === undefined) return undefined
   return child === undefined || backup.stopLsn <= switchLsn(child, own) ? line.slice(at) : undefined
-}
-
-/** The part of a line that recovery to an LSN goes along: it need not go onto a timeline that began later. */
-export function lineUpTo(line: Line, lsn: Lsn): Line {
-  const end = line.findIndex((branch, at) => line[at + 1] !== undefined && lsn <= switchLsn(line[at + 1]!, branch))
-  return end < 0 ? line : line.slice(0, end + 1)
 }
 
 /** Where a branch's timeline left that of an ancestor. */

@@ -4,18 +4,17 @@ import { Failure } from '../../errors.ts'
 import { formatLsn, parseLsn, type Lsn } from '../../postgres/lsn.ts'
 import { listBackups, readManifest, type BackupManifest } from '../../repository/backups.ts'
 import type { Repository } from '../../repository/repository.ts'
-import { coverage, readNote, type Coverage } from '../../repository/wal-archive.ts'
-import { listBranches, type Branch } from '../../repository/wal-branch.ts'
+import type { Branch } from '../../repository/wal-branch.ts'
 import { markedNotice } from './marked-notice.ts'
-import { lineFrom, lineUpTo, newestLine, switchLsn, type Line } from './recovery-path.ts'
+import { lineFrom, lineToTimeline, newestLine, type Line } from './recovery-path.ts'
+import { findStop, type KnownMatches, type RecoveryStop } from './recovery-stop.ts'
+import { describeTarget, type RecoveryAction, type RecoveryTarget } from './recovery-target.ts'
+import { describeWindows, windowsOf } from './recovery-window.ts'
+import { lastRecordStart } from './wal-search.ts'
+import { reachOf, type Reach, type Stretch } from './wal-stretch.ts'
+import { repositoryWal, type WalSupply } from './wal-supply.ts'
 
 // What a restore is going to do, decided before anything is written, and frozen: wal-get obeys it.
-
-export type RecoveryTarget =
-  | { readonly kind: 'latest' }
-  | { readonly kind: 'time'; readonly timeMs: number }
-  | { readonly kind: 'lsn'; readonly lsn: Lsn }
-  | { readonly kind: 'backup'; readonly backup: string }
 
 const lsn = z.union([z.bigint(), z.string().transform(parseLsn)])
 
@@ -51,58 +50,63 @@ export interface PlannedRecovery {
   readonly plan: RecoveryPlan
   /** What PostgreSQL is told to recover to. */
   readonly target: RecoveryTarget
+  /** The WAL that recovery reads, and where it ends: everything before is replayed. */
+  readonly stretches: readonly Stretch[]
+  readonly endLsn: Lsn
   /** What a person should know of the choice. */
   readonly notices: readonly string[]
 }
 
-/**
- * Chooses the best backup for a target and proves from names and notes that the WAL leads there without a gap. Touches nothing. Throws
- * BACKUP_ABSENT, BACKUP_UNKNOWN, TARGET_OUTSIDE_WINDOW, WAL_GAP.
- */
-export async function planRecovery(options: {
-  repository: Repository
-  component: string
-  target: RecoveryTarget
-  clock: Clock
-}): Promise<PlannedRecovery> {
-  const { repository, component, target } = options
-  const { manifest, path, branches, notices } = await chooseStart(repository, component, target)
-  const { stretches, last } = await proveStretches(repository, manifest, path)
-  await proveTarget({ repository, manifest, target, last })
-  const histories = branches.filter((branch) => branch.head.history !== '')
-  const recordEnd = await lastRecordEnd(repository, last)
-  const plan: RecoveryPlan = {
-    format: 1,
-    repository: repository.id,
-    component,
-    backup: manifest.id,
-    target: describeTarget(target),
-    createdAt: new Date(options.clock.now()).toISOString(),
-    segmentSize: manifest.server.segmentSize,
-    timeline: path.at(-1)!.head.timeline,
-    stretches,
-    histories: uniqueHistories(path, histories),
-    lastRecordEnd: recordEnd,
-  }
-  // PostgreSQL reaches an LSN only by a record that begins there or later, else it stops: the end of the planned WAL is simply its end.
-  const notes = [...notices, ...(await markedNotice(repository, manifest))]
-  const atEnd = target.kind === 'lsn' && recordEnd !== null && target.lsn >= recordEnd
-  return { manifest, plan, target: atEnd ? { kind: 'latest' } : target, notices: notes }
+export interface PlanOptions {
+  readonly repository: Repository
+  readonly component: string
+  readonly target: RecoveryTarget
+  readonly clock: Clock
+  /** The timeline to recover along; by default that which the cluster went last. */
+  readonly timeline?: number
+  /** The backup to begin with; by default the best one. */
+  readonly from?: string
+  /** By default, promote. */
+  readonly action?: RecoveryAction
+  /** Where the WAL is; by default what the repository has. */
+  readonly supply?: WalSupply
+  readonly signal?: AbortSignal
 }
 
-/** The target as a person reads it. */
-export function describeTarget(target: RecoveryTarget): string {
-  switch (target.kind) {
-    case 'latest':
-      return 'latest'
-    case 'time':
-      return `time ${new Date(target.timeMs).toISOString()}`
-    case 'lsn':
-      return `LSN ${formatLsn(target.lsn)}`
-    case 'backup':
-      return `backup ${target.backup}`
-    default:
-      return target satisfies never
+/**
+ * Chooses the best backup for a target and proves from names, notes and records that the WAL leads there without a gap. Touches nothing.
+ * Throws BACKUP_ABSENT, BACKUP_UNKNOWN, TARGET_OUTSIDE_WINDOW, WAL_GAP.
+ */
+export async function planRecovery(options: PlanOptions): Promise<PlannedRecovery> {
+  const supply = options.supply ?? repositoryWal(options.repository, options.component, options.signal)
+  const choice = await listCandidates(options, supply)
+  const { candidate, stop, notices } = await chooseBackup(options, supply, choice)
+  const { manifest } = candidate
+  const stretches = stop.stretches
+  const recordEnd = await lastRecordEnd(stretches)
+  const plan: RecoveryPlan = {
+    format: 1,
+    repository: options.repository.id,
+    component: options.component,
+    backup: manifest.id,
+    target: describeTarget(options.target),
+    createdAt: new Date(options.clock.now()).toISOString(),
+    segmentSize: manifest.server.segmentSize,
+    timeline: stretches.at(-1)!.branch.head.timeline,
+    stretches: stretches.map(({ branch, from, to }) => ({ timeline: branch.head.timeline, path: branch.path, from, to })),
+    histories: uniqueHistories(
+      stretches.map(({ branch }) => branch),
+      choice.branches,
+    ),
+    lastRecordEnd: recordEnd,
+  }
+  return {
+    manifest,
+    plan,
+    target: await toldTarget(options, stop),
+    stretches,
+    endLsn: stop.endLsn ?? recordEnd ?? stretches.at(-1)!.to,
+    notices: [...notices, ...stop.notices, ...(await markedNotice(options.repository, manifest))],
   }
 }
 
@@ -111,159 +115,175 @@ export function encodePlan(plan: RecoveryPlan): string {
   return JSON.stringify(plan, (_, value: unknown) => (typeof value === 'bigint' ? formatLsn(value) : value), 2)
 }
 
-interface Start {
+interface Candidate {
   readonly manifest: BackupManifest
-  /** The timelines that recovery goes along, the backup's own first. */
-  readonly path: Line
-  /** All of the incarnation. */
+  /** The timelines that recovery may go along, the backup's own first. */
+  readonly line: Line
+}
+
+interface Choice {
+  /** The newest first. */
+  readonly candidates: readonly Candidate[]
+  /** All branches of the incarnation. */
   readonly branches: readonly Branch[]
+  /** Undefined when only one backup is asked for. */
+  readonly line: Line | undefined
   readonly notices: readonly string[]
 }
 
-/** The best backup for a target: the newest that lies on the line which the cluster went last, and ends before the target. */
-async function chooseStart(repository: Repository, component: string, target: RecoveryTarget): Promise<Start> {
-  const notices: string[] = []
-  const all = await listBranches(repository, component)
+async function listCandidates(options: PlanOptions, supply: WalSupply): Promise<Choice> {
+  const { repository, component, target } = options
+  const all = await supply.branches()
   if (target.kind === 'backup') {
     const manifest = await readManifest(repository, component, target.backup)
-    const own = all.filter((branch) => branch.path.branch === manifest.branch)
-    return { manifest, path: own.length > 0 ? own : lost(manifest), branches: ofIncarnation(all, manifest), notices }
+    const line = all.filter((branch) => branch.path.branch === manifest.branch)
+    if (line.length === 0) throw lost(manifest)
+    return { candidates: [{ manifest, line }], branches: ofIncarnation(all, manifest), line: undefined, notices: [] }
   }
+  const notices: string[] = []
+  const backups = await readableBackups(options, notices)
+  const newest = backups[0]!
+  const branches = ofIncarnation(all, newest)
+  const line = wantedLine(options, branches, newest)
+  const own = options.from === undefined ? undefined : await readManifest(repository, component, options.from)
+  const considered = own === undefined ? backups : [own]
+  const candidates = considered.flatMap((manifest): Candidate[] => {
+    const path = manifest.incarnation === newest.incarnation ? lineFrom(line, manifest) : undefined
+    return path === undefined ? [] : [{ manifest, line: path }]
+  })
+  const end = line.at(-1)!.head.timeline
+  if (own !== undefined && candidates.length === 0) {
+    throw outside(target, `backup ${own.id} does not lie on the way to timeline ${end}`)
+  }
+  if (own === undefined && candidates[0]?.manifest.id !== newest.id) {
+    notices.push(`backup ${newest.id} is not used: it does not lie on the way to timeline ${end}`)
+  }
+  return { candidates, branches, line, notices }
+}
+
+/** Newest first, at least one. Those that are damaged are passed over. */
+async function readableBackups({ repository, component }: PlanOptions, notices: string[]): Promise<BackupManifest[]> {
   const damage: Failure[] = []
   const backups = await listBackups(repository, component, (failure) => damage.push(failure))
-  const [newest] = backups
-  if (newest === undefined && damage[0] !== undefined) throw damage[0]
-  if (newest === undefined) {
-    throw new Failure('BACKUP_ABSENT', `there is no backup of "${component}"`, { hint: `take one: "resus backup ${component}"` })
-  }
   notices.push(...damage.map((failure) => `passed over: ${failure.message}`))
-  const branches = ofIncarnation(all, newest)
-  const line = newestLine(branches) ?? lost(newest)
-  const onLine = backups.filter((backup) => backup.incarnation === newest.incarnation && lineFrom(line, backup) !== undefined)
-  if (onLine[0]?.id !== newest.id)
-    notices.push(`backup ${newest.id} is not used: it lies beyond where timeline ${line.at(-1)!.head.timeline} began`)
-  const manifest = chooseBackup(onLine, target)
-  const path = lineFrom(line, manifest)!
-  return { manifest, path: target.kind === 'lsn' ? lineUpTo(path, target.lsn) : path, branches, notices }
+  if (backups.length > 0) return backups
+  if (damage[0] !== undefined) throw damage[0]
+  throw new Failure('BACKUP_ABSENT', `there is no backup of "${component}"`, { hint: `take one: "resus backup ${component}"` })
+}
+
+function wantedLine({ timeline, target }: PlanOptions, branches: readonly Branch[], newest: BackupManifest): Line {
+  if (timeline === undefined) {
+    const line = newestLine(branches)
+    if (line === undefined) throw lost(newest)
+    return line
+  }
+  const line = lineToTimeline(branches, timeline)
+  if (line !== undefined) return line
+  const known = [...new Set(branches.map(({ head }) => head.timeline))]
+  throw outside(target, `there is no WAL of timeline ${timeline}; there is of ${known.join(', ')}`)
+}
+
+/** The newest backup from which the target is reached. Throws TARGET_OUTSIDE_WINDOW, WAL_GAP. */
+async function chooseBackup(
+  options: PlanOptions,
+  supply: WalSupply,
+  choice: Choice,
+): Promise<{ candidate: Candidate; stop: RecoveryStop; notices: readonly string[] }> {
+  const { target } = options
+  const known: KnownMatches = { records: [], searchedFrom: undefined }
+  const notices = [...choice.notices]
+  const gaps: Failure[] = []
+  for (const candidate of choice.candidates) {
+    const found = await stopFrom({ supply, candidate, target, known })
+    if (found instanceof Failure) {
+      // An older backup would not reach the newest moment either, but end before the gap, and nobody would notice.
+      if (target.kind === 'latest') throw found
+      gaps.push(found)
+      notices.push(`backup ${candidate.manifest.id} is passed over: ${found.message}`)
+      continue
+    }
+    if (typeof found === 'object') return { candidate, stop: found, notices }
+    // What lies behind the newest WAL that this backup leads to is not reached from an older one either.
+    if (found === 'beyond') break
+  }
+  if (gaps[0] !== undefined) throw gaps[0]
+  throw await outsideWindow(options, supply, choice)
+}
+
+async function stopFrom(question: {
+  supply: WalSupply
+  candidate: Candidate
+  target: RecoveryTarget
+  known: KnownMatches
+}): Promise<RecoveryStop | 'early' | 'beyond' | Failure> {
+  const { supply, candidate, target, known } = question
+  const { manifest, line } = candidate
+  try {
+    const reach: Reach = await reachOf(supply, manifest, line)
+    return await findStop({ manifest, reach, target }, known)
+  } catch (error) {
+    if (error instanceof Failure && error.code === 'WAL_GAP') return error
+    throw error
+  }
+}
+
+async function outsideWindow(options: PlanOptions, supply: WalSupply, choice: Choice): Promise<Failure> {
+  const { target } = options
+  const { line, candidates } = choice
+  const why = {
+    latest: 'no backup lies on the way there',
+    backup: 'its WAL is not there',
+    time: 'PostgreSQL reaches a time only by a later commit',
+    lsn: 'no WAL leads there',
+    xid: 'no transaction of that id ends in the WAL behind a backup',
+    name: 'no restore point of that name is in the WAL behind a backup',
+  }[target.kind]
+  if (line === undefined || candidates.length === 0) return outside(target, why)
+  const windows = await windowsOf(
+    supply,
+    line,
+    candidates.map(({ manifest }) => manifest),
+  )
+  return outside(target, `${why}. Along timeline ${line.at(-1)!.head.timeline}, ${describeWindows(windows)}`)
+}
+
+function outside(target: RecoveryTarget, why: string): Failure {
+  return new Failure('TARGET_OUTSIDE_WINDOW', `${describeTarget(target)} cannot be reached: ${why}`, {
+    hint: 'choose a target inside, say --latest for the last moment that there is, or name another way with --target-timeline',
+  })
 }
 
 function ofIncarnation(branches: readonly Branch[], manifest: BackupManifest): Branch[] {
   return branches.filter((branch) => branch.path.incarnation === manifest.incarnation)
 }
 
-function lost(manifest: BackupManifest): never {
-  throw new Failure('WAL_GAP', `the WAL of backup ${manifest.id} is not in the repository`, {
+function lost(manifest: BackupManifest): Failure {
+  return new Failure('WAL_GAP', `the WAL of backup ${manifest.id} is not in the repository`, {
     hint: 'its branch was deleted or lost: choose another backup, or bring the objects back from another copy of the storage',
   })
 }
 
-/** The newest of these backups that ends before the target. Throws TARGET_OUTSIDE_WINDOW. */
-function chooseBackup(backups: readonly BackupManifest[], target: RecoveryTarget): BackupManifest {
-  const chosen = backups.find((backup) => {
-    if (target.kind === 'time') return Date.parse(backup.stopTime) <= target.timeMs
-    return target.kind !== 'lsn' || backup.stopLsn <= target.lsn
-  })
-  if (chosen !== undefined) return chosen
-  const oldest = backups.at(-1)
-  const why =
-    oldest === undefined
-      ? 'no backup lies on the timeline that the cluster went last, or before it began'
-      : `it is before anything that can be restored: the oldest backup ends at ${oldest.stopTime} (LSN ${formatLsn(oldest.stopLsn)})`
-  throw new Failure('TARGET_OUTSIDE_WINDOW', `${describeTarget(target)} cannot be reached: ${why}`, {
-    hint: 'choose a later target, or restore a backup by its id (--backup)',
+/**
+ * What PostgreSQL is told. The end of the planned WAL needs no target; but without one PostgreSQL always promotes, so that anything else
+ * is asked for by the last record, behind which it then stops.
+ */
+async function toldTarget({ target, action = 'promote' }: PlanOptions, stop: RecoveryStop): Promise<RecoveryTarget> {
+  if (stop.endLsn !== null) return target
+  if (action === 'promote') return { kind: 'latest' }
+  const last = await lastRecordStart(stop.stretches)
+  if (last !== undefined) return { kind: 'lsn', lsn: last }
+  throw new Failure('ARGUMENTS_INVALID', `"${action}" is not possible: the last record of the WAL is not known`, {
+    hint: 'name a target, or let it promote',
   })
 }
 
-interface LastStretch {
-  readonly branch: Branch
-  readonly covered: Coverage
-}
-
-/** Proves that the WAL of the path is there from the backup's start on. */
-async function proveStretches(
-  repository: Repository,
-  manifest: BackupManifest,
-  path: readonly Branch[],
-): Promise<{ stretches: RecoveryPlan['stretches']; last: LastStretch }> {
-  const stretches: RecoveryPlan['stretches'] = []
-  let from = manifest.startLsn
-  for (const [index, branch] of path.entries()) {
-    const covered = await coverage(repository, branch, from)
-    const next = path[index + 1]
-    const needed = next === undefined ? undefined : switchLsn(next, branch)
-    const to = needed ?? covered.endLsn
-    if (covered.endLsn < to || (index === 0 && covered.endLsn < manifest.stopLsn)) throw gap(manifest, branch, covered)
-    stretches.push({ timeline: branch.head.timeline, path: branch.path, from, to })
-    if (needed === undefined) return { stretches, last: { branch, covered } }
-    from = needed
-  }
-  throw new Error('internal error: expected that a path ends')
-}
-
-function gap(manifest: BackupManifest, branch: Branch, covered: Coverage): Failure {
-  const where = `timeline ${branch.head.timeline} ends at ${formatLsn(covered.endLsn)}`
-  const [hole] = covered.holes
-  const behind = hole === undefined ? 'nothing is stored behind it' : `the next stored WAL begins at ${formatLsn(hole.to)}`
-  return new Failure('WAL_GAP', `the WAL that backup ${manifest.id} needs is not whole: ${where}, ${behind}`, {
-    hint: 'choose another backup or an earlier target; "resus verify --all" says what is missing',
-  })
-}
-
-async function proveTarget(options: {
-  repository: Repository
-  manifest: BackupManifest
-  target: RecoveryTarget
-  last: LastStretch
-}): Promise<void> {
-  const { target, last, manifest } = options
-  const end = last.covered.endLsn
-  if (target.kind === 'lsn' && target.lsn > end) {
-    throw outside(target, `the WAL ends at ${formatLsn(end)}`)
-  }
-  if (target.kind === 'time') {
-    const newest = await newestCommitMs(options.repository, last, target.timeMs)
-    if (newest === undefined || newest <= target.timeMs) {
-      const at =
-        newest === undefined ? 'no commit is known' : `the newest commit in the WAL is of ${new Date(newest).toISOString()}`
-      throw outside(target, `${at}, and PostgreSQL reaches a time only by a later commit`)
-    }
-  }
-  const [hole] = last.covered.holes
-  if (target.kind === 'latest' && hole !== undefined) {
-    throw new Failure(
-      'WAL_GAP',
-      `there is a gap in the WAL behind backup ${manifest.id}: from ${formatLsn(hole.from)} to ${formatLsn(hole.to)}`,
-      {
-        hint: `what is behind it cannot be reached from this backup; to restore up to the gap, say --target-lsn ${formatLsn(hole.from)}`,
-      },
-    )
-  }
-}
-
-function outside(target: RecoveryTarget, why: string): Failure {
-  return new Failure('TARGET_OUTSIDE_WINDOW', `${describeTarget(target)} cannot be reached: ${why}`, {
-    hint: 'say --latest for the last moment that there is, or choose an earlier target',
-  })
-}
-
-const POSTGRES_EPOCH_MS = Date.UTC(2000, 0, 1)
-
-/** The greatest commit time of the stored WAL, searched from its end until one is after `beyondMs`. */
-async function newestCommitMs(repository: Repository, last: LastStretch, beyondMs: number): Promise<number | undefined> {
-  let newest: number | undefined
-  for (const object of last.covered.objects.toReversed()) {
-    const { greatestCommit } = await readNote(repository, last.branch, object)
-    if (greatestCommit === null) continue
-    newest = Math.max(newest ?? Number.NEGATIVE_INFINITY, POSTGRES_EPOCH_MS + Number(greatestCommit) / 1000)
-    if (newest > beyondMs) break
-  }
-  return newest
-}
-
-async function lastRecordEnd(repository: Repository, last: LastStretch): Promise<Lsn | null> {
-  for (const object of last.covered.objects.toReversed()) {
-    const note = await readNote(repository, last.branch, object)
-    if (note.lastRecordEnd !== null) return note.lastRecordEnd
+async function lastRecordEnd(stretches: readonly Stretch[]): Promise<Lsn | null> {
+  const { parts, to } = stretches.at(-1)!
+  for (const part of parts.toReversed()) {
+    if (part.startLsn >= to) continue
+    const { lastRecordEnd: end } = await part.note()
+    // What a timeline went on with where another left it does not count; there a record ends.
+    if (end !== null) return end < to ? end : to
   }
   return null
 }

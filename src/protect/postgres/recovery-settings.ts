@@ -3,7 +3,8 @@ import { assert } from '../../assert.ts'
 import { formatLsn } from '../../postgres/lsn.ts'
 import type { BackupManifest } from '../../repository/backups.ts'
 import { RECOVERY_DIRECTORY } from './data-directory.ts'
-import type { RecoveryPlan, RecoveryTarget } from './recovery-plan.ts'
+import type { RecoveryPlan } from './recovery-plan.ts'
+import type { RecoveryAction, RecoveryTarget } from './recovery-target.ts'
 import { AHEAD_DIRECTORY } from './wal-get.ts'
 
 /** Settings that would make a restored server act on the one that it came from, or wait for it. */
@@ -20,7 +21,6 @@ const HARMLESS: Readonly<Record<string, string>> = {
   recovery_end_command: '',
   // A standby that was meant to lag would keep its recovery waiting as long.
   recovery_min_apply_delay: '0',
-  recovery_target_inclusive: 'on',
   external_pid_file: '',
 }
 
@@ -28,27 +28,41 @@ export interface RecoverySettingsOptions {
   readonly manifest: BackupManifest
   readonly plan: RecoveryPlan
   readonly target: RecoveryTarget
+  /** By default, promote. */
+  readonly action?: RecoveryAction
   readonly configPath: string
 }
 
 /** Lines for the end of `postgresql.auto.conf`: there they override whatever the cluster had. */
 export function recoverySettings(options: RecoverySettingsOptions): string {
-  const settings = {
-    ...HARMLESS,
-    // Else recovery ends in a PANIC at the first directory in pg_tblspc that is no link.
-    ...(options.manifest.inPlaceTablespaces.length > 0 ? { allow_in_place_tablespaces: 'on' } : {}),
-    restore_command: restoreCommand(options.configPath),
-    recovery_target_timeline: String(options.plan.timeline),
-    recovery_target_action: 'promote',
-    ...targetSettings(options),
-  }
-  const lines = Object.entries(settings).map(([name, value]) => `${name} = '${quoteSetting(value)}'`)
+  const lines = Object.entries(overriddenSettings(options)).map(([name, value]) => `${name} = '${quoteSetting(value)}'`)
   return [
     '',
     `# Written by Resus for the recovery of backup ${options.manifest.id}; it can be removed when that has ended.`,
     ...lines,
     '',
   ].join('\n')
+}
+
+/** What a restored cluster is told, whatever its own settings are. */
+export function overriddenSettings(options: RecoverySettingsOptions): Record<string, string> {
+  const { plan, configPath, action = 'promote' } = options
+  return {
+    ...HARMLESS,
+    // Where nobody can ask the server, PostgreSQL turns a pause into a shutdown.
+    ...(action === 'pause' ? { hot_standby: 'on' } : {}),
+    // Else recovery ends in a PANIC at the first directory in pg_tblspc that is no link.
+    ...(options.manifest.inPlaceTablespaces.length > 0 ? { allow_in_place_tablespaces: 'on' } : {}),
+    restore_command: restoreCommand(configPath),
+    recovery_target_timeline: String(plan.timeline),
+    recovery_target_action: action,
+    recovery_target_inclusive: isExclusive(options.target) ? 'off' : 'on',
+    ...targetSettings(options),
+  }
+}
+
+function isExclusive(target: RecoveryTarget): boolean {
+  return 'exclusive' in target && target.exclusive === true
 }
 
 const TARGET_SETTINGS = [
@@ -78,6 +92,10 @@ function targetSettings({ target }: RecoverySettingsOptions): Record<string, str
       return only('recovery_target_time', new Date(target.timeMs).toISOString().replace('T', ' ').replace('Z', '+00'))
     case 'lsn':
       return only('recovery_target_lsn', formatLsn(target.lsn))
+    case 'xid':
+      return only('recovery_target_xid', String(target.xid))
+    case 'name':
+      return only('recovery_target_name', target.name)
     default:
       return target satisfies never
   }

@@ -1,8 +1,7 @@
-import { chmod, chown, mkdir, open, readdir, readFile, rm, stat, statfs, writeFile } from 'node:fs/promises'
+import { chmod, chown, open, writeFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import type { Clock } from '../../clock.ts'
-import { Failure, systemErrorCode } from '../../errors.ts'
 import { BackupManifestWriter } from '../../postgres/backup-manifest.ts'
 import { crc32c } from '../../postgres/crc32c.ts'
 import { findInstallation } from '../../postgres/installation.ts'
@@ -11,27 +10,25 @@ import type { BackupManifest } from '../../repository/backups.ts'
 import { syncIndex } from '../../repository/index-sync.ts'
 import { BlobReader } from '../../repository/blob-reader.ts'
 import type { Repository } from '../../repository/repository.ts'
-import { walkTree } from '../../repository/tree.ts'
+import { walkTree, type TreeEntry } from '../../repository/tree.ts'
 import { WorkerPool } from '../../stream/worker-pool.ts'
 import { streamSpool, type PostgresComponent } from './component.ts'
-import { RECOVERY_DIRECTORY, TABLESPACE_MARK } from './data-directory.ts'
+import { RECOVERY_DIRECTORY } from './data-directory.ts'
 import { drainSpool } from './drain.ts'
 import { arrangeConfiguration, missingPlaces } from './kept-configuration.ts'
-import { describeTarget, encodePlan, planRecovery, type PlannedRecovery, type RecoveryTarget } from './recovery-plan.ts'
+import { encodePlan, planRecovery, type PlannedRecovery } from './recovery-plan.ts'
 import { primeRecovery } from './recovery-prime.ts'
 import { quoteShell, recoverySettings } from './recovery-settings.ts'
+import { describeTarget, type RecoveryAction, type RecoveryTarget } from './recovery-target.ts'
 import { explainWrite, restoreFiles, type RestoredFile } from './restore-copy.ts'
+import { finishPlaces, placesOf, preparePlaces } from './restore-place.ts'
 import type { RestoreJob } from './restore-unit.ts'
 import type { RestoreJobResult } from './restore-worker.ts'
+import { placeTablespaces, rewriteTablespaceMap, type TablespaceMapping, type TablespacePlace } from './tablespace-map.ts'
 
 const WORKERS_MAX = 4
 const PLAN_FILE = 'plan.json'
 const CONTROL_PATH = 'global/pg_control'
-/** Beside the plan, once the restore has ended: from then on the directory is a cluster, and is never emptied again. */
-const COMPLETE_FILE = 'complete'
-const MARK_OWNER = 'data-directory'
-/** Room that must be left beside the files: WAL that is fetched and replayed. */
-const ROOM_FOR_WAL_BYTES = 256 * 1024 * 1024
 
 export interface RestoreProgress {
   readonly phase: 'writing' | 'syncing'
@@ -48,6 +45,10 @@ export interface RestoreReport {
   /** Bytes of files that were right already; always 0 in an empty directory. */
   readonly bytesKept: number
   readonly startCommand: string
+  /** What PostgreSQL does when it has reached the target. */
+  readonly action: RecoveryAction
+  /** Where the tablespaces were, and where they are now. */
+  readonly tablespaces: readonly TablespacePlace[]
   readonly seconds: number
   readonly timeline: number
   /** Where the WAL that the plan counts on ends. */
@@ -65,6 +66,13 @@ export interface RestoreOptions {
   readonly component: RestoredComponent
   readonly to: string
   readonly target: RecoveryTarget
+  /** The timeline to recover along; by default that which the cluster went last. */
+  readonly timeline?: number
+  /** The backup to begin with; by default the best one. */
+  readonly from?: string
+  /** By default, promote. */
+  readonly action?: RecoveryAction
+  readonly tablespaceMappings?: readonly TablespaceMapping[]
   readonly stateDirectory: string
   /** Of the configuration that `restore_command` will use. */
   readonly configPath: string
@@ -79,7 +87,8 @@ export interface RestoreOptions {
  * directory as ours), the files, the settings, everything durable, and `pg_control` last: without it PostgreSQL does not start. Run again
  * into the same directory, it begins anew.
  *
- * Throws BACKUP_ABSENT, BACKUP_UNKNOWN, TARGET_OUTSIDE_WINDOW, WAL_GAP, DIRECTORY_NOT_EMPTY, DISK_FULL, OBJECT_DAMAGED, BLOB_MISSING.
+ * Throws BACKUP_ABSENT, BACKUP_UNKNOWN, TARGET_OUTSIDE_WINDOW, WAL_GAP, DIRECTORY_NOT_EMPTY, DIRECTORY_IN_USE, DISK_FULL, OBJECT_DAMAGED,
+ * BLOB_MISSING, and ARGUMENTS_INVALID for tablespaces that cannot go where they are told to.
  */
 export async function restorePostgres(options: RestoreOptions): Promise<RestoreReport> {
   try {
@@ -91,11 +100,11 @@ export async function restorePostgres(options: RestoreOptions): Promise<RestoreR
 }
 
 async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
-  const { repository, component, clock, target } = options
+  const { component, clock, target, action = 'promote' } = options
   const startedMs = clock.now()
   const directory = resolve(options.to)
   await publishSpool(options)
-  const planned = await planRecovery({ repository, component: component.name, target, clock })
+  const planned = await planRecovery({ ...options, component: component.name })
   const { manifest, plan } = planned
   for (const notice of planned.notices) options.onNotice?.(notice)
   if (manifest.totals.corruptPages > 0) {
@@ -103,22 +112,25 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
       `backup ${manifest.id} holds ${manifest.totals.corruptPages} pages that were corrupt on the server already`,
     )
   }
-  await prepareDirectory(directory, manifest)
+  const mappings = options.tablespaceMappings ?? []
+  const tablespaces = placeTablespaces({ tablespaces: manifest.tablespaces, mappings, directory })
+  const places = placesOf(directory, tablespaces)
+  await using locks = await preparePlaces({ places, manifest, onNotice: (text) => options.onNotice?.(text) })
   await writeSynced(join(directory, RECOVERY_DIRECTORY, PLAN_FILE), encodePlan(plan))
 
-  const made = await writeCluster(options, directory, manifest)
+  const restored: Restored = { directory, manifest, tablespaces }
+  const made = await writeCluster(options, restored)
   for (const notice of missingPlaces(directory)) options.onNotice?.(notice)
-  await writeRecovery(options, directory, planned)
+  await writeRecovery(options, restored, planned)
   await primeRecovery({ directory, plan, configPath: options.configPath, owner: manifest.defaults, signal: options.signal })
   options.onProgress?.({ phase: 'syncing', bytesDone: made.bytesWritten, bytesTotal: made.bytesWritten })
   for (const path of made.directories.toReversed()) await syncDirectory(path)
-  await syncDirectory(directory)
-  await syncDirectory(dirname(directory))
+  for (const { path } of places) await syncDirectory(path)
+  for (const { path } of places) await syncDirectory(dirname(path))
   // Last: until then PostgreSQL refuses to start on a half-restored directory.
   await putControl(directory, manifest)
-  // The cluster is whole without it: it only keeps a directory that has lost its pg_control from being taken for an interrupted restore.
-  await writeSynced(join(directory, RECOVERY_DIRECTORY, COMPLETE_FILE), '').catch(() => undefined)
-  for (const { path } of manifest.tablespaces) await rm(join(path, TABLESPACE_MARK), { recursive: true, force: true })
+  await finishPlaces(places)
+  await locks.disposeAsync()
 
   return {
     backup: manifest.id,
@@ -127,6 +139,8 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
     bytesWritten: made.bytesWritten,
     bytesKept: 0,
     startCommand: await startCommand(component, manifest, directory),
+    action,
+    tablespaces,
     seconds: (clock.now() - startedMs) / 1000,
     timeline: plan.timeline,
     walEndLsn: formatLsn(plan.stretches.at(-1)!.to),
@@ -141,74 +155,15 @@ async function publishSpool(options: RestoreOptions): Promise<void> {
   await drainSpool({ ...options, spoolDirectory, component: options.component.name })
 }
 
-interface Place {
-  readonly path: string
-  /** A directory in it that says, until the restore has ended, that what lies here is ours. */
-  readonly mark: string
+interface Restored {
+  readonly directory: string
+  readonly manifest: BackupManifest
+  readonly tablespaces: readonly TablespacePlace[]
 }
 
-/** Makes the directory, or takes an empty one, or one that an interrupted restore left. Throws DIRECTORY_NOT_EMPTY, DISK_FULL. */
-async function prepareDirectory(directory: string, manifest: BackupManifest): Promise<void> {
-  const tablespaces = manifest.tablespaces.map(({ path }): Place => ({ path, mark: TABLESPACE_MARK }))
-  const places = [{ path: directory, mark: RECOVERY_DIRECTORY }, ...tablespaces]
-  for (const place of places) await assertUsable(place, directory)
-  await assertRoom(directory, manifest)
-  for (const place of places) await emptyPlace(place, manifest.defaults.directoryMode)
-  // It says whose the tablespace is, so that only a restore into the same directory may empty it.
-  for (const { path, mark } of tablespaces) await writeSynced(join(path, mark, MARK_OWNER), directory)
-}
-
-async function assertUsable({ path, mark }: Place, directory: string): Promise<void> {
-  const names = await readdir(path).catch((error: unknown): string[] => {
-    if (systemErrorCode(error) === 'ENOENT') return []
-    const what = `cannot restore into "${path}": ${systemErrorCode(error) ?? String(error)}`
-    throw new Failure('DIRECTORY_NOT_EMPTY', what, {
-      hint: 'name a directory that this user may make, or an empty one',
-      cause: error,
-    })
-  })
-  if (names.length === 0) return
-  // A restore that was interrupted left its mark, and no pg_control, which comes last.
-  const complete = (await exists(join(path, CONTROL_PATH))) || (await exists(join(path, mark, COMPLETE_FILE)))
-  const owner = path === directory ? directory : await readFile(join(path, mark, MARK_OWNER), 'utf8').catch(() => undefined)
-  if ((await exists(join(path, mark))) && !complete && owner === directory) return
-  const what = `cannot restore into "${path}": it holds ${names.length} entries ("${names[0]}", ...)`
-  throw new Failure('DIRECTORY_NOT_EMPTY', what, {
-    hint: 'restore into an empty or new directory; move what is there away, never delete the only copy of a cluster',
-  })
-}
-
-/** What lies there is what an interrupted restore left: it goes, the mark's own directory last, and is begun anew. */
-async function emptyPlace({ path, mark }: Place, mode: number): Promise<void> {
-  await mkdir(join(path, mark), { recursive: true, mode: 0o700 })
-  const [top] = mark.split('/')
-  for (const name of await readdir(path)) if (name !== top) await rm(join(path, name), { recursive: true, force: true })
-  for (const name of await readdir(join(path, mark))) await rm(join(path, mark, name), { recursive: true, force: true })
-  const beside = dirname(join(path, mark))
-  for (const name of await readdir(beside)) {
-    if (join(beside, name) !== join(path, mark)) await rm(join(beside, name), { recursive: true, force: true })
-  }
-  await chmod(path, mode)
-}
-
-async function assertRoom(directory: string, manifest: BackupManifest): Promise<void> {
-  let existing = directory
-  while (!(await exists(existing))) existing = dirname(existing)
-  const { bavail, bsize } = await statfs(existing)
-  const needed = manifest.totals.bytes + ROOM_FOR_WAL_BYTES
-  if (bavail * bsize >= needed || manifest.tablespaces.length > 0) return
-  const mib = (bytes: number) => `${Math.round(bytes / 1024 ** 2)} MiB`
-  throw new Failure(
-    'DISK_FULL',
-    `there is no room for the restored cluster in "${directory}": ${mib(bavail * bsize)} are free, ${mib(needed)} are needed`,
-    {
-      hint: 'make room or choose a directory on another disk; nothing was written',
-    },
-  )
-}
-
-async function writeCluster(options: RestoreOptions, directory: string, manifest: BackupManifest) {
+async function writeCluster(options: RestoreOptions, restored: Restored) {
   const { repository, component, signal } = options
+  const { directory, manifest, tablespaces } = restored
   const index = await syncIndex({ repository, stateDirectory: options.stateDirectory, signal })
   const reader = new BlobReader(repository, index)
   const pool = new WorkerPool<RestoreJob, RestoreJobResult>({
@@ -223,11 +178,11 @@ async function writeCluster(options: RestoreOptions, directory: string, manifest
     options.onProgress?.({ phase: 'writing', bytesDone: bytesWritten, bytesTotal: manifest.totals.bytes })
   }
   try {
-    const entries = walkTree(reader, manifest.tree, manifest.defaults)
+    const entries = linkTablespaces(walkTree(reader, manifest.tree, manifest.defaults), tablespaces)
     const onDirectory = (path: string) => directories.push(path)
-    const restored = restoreFiles({ repository, reader, pool, directory, entries, signal, onBytes, onDirectory })
-    const files = arrangeConfiguration({ ...options, directory, manifest, files: restored, onDirectory })
-    await writeBackupManifest(directory, manifest, files)
+    const copied = restoreFiles({ repository, reader, pool, directory, entries, signal, onBytes, onDirectory })
+    const files = arrangeConfiguration({ ...options, directory, manifest, files: copied, onDirectory })
+    await writeBackupManifest(restored, files)
     return { bytesWritten, directories }
   } finally {
     await pool.close()
@@ -235,12 +190,21 @@ async function writeCluster(options: RestoreOptions, directory: string, manifest
   }
 }
 
+/** The entries of a backup with the links of its tablespaces leading to where those go now. */
+async function* linkTablespaces(
+  entries: AsyncIterable<TreeEntry>,
+  tablespaces: readonly TablespacePlace[],
+): AsyncGenerator<TreeEntry> {
+  const targets = new Map(tablespaces.map(({ oid, path }) => [`pg_tblspc/${oid}`, path]))
+  for await (const entry of entries) {
+    const target = entry.kind === 'link' ? targets.get(entry.path) : undefined
+    yield target === undefined || entry.kind !== 'link' ? entry : { ...entry, target }
+  }
+}
+
 /** Writes PostgreSQL's own `backup_manifest`, so that its tools can judge what we have written. */
-async function writeBackupManifest(
-  directory: string,
-  manifest: BackupManifest,
-  files: AsyncIterable<RestoredFile>,
-): Promise<void> {
+async function writeBackupManifest(restored: Restored, files: AsyncIterable<RestoredFile>): Promise<void> {
+  const { directory, manifest } = restored
   const { major, systemIdentifier } = manifest.server
   const writer = new BackupManifestWriter({ major, systemIdentifier: BigInt(systemIdentifier) })
   const modified = new Date(manifest.finishedAt)
@@ -251,7 +215,7 @@ async function writeBackupManifest(
       if (path !== 'postgresql.auto.conf') yield writer.addFile({ path, sizeBytes, modified, crc32c: crc })
     }
     const control = Buffer.from(manifest.control, 'base64')
-    for (const [path, content] of [...Object.entries(labelFiles(manifest)), [CONTROL_PATH, control] as const]) {
+    for (const [path, content] of [...Object.entries(labelFiles(restored)), [CONTROL_PATH, control] as const]) {
       const bytes = Buffer.from(content)
       yield writer.addFile({ path, sizeBytes: bytes.length, modified, crc32c: crc32c(bytes) })
     }
@@ -260,23 +224,24 @@ async function writeBackupManifest(
   await writeSynced(join(directory, 'backup_manifest'), text())
 }
 
-function labelFiles(manifest: BackupManifest): Record<string, string> {
-  const map = manifest.tablespaceMap === '' ? {} : { tablespace_map: manifest.tablespaceMap }
+function labelFiles({ manifest, tablespaces }: Restored): Record<string, string> {
+  const map = manifest.tablespaceMap === '' ? {} : { tablespace_map: rewriteTablespaceMap(manifest.tablespaceMap, tablespaces) }
   return { backup_label: manifest.backupLabel, ...map }
 }
 
-async function writeRecovery(options: RestoreOptions, directory: string, planned: PlannedRecovery): Promise<void> {
-  const { manifest } = planned
-  for (const [name, content] of Object.entries(labelFiles(manifest))) await writeSynced(join(directory, name), content)
+async function writeRecovery(options: RestoreOptions, restored: Restored, planned: PlannedRecovery): Promise<void> {
+  const { directory } = restored
+  for (const [name, content] of Object.entries(labelFiles(restored))) await writeSynced(join(directory, name), content)
   const settings = recoverySettings({ ...options, ...planned })
   await appendSynced(join(directory, 'postgresql.auto.conf'), settings)
   await writeSynced(join(directory, 'recovery.signal'), '')
-  if (process.getuid?.() === 0) await giveAway(directory, manifest)
+  if (process.getuid?.() === 0) await giveAway(restored)
 }
 
 /** What we add has to belong to the server's user as well. */
-async function giveAway(directory: string, manifest: BackupManifest): Promise<void> {
-  const { uid, gid } = manifest.defaults
+async function giveAway(restored: Restored): Promise<void> {
+  const { directory, tablespaces } = restored
+  const { uid, gid } = restored.manifest.defaults
   const added = [
     '.',
     RECOVERY_DIRECTORY,
@@ -285,8 +250,8 @@ async function giveAway(directory: string, manifest: BackupManifest): Promise<vo
     'recovery.signal',
     'postgresql.auto.conf',
   ]
-  for (const name of [...added, ...Object.keys(labelFiles(manifest))]) await chown(join(directory, name), uid, gid)
-  for (const tablespace of manifest.tablespaces) await chown(tablespace.path, uid, gid)
+  for (const name of [...added, ...Object.keys(labelFiles(restored))]) await chown(join(directory, name), uid, gid)
+  for (const tablespace of tablespaces) await chown(tablespace.path, uid, gid)
 }
 
 async function putControl(directory: string, manifest: BackupManifest): Promise<void> {
@@ -326,11 +291,4 @@ async function syncDirectory(path: string): Promise<void> {
   } finally {
     await directory.close()
   }
-}
-
-async function exists(path: string): Promise<boolean> {
-  return await stat(path).then(
-    () => true,
-    () => false,
-  )
 }

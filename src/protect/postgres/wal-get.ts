@@ -1,7 +1,7 @@
 import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { assert } from '../../assert.ts'
-import { Failure } from '../../errors.ts'
+import { Failure, systemErrorCode } from '../../errors.ts'
 import {
   nextSegment,
   parseSegmentName,
@@ -163,7 +163,14 @@ async function writeDurably(path: string, pieces: AsyncIterable<Uint8Array> | It
       await file.close()
     }
     await rename(temporary, path)
+  } catch (cause) {
+    const code = systemErrorCode(cause)
+    if (code !== 'ENOSPC' && code !== 'EDQUOT') throw cause
+    throw new Failure('DISK_FULL', `there is no room for "${path}": ${code}`, {
+      hint: 'make room on the disk of the data directory and start the server again: recovery goes on where it stopped',
+      cause,
+    })
   } finally {
-    await rm(temporary, { force: true })
+    await rm(temporary, { force: true }).catch(() => undefined)
   }
 }
