@@ -41,6 +41,13 @@ export const VERBS: readonly VerbDefinition[] = [
     load: () => import('./backups.ts'),
   },
   {
+    name: 'windows',
+    summary: 'show what a component can be restored to without a gap, and what is missing',
+    args: [COMPONENT],
+    options: [['--around <time>', 'what lies next to this time, and how to restore to just before it']],
+    load: () => import('./windows.ts'),
+  },
+  {
     name: 'stream',
     summary: 'receive WAL from the server and keep it, until it is stopped',
     args: [COMPONENT],

@@ -34,6 +34,7 @@ export const OBJECT_KINDS = {
   system: 10,
   spool: 11,
   fingerprints: 12,
+  notes: 13,
 } as const
 export type ObjectKind = keyof typeof OBJECT_KINDS
 

@@ -66,7 +66,7 @@ export async function planRecovery(options: {
 }): Promise<PlannedRecovery> {
   const { repository, component, target } = options
   const { manifest, path, branches, notices } = await chooseStart(repository, component, target)
-  const { stretches, last } = await proveStretches(repository, manifest, path)
+  const { stretches, last } = await proveStretches(repository, { manifest, path, target })
   await proveTarget({ repository, manifest, target, last })
   const histories = branches.filter((branch) => branch.head.history !== '')
   const recordEnd = await lastRecordEnd(repository, last)
@@ -180,22 +180,37 @@ interface LastStretch {
 /** Proves that the WAL of the path is there from the backup's start on. */
 async function proveStretches(
   repository: Repository,
-  manifest: BackupManifest,
-  path: readonly Branch[],
+  options: { manifest: BackupManifest; path: readonly Branch[]; target: RecoveryTarget },
 ): Promise<{ stretches: RecoveryPlan['stretches']; last: LastStretch }> {
+  const { manifest, path, target } = options
   const stretches: RecoveryPlan['stretches'] = []
   let from = manifest.startLsn
+  let before: LastStretch | undefined
   for (const [index, branch] of path.entries()) {
     const covered = await coverage(repository, branch, from)
     const next = path[index + 1]
     const needed = next === undefined ? undefined : switchLsn(next, branch)
     const to = needed ?? covered.endLsn
-    if (covered.endLsn < to || (index === 0 && covered.endLsn < manifest.stopLsn)) throw gap(manifest, branch, covered)
+    const backupIsWhole = index > 0 || covered.endLsn >= manifest.stopLsn
+    // A timeline of which nothing is stored yet: everything up to where it began is all that there is.
+    const isEmpty = covered.endLsn === from && (target.kind === 'time' || (needed === undefined && covered.holes.length === 0))
+    if (isEmpty && before !== undefined) return { stretches, last: before }
+    // A time before a gap is reached without what is behind it; whether it is before, `proveTarget` finds out.
+    if (target.kind === 'time' && covered.endLsn < to && backupIsWhole) {
+      stretches.push({ timeline: branch.head.timeline, path: branch.path, from, to: covered.endLsn })
+      return { stretches, last: { branch, covered } }
+    }
+    if (covered.endLsn < to || !backupIsWhole) throw gap(manifest, branch, covered)
     stretches.push({ timeline: branch.head.timeline, path: branch.path, from, to })
     if (needed === undefined) return { stretches, last: { branch, covered } }
+    before = { branch, covered: coveredUpTo(covered, needed) }
     from = needed
   }
   throw new Error('internal error: expected that a path ends')
+}
+
+function coveredUpTo(covered: Coverage, to: Lsn): Coverage {
+  return { endLsn: to, objects: covered.objects.filter(({ startLsn }) => startLsn < to), holes: [] }
 }
 
 function gap(manifest: BackupManifest, branch: Branch, covered: Coverage): Failure {
@@ -261,7 +276,7 @@ async function newestCommitMs(repository: Repository, last: LastStretch, beyondM
 async function lastRecordEnd(repository: Repository, last: LastStretch): Promise<Lsn | null> {
   for (const object of last.covered.objects.toReversed()) {
     const note = await readNote(repository, last.branch, object)
-    if (note.lastRecordEnd !== null) return note.lastRecordEnd
+    if (note.lastRecordEnd !== null) return note.lastRecordEnd < last.covered.endLsn ? note.lastRecordEnd : last.covered.endLsn
   }
   return null
 }
