@@ -77,6 +77,13 @@ export const VERBS: readonly VerbDefinition[] = [
     load: () => import('./wal-get.ts'),
   },
   {
+    name: 'wal-push',
+    summary: 'for archive_command: exit status 0 only when the WAL is durable in the repository',
+    args: [['<path>', 'the file that PostgreSQL wants to have archived (%p)']],
+    options: [['--component <name>', 'the component that it is of; may be left out where there is only one']],
+    load: () => import('./wal-push.ts'),
+  },
+  {
     name: 'verify',
     summary: 'read back a backup (by default the newest), or everything, and say what is wrong where',
     args: [['[backup]', 'id of a backup']],

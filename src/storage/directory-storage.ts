@@ -94,9 +94,7 @@ export class DirectoryStorage implements Storage {
   async *list(prefix: string): AsyncGenerator<ObjectEntry> {
     // A prefix may end in the middle of a name: list its directory and filter.
     const directory = prefix.includes('/') ? prefix.slice(0, prefix.lastIndexOf('/') + 1) : ''
-    for await (const entry of this.#walk(directory)) {
-      if (entry.key.startsWith(prefix)) yield entry
-    }
+    yield* this.#walk(directory, prefix)
   }
 
   async delete(key: string): Promise<void> {
@@ -107,7 +105,7 @@ export class DirectoryStorage implements Storage {
     }
   }
 
-  async *#walk(directory: string): AsyncGenerator<ObjectEntry> {
+  async *#walk(directory: string, prefix: string): AsyncGenerator<ObjectEntry> {
     let entries: Dirent[]
     try {
       entries = await readdir(join(this.#root, directory), { withFileTypes: true })
@@ -116,12 +114,15 @@ export class DirectoryStorage implements Storage {
       throw this.#failure(`cannot list "${directory}" in ${this.description}`, cause)
     }
     // A directory sorts as its name with the slash that follows it in every key below.
-    const ours = entries.filter((entry) => NAME.test(entry.name))
-    const named = ours.map((entry) => ({ entry, name: entry.isDirectory() ? `${entry.name}/` : entry.name }))
+    const named = entries
+      .filter((entry) => NAME.test(entry.name))
+      .map((entry) => ({ entry, name: entry.isDirectory() ? `${entry.name}/` : entry.name }))
+      // Before anything is asked of the file system: a folder of WAL has many names, and one segment of it is wanted each time.
+      .filter(({ name }) => (directory + name).startsWith(prefix) || prefix.startsWith(directory + name))
     named.sort((left, right) => Buffer.compare(Buffer.from(left.name), Buffer.from(right.name)))
     for (const { entry, name } of named) {
       if (entry.isDirectory()) {
-        if (directory !== '' || entry.name !== STAGING) yield* this.#walk(directory + name)
+        if (directory !== '' || entry.name !== STAGING) yield* this.#walk(directory + name, prefix)
       } else {
         const size = await sizeUnlessGone(join(this.#root, directory, name))
         if (size !== undefined) yield { key: directory + name, sizeBytes: size }
