@@ -77,6 +77,16 @@ export const VERBS: readonly VerbDefinition[] = [
     load: () => import('./wal-get.ts'),
   },
   {
+    name: 'wal-ahead',
+    summary: 'started by restore_command: fetches WAL ahead of a recovery, for as long as that goes on',
+    args: [['<name>', 'the segment behind which to begin (%f)']],
+    options: [
+      ['--plan <path>', 'the plan that the restore froze'],
+      ['--while <pid>', 'the process that recovers: when it ends, so does the fetching'],
+    ],
+    load: () => import('./wal-ahead.ts'),
+  },
+  {
     name: 'wal-push',
     summary: 'for archive_command: exit status 0 only when the WAL is durable in the repository',
     args: [['<path>', 'the file that PostgreSQL wants to have archived (%p)']],
