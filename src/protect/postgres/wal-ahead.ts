@@ -33,7 +33,7 @@ export interface WalAheadOptions {
 
 /**
  * Keeps the directory `ahead` beside the plan filled with what recovery will ask for next, until the process `pid` is gone, or another fetcher
- * has taken over. Gives how many segments it fetched. A SIGKILL leaves only whole segments under their names. Throws what fetching throws: then
+ * has taken over. Gives how many segments it fetched. A SIGKILL leaves only whole segments under their names. What cannot be fetched,
  * the restore_command asks for itself, and fails for the same reason.
  */
 export async function walAhead(options: WalAheadOptions): Promise<number> {
@@ -50,6 +50,10 @@ export async function walAhead(options: WalAheadOptions): Promise<number> {
   } finally {
     await fetcher.withdraw()
   }
+}
+
+interface FetcherOptions extends Pick<WalAheadOptions, 'openRepository' | 'clock' | 'signal'> {
+  readonly goesOn: () => Promise<boolean>
 }
 
 class Fetcher {
@@ -69,30 +73,41 @@ class Fetcher {
     this.#limit = Math.min(SEGMENTS_MAX, Math.max(SEGMENTS_MIN, Math.floor(AHEAD_BYTES_MAX / plan.segmentSize)))
   }
 
-  async work(
-    options: Pick<WalAheadOptions, 'openRepository' | 'clock' | 'signal'> & { goesOn: () => Promise<boolean> },
-  ): Promise<number> {
+  async work(options: FetcherOptions): Promise<number> {
     const { clock, signal, goesOn } = options
     let fetched = 0
     let lastMs = clock.now()
+    let failed = false
     await this.#prepare()
     while (await goesOn()) {
-      const names = await readdir(this.#ahead)
-      await this.#promise(this.#limit - names.length)
+      if (!failed) await this.#promise(this.#limit - (await readdir(this.#ahead)).length)
       if (this.#promised.size === 0) {
         if (clock.now() - lastMs > IDLE_MS_MAX) break
         await sleepUnlessAborted(clock, LOOK_MS, signal)
         continue
       }
-      this.#repository ??= await openPlanned(this.#plan, options.openRepository)
-      await forEachConcurrent([...this.#promised], { limit: FETCHES_AT_ONCE }, async ([name, segment]) => {
-        if (!(await goesOn())) return
-        await deliver(this.#repository!, segment, join(this.#ahead, name))
-        fetched += 1
-        await this.#settle(name)
-      })
+      try {
+        fetched += await this.#fetch(options)
+      } catch {
+        // Whoever asks for the segment itself gets the failure. To end now would only mean that the next call starts another of us.
+        failed = true
+        await this.withdraw()
+      }
       lastMs = clock.now()
     }
+    return fetched
+  }
+
+  async #fetch({ openRepository, goesOn }: FetcherOptions): Promise<number> {
+    this.#repository ??= await openPlanned(this.#plan, openRepository)
+    const repository = this.#repository
+    let fetched = 0
+    await forEachConcurrent([...this.#promised], { limit: FETCHES_AT_ONCE }, async ([name, segment]) => {
+      if (!(await goesOn())) return
+      await deliver(repository, segment, join(this.#ahead, name))
+      fetched += 1
+      await this.#settle(name)
+    })
     return fetched
   }
 
