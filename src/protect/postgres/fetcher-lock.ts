@@ -6,10 +6,12 @@ import { systemErrorCode } from '../../errors.ts'
 // What restore_command, wal-get and the fetcher that works ahead of them share, beside the plan:
 //   ahead/<segment>    fetched, whole, checked and durable: whoever needs it moves it away
 //   coming/<segment>   promised by the fetcher that works now; gone when the segment is in ahead/, or will not come
+//   absent/<name>      not part of this recovery, by the plan: PostgreSQL ends recovery on it
 //   fetcher            the process that works now: its number, and a token of its own
 
 export const AHEAD_DIRECTORY = 'ahead'
 export const COMING_DIRECTORY = 'coming'
+export const ABSENT_DIRECTORY = 'absent'
 export const LOCK_FILE = 'fetcher'
 const BEAT_MS = 1000
 /** A fetcher that has not beaten for so long is gone, even if a process has its number. */

@@ -4,7 +4,7 @@ import { formatLsn } from '../../postgres/lsn.ts'
 import type { BackupManifest } from '../../repository/backups.ts'
 import { RECOVERY_DIRECTORY } from './data-directory.ts'
 import type { RecoveryPlan, RecoveryTarget } from './recovery-plan.ts'
-import { AHEAD_DIRECTORY, COMING_DIRECTORY, LOCK_FILE } from './fetcher-lock.ts'
+import { ABSENT_DIRECTORY, AHEAD_DIRECTORY, COMING_DIRECTORY, LOCK_FILE } from './fetcher-lock.ts'
 
 /** How often, a fiftieth of a second apart, the command looks for a promised segment before it fetches it itself. */
 const PROMISE_LOOKS = 500
@@ -86,7 +86,8 @@ function targetSettings({ target }: RecoverySettingsOptions): Record<string, str
 
 /**
  * The shell command that PostgreSQL runs in the data directory for each WAL file. It sees to it that a fetcher works ahead for as long as the
- * process that runs the command (PostgreSQL's startup process) lives, waits for a segment that the fetcher has promised, and moves it in place.
+ * process that runs the command (PostgreSQL's startup process) lives, waits for a segment that the fetcher has promised, and moves it in place. What
+ * the fetcher has marked as absent by the plan, is.
  * Whatever is not there then, `getCommand` gets.
  */
 export function restoreCommand(configPath: string): string {
@@ -97,7 +98,9 @@ export function restoreCommand(configPath: string): string {
   const promised = `test -e ${at(COMING_DIRECTORY)}/%f && test $n -lt ${PROMISE_LOOKS} && kill -0 "$pid" 2>/dev/null`
   const wait = `n=0; while ${promised}; do sleep 0.02; n=$((n+1)); done`
   const take = `mv ${at(AHEAD_DIRECTORY)}/%f "%p" 2>/dev/null && exit 0`
-  return `case %f in *.history) ;; *) pid=; ${begin}; ${wait}; ${take};; esac; ${getCommand(configPath)}`
+  // A mark that is there, not one that is missing: only the plan's own word is proof.
+  const absent = `if test -e ${at(ABSENT_DIRECTORY)}/%f; then exit 1; fi`
+  return `${absent}; case %f in *.history) ;; *) pid=; ${begin}; ${wait}; ${take};; esac; ${getCommand(configPath)}`
 }
 
 /**

@@ -4,11 +4,11 @@ import type { Clock } from '../../clock.ts'
 import { segmentName } from '../../postgres/wal-segment.ts'
 import type { Repository } from '../../repository/repository.ts'
 import { forEachConcurrent } from '../../stream/for-each-concurrent.ts'
-import { AHEAD_DIRECTORY, COMING_DIRECTORY, FetcherLock } from './fetcher-lock.ts'
+import { ABSENT_DIRECTORY, AHEAD_DIRECTORY, COMING_DIRECTORY, FetcherLock } from './fetcher-lock.ts'
 import { ProcessWatch } from './process-watch.ts'
 import type { RecoveryPlan } from './recovery-plan.ts'
 import { sleepUnlessAborted } from './sleep.ts'
-import { deliver, openPlanned, readPlan, segmentsBehind, type PlannedSegment } from './wal-get.ts'
+import { absentNames, deliver, openPlanned, readPlan, segmentsBehind, type PlannedSegment } from './wal-get.ts'
 
 /** What may lie ahead of recovery. */
 const AHEAD_BYTES_MAX = 256 * 1024 * 1024
@@ -59,15 +59,18 @@ interface FetcherOptions extends Pick<WalAheadOptions, 'openRepository' | 'clock
 class Fetcher {
   readonly #ahead: string
   readonly #coming: string
+  readonly #absent: string
   readonly #plan: RecoveryPlan
   readonly #segments: Generator<PlannedSegment>
   readonly #limit: number
   readonly #promised = new Map<string, PlannedSegment>()
+  #last: PlannedSegment | undefined
   #repository: Repository | undefined
 
   constructor(directory: string, plan: RecoveryPlan, name: string) {
     this.#ahead = join(directory, AHEAD_DIRECTORY)
     this.#coming = join(directory, COMING_DIRECTORY)
+    this.#absent = join(directory, ABSENT_DIRECTORY)
     this.#plan = plan
     this.#segments = segmentsBehind(plan, name)
     this.#limit = Math.min(SEGMENTS_MAX, Math.max(SEGMENTS_MIN, Math.floor(AHEAD_BYTES_MAX / plan.segmentSize)))
@@ -80,7 +83,7 @@ class Fetcher {
     let failed = false
     await this.#prepare()
     while (await goesOn()) {
-      if (!failed) await this.#promise(this.#limit - (await readdir(this.#ahead)).length)
+      if (!failed) await this.#promise(await readdir(this.#ahead))
       if (this.#promised.size === 0) {
         if (clock.now() - lastMs > IDLE_MS_MAX) break
         await sleepUnlessAborted(clock, LOOK_MS, signal)
@@ -120,6 +123,8 @@ class Fetcher {
   async #prepare(): Promise<void> {
     await mkdir(this.#ahead, { recursive: true, mode: 0o700 })
     await mkdir(this.#coming, { recursive: true, mode: 0o700 })
+    await mkdir(this.#absent, { recursive: true, mode: 0o700 })
+    for (const name of absentNames(this.#plan)) await writeFile(join(this.#absent, name), '')
     for (const name of await readdir(this.#coming)) await rm(join(this.#coming, name), { force: true })
     const kept = new Set<string>()
     for (let count = 0; count < this.#limit; count += 1) {
@@ -127,6 +132,7 @@ class Fetcher {
       if (next.done === true) break
       const name = segmentName(next.value.segment)
       kept.add(name)
+      this.#last = next.value
       this.#promised.set(name, next.value)
     }
     for (const name of await readdir(this.#ahead)) {
@@ -136,13 +142,17 @@ class Fetcher {
     for (const name of this.#promised.keys()) await writeFile(join(this.#coming, name), '')
   }
 
-  async #promise(count: number): Promise<void> {
-    for (let more = count - this.#promised.size; more > 0; more -= 1) {
+  async #promise(present: readonly string[]): Promise<void> {
+    for (let more = this.#limit - present.length - this.#promised.size; more > 0; more -= 1) {
       const next = this.#segments.next()
-      if (next.done === true) return
-      const name = segmentName(next.value.segment)
+      // At the end of recovery PostgreSQL asks for the last segment once more.
+      const segment = next.done === true ? this.#last : next.value
+      if (segment === undefined) return
+      this.#last = segment
+      const name = segmentName(segment.segment)
+      if (this.#promised.has(name) || present.includes(name)) return
       await writeFile(join(this.#coming, name), '')
-      this.#promised.set(name, next.value)
+      this.#promised.set(name, segment)
     }
   }
 

@@ -4,7 +4,7 @@ import { basename, dirname, join } from 'node:path'
 import { assert } from '../../assert.ts'
 import { Failure } from '../../errors.ts'
 import { parseSegmentName, segmentEnd, segmentName, segmentStart, type WalSegment } from '../../postgres/wal-segment.ts'
-import { parseHistoryFileName } from '../../postgres/timeline-history.ts'
+import { historyFileName, parseHistoryFileName } from '../../postgres/timeline-history.ts'
 import type { Repository } from '../../repository/repository.ts'
 import type { Branch } from '../../repository/wal-branch.ts'
 import { readSegmentBytes } from '../../repository/wal-segment-bytes.ts'
@@ -88,6 +88,17 @@ export function* segmentsBehind(plan: RecoveryPlan, name: string): Generator<Pla
     if (stretch === undefined) return
     yield plannedSegment(plan, { timeline: stretch.timeline, number, sizeBytes: plan.segmentSize })!
   }
+}
+
+/** Names that PostgreSQL asks for at the end of recovery, and that are not part of it: the segment behind the last, the timeline that it will begin. */
+export function absentNames(plan: RecoveryPlan): string[] {
+  const { timeline, to } = plan.stretches.at(-1)!
+  const size = BigInt(plan.segmentSize)
+  const behind: WalSegment = { timeline, number: (to + size - 1n) / size, sizeBytes: plan.segmentSize }
+  const known = plan.histories.map((history) => history.timeline)
+  const begun = Math.max(timeline, ...known) + 1
+  const histories = [timeline, begun].filter((each) => each > 1 && !known.includes(each)).map(historyFileName)
+  return [...(plannedSegment(plan, behind) === undefined ? [segmentName(behind)] : []), ...histories]
 }
 
 function branchOf(plan: RecoveryPlan, stretch: RecoveryPlan['stretches'][number]): Branch {
