@@ -40,6 +40,7 @@ export const FAILURES = {
   SLOT_LOST: { exit: 1, http: 409, retry: false },
   WAL_GAP: { exit: 1, http: 409, retry: false },
   WAL_INVALID: { exit: 1, http: 500, retry: false },
+  ARCHIVE_MISMATCH: { exit: 2, http: 409, retry: false },
   WAL_CONFLICT: { exit: 1, http: 409, retry: false },
   SPOOL_DAMAGED: { exit: 1, http: 500, retry: false },
   SPOOL_FULL: { exit: 1, http: 507, retry: true },

@@ -48,7 +48,7 @@ Settings that are overridden:
   archive_mode = 'off'
 
 This host differs from the one that was backed up:
-  major version: 18 there, not installed here (it cannot be started here)
+  PostgreSQL: 18.4 there, not installed here (it cannot be started here)
 
 Note:
   a notice

@@ -29,9 +29,7 @@ export function formatPreview(component: string, preview: RestorePreview): strin
     ...list('Settings that are overridden:', settings),
     ...list(
       'This host differs from the one that was backed up:',
-      preview.differences.map(
-        ({ what, backup, here, consequence }) => `  ${what}: ${backup} there, ${here} here (${consequence})`,
-      ),
+      preview.differences.map((each) => `  ${each.what}: ${each.backup} there, ${each.here} here (${each.consequence})`),
     ),
     ...list('Note:', indent(preview.notices)),
     ...list('In the way:', indent(preview.problems)),

@@ -41,6 +41,13 @@ export const VERBS: readonly VerbDefinition[] = [
     load: () => import('./backups.ts'),
   },
   {
+    name: 'windows',
+    summary: 'show what a component can be restored to without a gap, and what is missing',
+    args: [COMPONENT],
+    options: [['--around <time>', 'what lies next to this time, and how to restore to just before it']],
+    load: () => import('./windows.ts'),
+  },
+  {
     name: 'stream',
     summary: 'receive WAL from the server and keep it, until it is stopped',
     args: [COMPONENT],
@@ -75,6 +82,23 @@ export const VERBS: readonly VerbDefinition[] = [
     ],
     options: [['--plan <path>', 'the plan that the restore froze']],
     load: () => import('./wal-get.ts'),
+  },
+  {
+    name: 'wal-ahead',
+    summary: 'started by restore_command: fetches WAL ahead of a recovery, for as long as that goes on',
+    args: [['<name>', 'the segment behind which to begin (%f)']],
+    options: [
+      ['--plan <path>', 'the plan that the restore froze'],
+      ['--while <pid>', 'the process that recovers: when it ends, so does the fetching'],
+    ],
+    load: () => import('./wal-ahead.ts'),
+  },
+  {
+    name: 'wal-push',
+    summary: 'for archive_command: exit status 0 only when the WAL is durable in the repository',
+    args: [['<path>', 'the file that PostgreSQL wants to have archived (%p)']],
+    options: [['--component <name>', 'the component that it is of; may be left out where there is only one']],
+    load: () => import('./wal-push.ts'),
   },
   {
     name: 'verify',

@@ -35,6 +35,7 @@ export const OBJECT_KINDS = {
   spool: 11,
   fingerprints: 12,
   expired: 13,
+  notes: 14,
 } as const
 export type ObjectKind = keyof typeof OBJECT_KINDS
 

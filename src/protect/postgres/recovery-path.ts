@@ -43,7 +43,8 @@ export function switchLsn(child: Branch, parent: Branch): Lsn {
   throw new Failure('WAL_GAP', `timeline ${child.head.timeline} does not follow from timeline ${parent.head.timeline}`)
 }
 
-function lineOf(branches: readonly Branch[], head: Branch): Line {
+/** A branch and those that it came from, as far as they are known. */
+export function lineOf(branches: readonly Branch[], head: Branch): Line {
   const ancestors = historyOf(head).map(({ timeline }) =>
     branches
       .filter((branch) => branch.head.timeline === timeline && head.head.history.startsWith(branch.head.history))

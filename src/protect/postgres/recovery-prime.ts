@@ -5,8 +5,8 @@ import { Failure } from '../../errors.ts'
 import { segmentAt, segmentName } from '../../postgres/wal-segment.ts'
 import { RECOVERY_DIRECTORY } from './data-directory.ts'
 import type { RecoveryPlan } from './recovery-plan.ts'
-import { restoreCommand } from './recovery-settings.ts'
-import { AHEAD_DIRECTORY } from './wal-get.ts'
+import { AHEAD_DIRECTORY } from './fetcher-lock.ts'
+import { getCommand } from './recovery-settings.ts'
 
 const ERROR_BYTES_MAX = 16 * 1024
 
@@ -20,16 +20,16 @@ export interface PrimeOptions {
 }
 
 /**
- * Runs the restore_command once, for the first segment, as the user that PostgreSQL will run as. A command that cannot work (a configuration,
- * key or storage that this user may not read) is found now, with its reason, and not in a log when the server stops; and the first segments
- * lie ready when recovery begins. Throws RESTORE_COMMAND_FAILED.
+ * Runs what the restore_command runs, once, for the first segment, as the user that PostgreSQL will run as. A command that cannot work (a configuration,
+ * key or storage that this user may not read) is found now, with its reason, and not in a log when the server stops; and the first segment
+ * lies ready when recovery begins. Throws RESTORE_COMMAND_FAILED.
  */
 export async function primeRecovery(options: PrimeOptions): Promise<void> {
   const { directory, plan } = options
   const [stretch] = plan.stretches
   const name = segmentName(segmentAt(stretch!.from, stretch!.timeline, plan.segmentSize))
   const fetched = `${RECOVERY_DIRECTORY}/first-segment`
-  const command = restoreCommand(options.configPath).replaceAll('%f', name).replaceAll('%p', fetched).replaceAll('%%', '%')
+  const command = getCommand(options.configPath).replaceAll('%f', name).replaceAll('%p', fetched).replaceAll('%%', '%')
   const { status, errors } = await runShell(command, options)
   if (status !== 0) {
     await rm(join(directory, fetched), { force: true })

@@ -5,7 +5,10 @@ import type { BackupManifest } from '../../repository/backups.ts'
 import { RECOVERY_DIRECTORY } from './data-directory.ts'
 import type { RecoveryPlan } from './recovery-plan.ts'
 import type { RecoveryAction, RecoveryTarget } from './recovery-target.ts'
-import { AHEAD_DIRECTORY } from './wal-get.ts'
+import { ABSENT_DIRECTORY, AHEAD_DIRECTORY, COMING_DIRECTORY, LOCK_FILE } from './fetcher-lock.ts'
+
+/** How often, a fiftieth of a second apart, the command looks for a promised segment before it fetches it itself. */
+const PROMISE_LOOKS = 500
 
 /** Settings that would make a restored server act on the one that it came from, or wait for it. */
 const HARMLESS: Readonly<Record<string, string>> = {
@@ -102,20 +105,38 @@ function targetSettings({ target }: RecoverySettingsOptions): Record<string, str
 }
 
 /**
- * The shell command that PostgreSQL runs in the data directory for each WAL file. A segment that was fetched ahead is moved in place; else
- * we are started. Only our 90 ("absent, by the plan") becomes 1, on which PostgreSQL ends recovery; whatever else goes wrong, also a shell
- * that cannot start us, becomes 255, on which it stops.
+ * The shell command that PostgreSQL runs in the data directory for each WAL file. It sees to it that a fetcher works ahead for as long as the
+ * process that runs the command (PostgreSQL's startup process) lives, waits for a segment that the fetcher has promised, and moves it in place. What
+ * the fetcher has marked as absent by the plan, is.
+ * Whatever is not there then, `getCommand` gets.
  */
 export function restoreCommand(configPath: string): string {
+  const at = (name: string) => `${RECOVERY_DIRECTORY}/${name}`
+  const fetch = resusWords('wal-ahead', configPath, ['--while']).join(' ')
+  const isWorking = `{ read pid <${at(LOCK_FILE)} && kill -0 "$pid"; } 2>/dev/null`
+  const begin = `${isWorking} || { ${fetch} "$PPID" %f </dev/null >/dev/null 2>&1 & }`
+  const promised = `test -e ${at(COMING_DIRECTORY)}/%f && test $n -lt ${PROMISE_LOOKS} && kill -0 "$pid" 2>/dev/null`
+  const wait = `n=0; while ${promised}; do sleep 0.02; n=$((n+1)); done`
+  const take = `mv ${at(AHEAD_DIRECTORY)}/%f "%p" 2>/dev/null && exit 0`
+  // A mark that is there, not one that is missing: only the plan's own word is proof.
+  const absent = `if test -e ${at(ABSENT_DIRECTORY)}/%f; then exit 1; fi`
+  return `${absent}; case %f in *.history) ;; *) pid=; ${begin}; ${wait}; ${take};; esac; ${getCommand(configPath)}`
+}
+
+/**
+ * The part of it that fetches one file: only our 90 ("absent, by the plan") becomes 1, on which PostgreSQL ends recovery; whatever else goes
+ * wrong, also a shell that cannot start us, becomes 255, on which it stops.
+ */
+export function getCommand(configPath: string): string {
+  const get = resusWords('wal-get', configPath, []).join(' ')
+  return `${get} %f "%p"; case $? in 0) exit 0;; 90) exit 1;; *) exit 255;; esac`
+}
+
+function resusWords(verb: string, configPath: string, more: readonly string[]): string[] {
   const main = fileURLToPath(new URL('../../cli/main.ts', import.meta.url))
-  const ahead = `${RECOVERY_DIRECTORY}/${AHEAD_DIRECTORY}/%f`
-  const words = [process.execPath, main, 'wal-get', '--config', configPath, '--plan', `${RECOVERY_DIRECTORY}/plan.json`]
+  const words = [process.execPath, main, verb, '--config', configPath, '--plan', `${RECOVERY_DIRECTORY}/plan.json`, ...more]
   // A percent sign is PostgreSQL's own here.
-  const get = words.map((word) => quoteShell(word).replaceAll('%', '%%')).join(' ')
-  return (
-    `if test -f ${ahead}; then mv ${ahead} "%p" && exit 0; exit 255; fi; ` +
-    `${get} %f "%p"; case $? in 0) exit 0;; 90) exit 1;; *) exit 255;; esac`
-  )
+  return words.map((word) => quoteShell(word).replaceAll('%', '%%'))
 }
 
 /** An argument as a shell has to read it. */

@@ -1,27 +1,15 @@
-import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { open, readFile, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { assert } from '../../assert.ts'
 import { Failure, systemErrorCode } from '../../errors.ts'
-import {
-  nextSegment,
-  parseSegmentName,
-  segmentEnd,
-  segmentName,
-  segmentStart,
-  type WalSegment,
-} from '../../postgres/wal-segment.ts'
-import { parseHistoryFileName } from '../../postgres/timeline-history.ts'
+import { parseSegmentName, segmentEnd, segmentName, segmentStart, type WalSegment } from '../../postgres/wal-segment.ts'
+import { historyFileName, parseHistoryFileName } from '../../postgres/timeline-history.ts'
 import type { Repository } from '../../repository/repository.ts'
 import type { Branch } from '../../repository/wal-branch.ts'
 import { readSegmentBytes } from '../../repository/wal-segment-bytes.ts'
-import { forEachConcurrent } from '../../stream/for-each-concurrent.ts'
+import { dismissFetcher } from './fetcher-lock.ts'
 import { planSchema, type RecoveryPlan } from './recovery-plan.ts'
-
-/** Segments that one call fetches beyond the one it was asked for; the restore_command takes them without starting us. */
-export const SEGMENTS_AHEAD = 7
-/** Where they wait, beside the plan. */
-export const AHEAD_DIRECTORY = 'ahead'
-const FETCHES_AT_ONCE = 2
 
 export interface WalGetOptions {
   readonly planPath: string
@@ -37,7 +25,7 @@ export interface WalGetOptions {
  * that is not delivered throws, and must stop PostgreSQL: it would promote with data missing.
  */
 export async function walGet(options: WalGetOptions): Promise<'delivered' | 'absent'> {
-  const plan = planSchema.parse(JSON.parse(await readFile(options.planPath, 'utf8')))
+  const plan = await readPlan(options.planPath)
   const timeline = parseHistoryFileName(options.name)
   if (timeline !== undefined) {
     const history = plan.histories.find((each) => each.timeline === timeline)
@@ -48,18 +36,28 @@ export async function walGet(options: WalGetOptions): Promise<'delivered' | 'abs
   const segment = parseSegmentName(options.name, plan.segmentSize)
   const wanted = segment === undefined ? undefined : plannedSegment(plan, segment)
   if (wanted === undefined) return 'absent'
-  const repository = await options.openRepository()
+  const repository = await openPlanned(plan, options.openRepository)
+  await deliver(repository, wanted, options.destination)
+  await dismissFetcher(dirname(options.planPath), options.name)
+  return 'delivered'
+}
+
+export async function readPlan(path: string): Promise<RecoveryPlan> {
+  return planSchema.parse(JSON.parse(await readFile(path, 'utf8')))
+}
+
+/** Opens the repository that a plan is of. Throws REPOSITORY_FOREIGN when it is another. */
+export async function openPlanned(plan: RecoveryPlan, openRepository: () => Promise<Repository>): Promise<Repository> {
+  const repository = await openRepository()
   if (repository.id !== plan.repository) {
     throw new Failure('REPOSITORY_FOREIGN', `the recovery plan is of another repository than the configuration names`, {
       hint: 'use the configuration that the restore was made with',
     })
   }
-  await deliver(repository, wanted, options.destination)
-  await fetchAhead({ repository, plan, wanted, directory: join(dirname(options.planPath), AHEAD_DIRECTORY) })
-  return 'delivered'
+  return repository
 }
 
-interface PlannedSegment {
+export interface PlannedSegment {
   readonly segment: WalSegment
   readonly branch: Branch
   /** Where the plan's WAL ends inside this segment; the segment's end when it goes on. */
@@ -77,6 +75,32 @@ export function plannedSegment(plan: RecoveryPlan, segment: WalSegment): Planned
   return { segment, branch: branchOf(plan, stretch), endLsn: end < stretch.to ? end : stretch.to }
 }
 
+/**
+ * What PostgreSQL is going to ask for behind a segment, in its order (xlogrecovery.c, XLogFileReadAnyTLI): of each number the youngest timeline's
+ * that has begun.
+ */
+export function* segmentsBehind(plan: RecoveryPlan, name: string): Generator<PlannedSegment> {
+  const begin = parseSegmentName(name, plan.segmentSize)
+  if (begin === undefined) return
+  const size = BigInt(plan.segmentSize)
+  for (let number = begin.number + 1n; ; number += 1n) {
+    const stretch = plan.stretches.findLast(({ from, to }) => from / size <= number && number * size < to)
+    if (stretch === undefined) return
+    yield plannedSegment(plan, { timeline: stretch.timeline, number, sizeBytes: plan.segmentSize })!
+  }
+}
+
+/** Names that PostgreSQL asks for at the end of recovery, and that are not part of it: the segment behind the last, the timeline that it will begin. */
+export function absentNames(plan: RecoveryPlan): string[] {
+  const { timeline, to } = plan.stretches.at(-1)!
+  const size = BigInt(plan.segmentSize)
+  const behind: WalSegment = { timeline, number: (to + size - 1n) / size, sizeBytes: plan.segmentSize }
+  const known = plan.histories.map((history) => history.timeline)
+  const begun = Math.max(timeline, ...known) + 1
+  const histories = [timeline, begun].filter((each) => each > 1 && !known.includes(each)).map(historyFileName)
+  return [...(plannedSegment(plan, behind) === undefined ? [segmentName(behind)] : []), ...histories]
+}
+
 function branchOf(plan: RecoveryPlan, stretch: RecoveryPlan['stretches'][number]): Branch {
   const head = {
     timeline: stretch.timeline,
@@ -91,7 +115,8 @@ function branchOf(plan: RecoveryPlan, stretch: RecoveryPlan['stretches'][number]
   return { path: stretch.path, head }
 }
 
-async function deliver(repository: Repository, wanted: PlannedSegment, destination: string): Promise<void> {
+/** Puts a segment's file there, whole, checked and durable. Throws WAL_GAP, OBJECT_DAMAGED, and what the storage throws. */
+export async function deliver(repository: Repository, wanted: PlannedSegment, destination: string): Promise<void> {
   const { segment, branch, endLsn } = wanted
   const stored = await readSegmentBytes(repository, branch, segment)
   const needed = Number(endLsn - segmentStart(segment))
@@ -114,46 +139,9 @@ async function* cutOff(bytes: AsyncIterable<Uint8Array>, needed: number, sizeByt
   assert(done === sizeBytes, `a segment has ${sizeBytes} bytes`)
 }
 
-async function fetchAhead(ahead: {
-  repository: Repository
-  plan: RecoveryPlan
-  wanted: PlannedSegment
-  directory: string
-}): Promise<void> {
-  const { repository, plan, directory } = ahead
-  const segments: PlannedSegment[] = []
-  let next = plannedSegment(plan, nextSegment(ahead.wanted.segment))
-  while (next !== undefined && segments.length < SEGMENTS_AHEAD) {
-    segments.push(next)
-    next = plannedSegment(plan, nextSegment(next.segment))
-  }
-  try {
-    await mkdir(directory, { recursive: true, mode: 0o700 })
-    await removeStale(directory, new Set(segments.map(({ segment }) => segmentName(segment))))
-    await forEachConcurrent(segments, { limit: FETCHES_AT_ONCE }, async (each) => {
-      const path = join(directory, segmentName(each.segment))
-      if (
-        await stat(path).then(
-          () => true,
-          () => false,
-        )
-      )
-        return
-      await deliver(repository, each, path)
-    })
-  } catch {
-    // Fetching ahead is only for speed: whoever asks for the segment itself gets the failure.
-  }
-}
-
-/** Segments that were fetched and not taken, because recovery took another way. */
-async function removeStale(directory: string, wanted: ReadonlySet<string>): Promise<void> {
-  for (const name of await readdir(directory)) if (!wanted.has(name)) await rm(join(directory, name), { force: true })
-}
-
 /** Writes a file that is there whole and durable, or not at all: a torn segment would look to PostgreSQL like the end of WAL. */
 async function writeDurably(path: string, pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<void> {
-  const temporary = join(dirname(path), `.${basename(path)}.resus-${process.pid}`)
+  const temporary = join(dirname(path), `.${basename(path)}.resus-${process.pid}-${randomBytes(4).toString('hex')}`)
   try {
     const file = await open(temporary, 'w', 0o600)
     try {

@@ -37,6 +37,8 @@ export async function reachOf(supply: WalSupply, manifest: BackupManifest, line:
     const end = next === undefined ? undefined : switchLsn(next, branch)
     const to = end !== undefined && end < covered.endLsn ? end : covered.endLsn
     if (index === 0 && to < manifest.stopLsn) throw backupGap(manifest, branch, { at: covered.endLsn, hole: covered.holes[0] })
+    // A timeline of which nothing is stored yet: what leads to it is all that there is.
+    if (index > 0 && next === undefined && covered.objects.length === 0 && covered.holes.length === 0) break
     if (to < from) {
       hole = { from: to, to: from }
       break

@@ -1,0 +1,163 @@
+import { mkdir, readdir, rm, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import type { Clock } from '../../clock.ts'
+import { segmentName } from '../../postgres/wal-segment.ts'
+import type { Repository } from '../../repository/repository.ts'
+import { forEachConcurrent } from '../../stream/for-each-concurrent.ts'
+import { ABSENT_DIRECTORY, AHEAD_DIRECTORY, COMING_DIRECTORY, FetcherLock } from './fetcher-lock.ts'
+import { ProcessWatch } from './process-watch.ts'
+import type { RecoveryPlan } from './recovery-plan.ts'
+import { sleepUnlessAborted } from './sleep.ts'
+import { absentNames, deliver, openPlanned, readPlan, segmentsBehind, type PlannedSegment } from './wal-get.ts'
+
+/** What may lie ahead of recovery. */
+const AHEAD_BYTES_MAX = 256 * 1024 * 1024
+const SEGMENTS_MAX = 32
+/** Segments may have 1 GiB: while one is replayed, the next is fetched. */
+const SEGMENTS_MIN = 2
+const FETCHES_AT_ONCE = 2
+const LOOK_MS = 20
+/** A recovery that takes nothing for so long is paused, or over; if it goes on, its restore_command starts another fetcher. */
+const IDLE_MS_MAX = 60_000
+
+export interface WalAheadOptions {
+  readonly planPath: string
+  /** The segment that was asked for last: what follows it is fetched. */
+  readonly name: string
+  /** The process that recovers. */
+  readonly pid: number
+  readonly openRepository: () => Promise<Repository>
+  readonly clock: Clock
+  readonly signal: AbortSignal
+}
+
+/**
+ * Keeps the directory `ahead` beside the plan filled with what recovery will ask for next, until the process `pid` is gone, or another fetcher
+ * has taken over. Gives how many segments it fetched. A SIGKILL leaves only whole segments under their names. What cannot be fetched,
+ * the restore_command asks for itself, and fails for the same reason.
+ */
+export async function walAhead(options: WalAheadOptions): Promise<number> {
+  const directory = dirname(options.planPath)
+  const watched = await ProcessWatch.of(options.pid)
+  if (!(await watched.runs())) return 0
+  await using lock = await FetcherLock.take(directory)
+  if (lock === undefined) return 0
+  const plan = await readPlan(options.planPath)
+  const fetcher = new Fetcher(directory, plan, options.name)
+  const goesOn = async () => !options.signal.aborted && (await lock.hold(options.clock.now())) && (await watched.runs())
+  try {
+    return await fetcher.work({ ...options, goesOn })
+  } finally {
+    await fetcher.withdraw()
+  }
+}
+
+interface FetcherOptions extends Pick<WalAheadOptions, 'openRepository' | 'clock' | 'signal'> {
+  readonly goesOn: () => Promise<boolean>
+}
+
+class Fetcher {
+  readonly #ahead: string
+  readonly #coming: string
+  readonly #absent: string
+  readonly #plan: RecoveryPlan
+  readonly #segments: Generator<PlannedSegment>
+  readonly #limit: number
+  readonly #promised = new Map<string, PlannedSegment>()
+  #last: PlannedSegment | undefined
+  #repository: Repository | undefined
+
+  constructor(directory: string, plan: RecoveryPlan, name: string) {
+    this.#ahead = join(directory, AHEAD_DIRECTORY)
+    this.#coming = join(directory, COMING_DIRECTORY)
+    this.#absent = join(directory, ABSENT_DIRECTORY)
+    this.#plan = plan
+    this.#segments = segmentsBehind(plan, name)
+    this.#limit = Math.min(SEGMENTS_MAX, Math.max(SEGMENTS_MIN, Math.floor(AHEAD_BYTES_MAX / plan.segmentSize)))
+  }
+
+  async work(options: FetcherOptions): Promise<number> {
+    const { clock, signal, goesOn } = options
+    let fetched = 0
+    let lastMs = clock.now()
+    let failed = false
+    await this.#prepare()
+    while (await goesOn()) {
+      if (!failed) await this.#promise(await readdir(this.#ahead))
+      if (this.#promised.size === 0) {
+        if (clock.now() - lastMs > IDLE_MS_MAX) break
+        await sleepUnlessAborted(clock, LOOK_MS, signal)
+        continue
+      }
+      try {
+        fetched += await this.#fetch(options)
+      } catch {
+        // Whoever asks for the segment itself gets the failure. To end now would only mean that the next call starts another of us.
+        failed = true
+        await this.withdraw()
+      }
+      lastMs = clock.now()
+    }
+    return fetched
+  }
+
+  async #fetch({ openRepository, goesOn }: FetcherOptions): Promise<number> {
+    this.#repository ??= await openPlanned(this.#plan, openRepository)
+    const repository = this.#repository
+    let fetched = 0
+    await forEachConcurrent([...this.#promised], { limit: FETCHES_AT_ONCE }, async ([name, segment]) => {
+      if (!(await goesOn())) return
+      await deliver(repository, segment, join(this.#ahead, name))
+      fetched += 1
+      await this.#settle(name)
+    })
+    return fetched
+  }
+
+  /** Takes back what will not come any more. */
+  async withdraw(): Promise<void> {
+    for (const name of this.#promised.keys()) await this.#settle(name)
+  }
+
+  /** What an earlier fetcher left goes, unless it is what we are about to fetch; and we promise what we are going to fetch. */
+  async #prepare(): Promise<void> {
+    await mkdir(this.#ahead, { recursive: true, mode: 0o700 })
+    await mkdir(this.#coming, { recursive: true, mode: 0o700 })
+    await mkdir(this.#absent, { recursive: true, mode: 0o700 })
+    for (const name of absentNames(this.#plan)) await writeFile(join(this.#absent, name), '')
+    for (const name of await readdir(this.#coming)) await rm(join(this.#coming, name), { force: true })
+    const kept = new Set<string>()
+    for (let count = 0; count < this.#limit; count += 1) {
+      const next = this.#segments.next()
+      if (next.done === true) break
+      const name = segmentName(next.value.segment)
+      kept.add(name)
+      this.#last = next.value
+      this.#promised.set(name, next.value)
+    }
+    for (const name of await readdir(this.#ahead)) {
+      if (kept.has(name)) this.#promised.delete(name)
+      else await rm(join(this.#ahead, name), { force: true })
+    }
+    for (const name of this.#promised.keys()) await writeFile(join(this.#coming, name), '')
+  }
+
+  async #promise(present: readonly string[]): Promise<void> {
+    for (let more = this.#limit - present.length - this.#promised.size; more > 0; more -= 1) {
+      const next = this.#segments.next()
+      // At the end of recovery PostgreSQL asks for the last segment once more.
+      const segment = next.done === true ? this.#last : next.value
+      if (segment === undefined) return
+      this.#last = segment
+      const name = segmentName(segment.segment)
+      if (this.#promised.has(name) || present.includes(name)) return
+      await writeFile(join(this.#coming, name), '')
+      this.#promised.set(name, segment)
+    }
+  }
+
+  async #settle(name: string): Promise<void> {
+    await rm(join(this.#coming, name), { force: true })
+    this.#promised.delete(name)
+  }
+}
