@@ -27,7 +27,6 @@ import {
 
 // The receiver's durable, encrypted spool (docs/format.md): what is acknowledged to PostgreSQL lies here until it is in the repository.
 
-export const DEFAULT_SPOOL_BYTES_MAX = 8 * 1024 ** 3
 /** A spool must hold some segments whatever it is told: room is made by whole segments. */
 const SEGMENTS_MIN = 4
 const WRITE_AT_ONCE_BYTES_MAX = 64 * 1024
@@ -118,7 +117,7 @@ export class Spool {
   readonly directory: string
   readonly #component: string
   readonly #ring: KeyRing
-  readonly #bytesMax: number
+  readonly bytesMax: number
   readonly #files = new Map<string, KnownFile>()
   /** Paths of what an earlier process left. */
   readonly #earlier = new Set<string>()
@@ -130,7 +129,7 @@ export class Spool {
     this.directory = options.directory
     this.#component = options.component
     this.#ring = options.ring
-    this.#bytesMax = options.bytesMax
+    this.bytesMax = options.bytesMax
   }
 
   /** Opens a spool, making its directory. What is in it already counts against its limit, and can be read. */
@@ -164,7 +163,7 @@ export class Spool {
 
   /** Whether this much more may be written. */
   hasRoomFor(bytes: number, segmentSize: number): boolean {
-    return this.sizeBytes + bytes <= Math.max(this.#bytesMax, SEGMENTS_MIN * segmentSize)
+    return this.sizeBytes + bytes <= Math.max(this.bytesMax, SEGMENTS_MIN * segmentSize)
   }
 
   /** Until something is deleted, or the time is over, or the signal aborts. */
@@ -181,12 +180,15 @@ export class Spool {
     return readRuns(() => this.#runs(branch), this.#ring, range)
   }
 
-  /** Begins to write a branch at an LSN, always in a new file. */
-  async startWriting(branch: Branch, startLsn: Lsn): Promise<SpoolWriter> {
+  /**
+   * Begins to write a branch at an LSN, always in a new file. `durably`: each sync waits for the disk; else the spool only holds what
+   * nobody was told is safe, and a power cut may take it.
+   */
+  async startWriting(branch: Branch, startLsn: Lsn, durably = true): Promise<SpoolWriter> {
     await writeSpoolBranch(this.directory, this.#ring, { component: this.#component, branch })
     this.#before = new Set(this.#files.keys())
     const register = (file: KnownFile) => this.#files.set(file.path, file)
-    return new SpoolWriter({ directory: this.directory, ring: this.#ring, branch, startLsn, register })
+    return new SpoolWriter({ directory: this.directory, ring: this.#ring, branch, startLsn, durably, register })
   }
 
   /** Deletes the files of one segment, because the repository has it whole. */
@@ -258,19 +260,29 @@ interface OpenFile {
   readonly endLsn: Lsn
 }
 
+interface SpoolWriterOptions {
+  readonly directory: string
+  readonly ring: KeyRing
+  readonly branch: Branch
+  readonly startLsn: Lsn
+  /** Whether `sync` waits for the disk. */
+  readonly durably: boolean
+  readonly register: (file: KnownFile) => void
+}
+
 /**
  * Writes WAL to the spool. `append` buffers, `sync` makes durable all that was appended before it was called: only then may it be
  * acknowledged. When `sync` throws (DISK_FULL, SPOOL_UNWRITABLE), nothing is lost: the bytes stay buffered, and the next `sync`
  * writes them to a new file, because nothing can be said about the end of the old one.
  */
 export class SpoolWriter {
-  readonly #options: { directory: string; ring: KeyRing; branch: Branch; startLsn: Lsn; register: (file: KnownFile) => void }
+  readonly #options: SpoolWriterOptions
   #buffered: Uint8Array[] = []
   #bufferedBytes = 0
   #durableLsn: Lsn
   #file: OpenFile | undefined
 
-  constructor(options: { directory: string; ring: KeyRing; branch: Branch; startLsn: Lsn; register: (file: KnownFile) => void }) {
+  constructor(options: SpoolWriterOptions) {
     this.#options = options
     this.#durableLsn = options.startLsn
   }
@@ -328,11 +340,12 @@ export class SpoolWriter {
       offset += frame.length
       file.frames += 1n
     }
-    await writeAhead(file, offset, offset - file.known.sizeBytes)
+    const { directory, durably } = this.#options
+    if (durably) await writeAhead(file, offset, offset - file.known.sizeBytes)
     await writeAll(file.handle, Buffer.concat(sealed), created ? 0 : file.known.sizeBytes)
-    await file.handle.datasync()
+    if (durably) await file.handle.datasync()
     // The file's name is durable only once its directory is.
-    if (created) await syncDirectory(this.#options.directory)
+    if (durably && created) await syncDirectory(directory)
     for (const point of points) rememberPoint(run.points, point)
     this.#settle(file, { run, length, offset, rest: all.subarray(length), taken })
     if (this.#durableLsn === file.endLsn) await this.close()
