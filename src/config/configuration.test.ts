@@ -89,7 +89,14 @@ test('what is left out of stream, and stream itself, has defaults', async (t) =>
     t,
     replaced('    stream: { synchronous: true, slot: resus, partialEverySeconds: 5 }\n', ''),
   )
-  assert.deepEqual(configuration.components[0]?.stream, { synchronous: false, slot: 'resus', partialEverySeconds: 5 })
+  assert.deepEqual(configuration.components[0]?.stream, {
+    synchronous: false,
+    slot: 'resus',
+    partialEverySeconds: 5,
+    acknowledge: 'spool',
+    hosts: [],
+    spoolMegabytesMax: 8192,
+  })
 })
 
 const MISTAKES: readonly { what: string; text: string; says: RegExp }[] = [
