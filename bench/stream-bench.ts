@@ -240,14 +240,16 @@ async function writeWalAndWatch(
       const stored = await storedTo(walDirectory)
       const reached = flushed.findLast(({ lsn }) => lsn <= stored)
       const newest = flushed.at(-1)
-      if (reached !== undefined && newest !== undefined) {
-        behind.push(newest.lsn <= stored ? 0 : (performance.now() - reached.atMs) / 1000)
+      if (newest !== undefined) {
+        // Flushed at the latest when the first message was not written yet.
+        const reachedMs = reached?.atMs ?? begun
+        behind.push(newest.lsn <= stored ? 0 : (performance.now() - reachedMs) / 1000)
       }
       await delay(50)
     }
   }
-  const watching = watch()
   const begun = performance.now()
+  const watching = watch()
   let written = 0
   await withClient(cluster, async (client) => {
     while (performance.now() - begun < seconds * 1000) {

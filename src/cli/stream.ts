@@ -21,7 +21,9 @@ export const run: Verb = async (context, given) => {
       reached.note(event)
       const text = describeEvent(event)
       if (text !== undefined) context.progress.print(text)
-      else context.progress.report({ phase: `receiving WAL of "${component.name}"`, bytesDone: reached.bytes, bytesTotal: 0 })
+      // Not for each acknowledgement: a server that commits often makes thousands a second.
+      else if (event.kind === 'stored')
+        context.progress.report({ phase: `receiving WAL of "${component.name}"`, bytesDone: reached.bytes, bytesTotal: 0 })
     },
   })
   const json = { component: component.name, acknowledged: reached.acknowledged, archived: reached.archived, bytes: reached.bytes }

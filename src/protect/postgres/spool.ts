@@ -1,4 +1,4 @@
-import { writeSync } from 'node:fs'
+import { fdatasyncSync, writeSync } from 'node:fs'
 import { mkdir, open, rm, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { assert } from '../../assert.ts'
@@ -8,6 +8,7 @@ import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
 import type { KeyRing } from '../../repository/key-ring.ts'
 import type { LsnRange } from '../../repository/wal-archive.ts'
 import type { Branch } from '../../repository/wal-branch.ts'
+import { RecentWal } from './recent-wal.ts'
 import { waitForEvent } from './sleep.ts'
 import { listDirectory, listSpoolBranches, syncDirectory, writeSpoolBranch } from './spool-branch.ts'
 import {
@@ -30,6 +31,8 @@ import {
 /** A spool must hold some segments whatever it is told: room is made by whole segments. */
 const SEGMENTS_MIN = 4
 const WRITE_AT_ONCE_BYTES_MAX = 64 * 1024
+/** A disk that took longer for its last sync is synced from another thread: keepalives must be answered meanwhile. */
+const SYNC_AT_ONCE_MS_MAX = 50
 const AHEAD_BYTES = 1024 * 1024
 const AHEAD_BATCH_BYTES_MAX = 64 * 1024
 /** How often a file may be deleted under a reader before it gives up. */
@@ -124,6 +127,8 @@ export class Spool {
   /** Paths of what was there when the present writer began. */
   #before: ReadonlySet<string> = new Set()
   #room = Promise.withResolvers<void>()
+  /** What the present writer wrote last. */
+  #recent: { readonly branch: string; readonly wal: RecentWal } | undefined
 
   private constructor(options: SpoolOptions) {
     this.directory = options.directory
@@ -176,8 +181,9 @@ export class Spool {
   }
 
   /** The bytes [from, to) of a branch, which must lie in one of its ranges. Throws SPOOL_DAMAGED. */
-  read(branch: Branch, range: LsnRange): AsyncGenerator<Uint8Array> {
-    return readRuns(() => this.#runs(branch), this.#ring, range)
+  async *read(branch: Branch, range: LsnRange): AsyncGenerator<Uint8Array> {
+    const recent = this.#recent?.branch === branch.path.branch ? this.#recent.wal.read(range) : undefined
+    yield* recent ?? readRuns(() => this.#runs(branch), this.#ring, range)
   }
 
   /**
@@ -188,7 +194,9 @@ export class Spool {
     await writeSpoolBranch(this.directory, this.#ring, { component: this.#component, branch })
     this.#before = new Set(this.#files.keys())
     const register = (file: KnownFile) => this.#files.set(file.path, file)
-    return new SpoolWriter({ directory: this.directory, ring: this.#ring, branch, startLsn, durably, register })
+    const recent = new RecentWal()
+    this.#recent = { branch: branch.path.branch, wal: recent }
+    return new SpoolWriter({ directory: this.directory, ring: this.#ring, branch, startLsn, durably, recent, register })
   }
 
   /** Deletes the files of one segment, because the repository has it whole. */
@@ -267,6 +275,8 @@ interface SpoolWriterOptions {
   readonly startLsn: Lsn
   /** Whether `sync` waits for the disk. */
   readonly durably: boolean
+  /** Gets what is written. */
+  readonly recent: RecentWal
   readonly register: (file: KnownFile) => void
 }
 
@@ -281,6 +291,7 @@ export class SpoolWriter {
   #bufferedBytes = 0
   #durableLsn: Lsn
   #file: OpenFile | undefined
+  #lastSyncMs = 0
 
   constructor(options: SpoolWriterOptions) {
     this.#options = options
@@ -343,12 +354,24 @@ export class SpoolWriter {
     const { directory, durably } = this.#options
     if (durably) await writeAhead(file, offset, offset - file.known.sizeBytes)
     await writeAll(file.handle, Buffer.concat(sealed), created ? 0 : file.known.sizeBytes)
-    if (durably) await file.handle.datasync()
+    if (durably) await this.#syncFile(file, offset - file.known.sizeBytes)
     // The file's name is durable only once its directory is.
     if (durably && created) await syncDirectory(directory)
     for (const point of points) rememberPoint(run.points, point)
+    this.#options.recent.append(this.#durableLsn, all.subarray(0, length))
     this.#settle(file, { run, length, offset, rest: all.subarray(length), taken })
     if (this.#durableLsn === file.endLsn) await this.close()
+  }
+
+  /**
+   * A commit waits for a small batch: handing its sync to another thread and back would cost two more turns of the scheduler. A large
+   * batch, or a slow disk, must not keep everything else waiting.
+   */
+  async #syncFile(file: OpenFile, batchBytes: number): Promise<void> {
+    const begunMs = performance.now()
+    if (batchBytes <= WRITE_AT_ONCE_BYTES_MAX && this.#lastSyncMs <= SYNC_AT_ONCE_MS_MAX) fdatasyncSync(file.handle.fd)
+    else await file.handle.datasync()
+    this.#lastSyncMs = performance.now() - begunMs
   }
 
   /** From here on the bytes are durable: they may be acknowledged, and read. */
