@@ -21,7 +21,7 @@ import { spreadOf, table, type Ratio } from './report.ts'
 const execute = promisify(execFile)
 const RESUS = fileURLToPath(new URL('../resus', import.meta.url))
 const CLIENTS = [1, 4, 8]
-const WARM_UP_SECONDS = 2
+const WARM_UP_SECONDS = 1
 const CLOCK_TICKS_PER_SECOND = 100
 const WAL_MESSAGE_BYTES = 1024 * 1024
 const SEGMENT_BYTES = 16 * 1024 * 1024
