@@ -28,7 +28,13 @@ export async function watchMembers(options: MemberWatchOptions): Promise<void> {
   const { clock, everyMs, signal } = options
   while (!signal.aborted) {
     const streaming = options.streaming()
-    if (streaming !== undefined) await lookAtOthers(options, streaming)
+    try {
+      if (streaming !== undefined) await lookAtOthers(options, streaming)
+    } catch (error) {
+      // A history file that cannot be read, say: the stream itself is well.
+      if (!(error instanceof Failure)) throw error
+      options.onTrouble('', error)
+    }
     await sleepUnlessAborted(clock, everyMs, signal)
   }
 }
@@ -39,7 +45,10 @@ async function lookAtOthers(
 ): Promise<void> {
   const { members, signal, onSuperseded, onTrouble } = options
   const others = members.filter(({ host }) => host !== streaming.host)
-  const states = await surveyMembers(others, signal).catch(() => [])
+  const states = await surveyMembers(others, signal).catch((error: unknown) => {
+    if (signal.aborted) return []
+    throw error
+  })
   for (const state of states) {
     if (state.kind === 'unreachable') {
       onTrouble(state.host, state.failure)
