@@ -35,6 +35,7 @@ const WRITE_AT_ONCE_BYTES_MAX = 64 * 1024
 const SYNC_AT_ONCE_MS_MAX = 50
 const AHEAD_BYTES = 1024 * 1024
 const AHEAD_BATCH_BYTES_MAX = 64 * 1024
+const ZEROS = Buffer.alloc(AHEAD_BYTES)
 /** How often a file may be deleted under a reader before it gives up. */
 const GONE_MAX = 100
 
@@ -421,7 +422,7 @@ export class SpoolWriter {
  */
 async function writeAhead(file: OpenFile, endOffset: number, batchBytes: number): Promise<void> {
   if (batchBytes > AHEAD_BATCH_BYTES_MAX || endOffset <= file.aheadTo) return
-  await writeAll(file.handle, Buffer.alloc(AHEAD_BYTES), endOffset)
+  await writeAll(file.handle, ZEROS, endOffset)
   file.aheadTo = endOffset + AHEAD_BYTES
 }
 
