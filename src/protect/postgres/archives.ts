@@ -11,8 +11,6 @@ import type { StreamOptions } from './stream.ts'
 
 /** How long a receiver that is told to stop waits for the storage; what is not stored then stays in the spool. */
 const FINISH_MS = 5000
-/** With `acknowledge: repository`: pieces on their way at once. More would hide a slow storage's latency, and cost more objects. */
-const PIECES_IN_FLIGHT_MAX = 2
 
 interface RunningArchive {
   readonly archive: BranchArchive
@@ -183,5 +181,5 @@ export class Archives {
 
 function paceOf({ acknowledge, partialEverySeconds }: ArchivesOptions['component']['stream']): ArchivePace {
   if (acknowledge === 'spool') return { kind: 'every', seconds: partialEverySeconds }
-  return { kind: 'at once', piecesInFlightMax: PIECES_IN_FLIGHT_MAX }
+  return { kind: 'at once' }
 }
