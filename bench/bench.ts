@@ -10,9 +10,11 @@ import { assertReachable, makeDirectoryOf, openTemporaryDirectory, reexecAsOrdin
 import { BENCH_MAJOR } from './cluster.ts'
 import { findPgBackRest } from './pgbackrest.ts'
 import { formatReport, ratiosOf } from './report.ts'
+import { benchStream, formatStreamReport, streamRatios } from './stream-bench.ts'
 import { compareSideBySide, type Samples } from './side-by-side.ts'
 
 // `npm run bench [-- --size-mb 2048 --rounds 3 --keep --directory <path>]`: Resus beside pgBackRest and the machine's own limits.
+// `npm run bench -- --only stream [--rounds 3 --seconds 10 --wal-mb 50]`: the receiver beside pg_receivewal.
 
 const CHECKOUT = fileURLToPath(new URL('..', import.meta.url))
 const RESULTS = join(CHECKOUT, 'bench/results')
@@ -20,6 +22,12 @@ const RESULTS = join(CHECKOUT, 'bench/results')
 interface Options {
   readonly sizeMb: number
   readonly rounds: number
+  /** The receiver instead of backup and restore. */
+  readonly only: 'stream' | undefined
+  /** Of each run of the receiver's bench. */
+  readonly seconds: number
+  /** Megabytes of WAL a second in the receiver's bench. */
+  readonly walMb: number
   /** Leave the cluster and the repositories. */
   readonly keep: boolean
   /** Where to work: about three times the size is needed. */
@@ -40,7 +48,9 @@ async function benchAsOrdinaryUser(): Promise<number> {
   await makeDirectoryOf(ordinaryUser()!, directory)
   try {
     const sizes = ['--size-mb', String(options.sizeMb), '--rounds', String(options.rounds)]
-    const args = [...sizes, '--directory', directory, '--results', results, ...(options.keep ? ['--keep'] : [])]
+    const stream = ['--seconds', String(options.seconds), '--wal-mb', String(options.walMb)]
+    const only = options.only === undefined ? [] : ['--only', options.only, ...stream]
+    const args = [...sizes, ...only, '--directory', directory, '--results', results, ...(options.keep ? ['--keep'] : [])]
     const status = await reexecAsOrdinaryUser({ checkout: CHECKOUT, entry: import.meta.filename, args })
     if (status !== 0) return status ?? 1
     await mkdir(options.results, { recursive: true })
@@ -52,22 +62,43 @@ async function benchAsOrdinaryUser(): Promise<number> {
 }
 
 async function bench(): Promise<number> {
+  return options.only === 'stream' ? await inHome(benchReceiver) : await benchEngine()
+}
+
+async function benchReceiver(home: string): Promise<void> {
+  const { rounds, seconds, walMb: walMbPerSecond } = options
+  const date = new Date().toISOString()
+  const samples = await benchStream({ home, rounds, seconds, walMbPerSecond, onStep: (text) => console.error(text) })
+  console.log(`\n${formatStreamReport(samples)}`)
+  const versions = { node: process.version, postgres: (await requireInstallation(BENCH_MAJOR)).version }
+  const result = { seconds, walMbPerSecond, versions, ...samples, ratios: streamRatios(samples) }
+  await writeResult(date, '-stream', result)
+}
+
+async function benchEngine(): Promise<number> {
   const pgBackRest = findPgBackRest()
   if (pgBackRest === undefined) {
     console.error('pgBackRest is not installed: install the package "pgbackrest"')
     return 2
   }
+  return await inHome(async (home) => {
+    const { sizeMb, rounds } = options
+    const date = new Date().toISOString()
+    const samples = await compareSideBySide({ home, sizeMb, rounds, pgBackRest, onStep: (text) => console.error(text) })
+    console.log(`\n${formatReport(samples)}`)
+    await writeResults(samples, { date, pgBackRest })
+  })
+}
+
+/** Works in a directory of its own. */
+async function inHome(work: (home: string) => Promise<void>): Promise<number> {
   await requireInstallation(BENCH_MAJOR)
   const above = options.directory ?? tmpdir()
   await mkdir(above, { recursive: true })
   // A path of a socket has at most 107 bytes.
   const home = await mkdtemp(join(above, 'b-'))
   try {
-    const { sizeMb, rounds } = options
-    const date = new Date().toISOString()
-    const samples = await compareSideBySide({ home, sizeMb, rounds, pgBackRest, onStep: (text) => console.error(text) })
-    console.log(`\n${formatReport(samples)}`)
-    await writeResults(samples, { date, pgBackRest })
+    await work(home)
     return 0
   } finally {
     if (options.keep) console.error(`kept in ${home}`)
@@ -77,17 +108,19 @@ async function bench(): Promise<number> {
 
 async function writeResults(samples: Samples, run: { date: string; pgBackRest: string }): Promise<void> {
   const { stdout } = await promisify(execFile)(run.pgBackRest, ['version'])
-  const machine = { cores: availableParallelism(), processor: cpus()[0]?.model, memoryGiB: Math.round(totalmem() / 1024 ** 3) }
   const versions = {
     node: process.version,
     postgres: (await requireInstallation(BENCH_MAJOR)).version,
     pgBackRest: stdout.trim(),
   }
-  const { sizeMb, rounds } = options
-  const result = { date: run.date, sizeMb, rounds, machine, versions, ...samples, ratios: ratiosOf(samples) }
+  await writeResult(run.date, '', { sizeMb: options.sizeMb, versions, ...samples, ratios: ratiosOf(samples) })
+}
+
+async function writeResult(date: string, what: string, result: object): Promise<void> {
+  const machine = { cores: availableParallelism(), processor: cpus()[0]?.model, memoryGiB: Math.round(totalmem() / 1024 ** 3) }
   await mkdir(options.results, { recursive: true })
-  const path = join(options.results, `${run.date.replaceAll(':', '-').slice(0, 19)}.json`)
-  await writeFile(path, `${JSON.stringify(result, null, 2)}\n`)
+  const path = join(options.results, `${date.replaceAll(':', '-').slice(0, 19)}${what}.json`)
+  await writeFile(path, `${JSON.stringify({ date, rounds: options.rounds, machine, ...result }, null, 2)}\n`)
 }
 
 function readOptions(): Options {
@@ -95,6 +128,9 @@ function readOptions(): Options {
     options: {
       'size-mb': { type: 'string', default: '2048' },
       rounds: { type: 'string', default: '3' },
+      only: { type: 'string' },
+      seconds: { type: 'string', default: '10' },
+      'wal-mb': { type: 'string', default: '50' },
       keep: { type: 'boolean', default: false },
       directory: { type: 'string' },
       results: { type: 'string', default: RESULTS },
@@ -103,10 +139,18 @@ function readOptions(): Options {
   return {
     sizeMb: positive('--size-mb', values['size-mb']),
     rounds: positive('--rounds', values.rounds),
+    only: onlyOf(values.only),
+    seconds: positive('--seconds', values.seconds),
+    walMb: positive('--wal-mb', values['wal-mb']),
     keep: values.keep,
     directory: values.directory === undefined ? undefined : resolve(values.directory),
     results: resolve(values.results),
   }
+}
+
+function onlyOf(text: string | undefined): 'stream' | undefined {
+  if (text === undefined || text === 'stream') return text
+  throw new Error(`--only is "${text}", wanted "stream"`)
 }
 
 function positive(name: string, text: string): number {

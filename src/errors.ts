@@ -35,6 +35,7 @@ export const FAILURES = {
   BACKUP_RUNNING: { exit: 2, http: 409, retry: true },
   BACKUP_ABORTED: { exit: 1, http: 500, retry: true },
   PAGES_CORRUPT: { exit: 1, http: 200, retry: false },
+  PRIMARY_UNCLEAR: { exit: 1, http: 409, retry: true },
   // WAL.
   SLOT_BUSY: { exit: 1, http: 409, retry: true },
   SLOT_LOST: { exit: 1, http: 409, retry: false },

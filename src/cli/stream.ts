@@ -2,7 +2,7 @@ import { configuredComponent, openConfigured, resolveComponent } from '../config
 import { formatLsn } from '../postgres/lsn.ts'
 import { streamSpool } from '../protect/postgres/component.ts'
 import { streamWal } from '../protect/postgres/stream.ts'
-import type { StreamEvent } from '../protect/postgres/stream-event.ts'
+import type { Backlog, StreamEvent } from '../protect/postgres/stream-event.ts'
 import type { Verb } from './verb.ts'
 
 /** Runs until it is told to end. What was acknowledged to the server is durable at every instant, however it ends. */
@@ -21,7 +21,9 @@ export const run: Verb = async (context, given) => {
       reached.note(event)
       const text = describeEvent(event)
       if (text !== undefined) context.progress.print(text)
-      else context.progress.report({ phase: `receiving WAL of "${component.name}"`, bytesDone: reached.bytes, bytesTotal: 0 })
+      // Not for each acknowledgement: a server that commits often makes thousands a second.
+      else if (event.kind === 'stored')
+        context.progress.report({ phase: `receiving WAL of "${component.name}"`, bytesDone: reached.bytes, bytesTotal: 0 })
     },
   })
   const json = { component: component.name, acknowledged: reached.acknowledged, archived: reached.archived, bytes: reached.bytes }
@@ -56,7 +58,7 @@ function describeEvent(event: StreamEvent): string | undefined {
     case 'connected':
       return `connected: timeline ${event.branch.head.timeline}, from ${formatLsn(event.startLsn)}, server at ${formatLsn(event.serverLsn)}`
     case 'alarm':
-      return `ALARM ${event.code}, attempt ${event.attempts}: ${event.message}`
+      return `ALARM ${event.code}, attempt ${event.attempts}: ${event.message}${describeBacklog(event.backlog)}`
     case 'cleared':
       return `alarm ${event.code} is over`
     case 'switched':
@@ -72,4 +74,18 @@ function describeEvent(event: StreamEvent): string | undefined {
     default:
       return event satisfies never
   }
+}
+
+/** How much the spool holds, and how long it has room at this rate. */
+function describeBacklog(backlog: Backlog | undefined): string {
+  if (backlog === undefined) return ''
+  const { waitingBytes, spoolBytesMax, secondsUntilFull } = backlog
+  const mebibytes = (bytes: number) => `${(bytes / 1024 ** 2).toFixed(0)} MiB`
+  const held = `; ${mebibytes(waitingBytes)} of ${mebibytes(spoolBytesMax)} wait in the spool`
+  if (secondsUntilFull === null) return held
+  if (secondsUntilFull === 0) return `${held}, which is full`
+  const minutes = secondsUntilFull / 60
+  const time =
+    minutes < 2 ? `${secondsUntilFull} s` : minutes < 180 ? `${Math.round(minutes)} min` : `${Math.round(minutes / 60)} h`
+  return `${held}, which at this rate is full in ${time}`
 }

@@ -70,7 +70,14 @@ test('a configuration is loaded with its defaults, its paths relative to its own
         tier: 'critical',
         connection: { kind: 'text', text: 'postgres://resus@127.0.0.1:5432/postgres' },
         dataDirectory: '/var/lib/postgresql/18/main',
-        stream: { synchronous: true, slot: 'resus', partialEverySeconds: 5 },
+        stream: {
+          synchronous: true,
+          slot: 'resus',
+          partialEverySeconds: 5,
+          acknowledge: 'spool',
+          hosts: [],
+          spoolMegabytesMax: 8192,
+        },
         keep: { daily: 7, weekly: 4, monthly: 12, pitrDays: 30 },
         compressionLevel: 1,
       },
@@ -83,7 +90,14 @@ test('what is left out of stream, and stream itself, has defaults', async (t) =>
     t,
     replaced('    stream: { synchronous: true, slot: resus, partialEverySeconds: 5 }\n', ''),
   )
-  assert.deepEqual(configuration.components[0]?.stream, { synchronous: false, slot: 'resus', partialEverySeconds: 5 })
+  assert.deepEqual(configuration.components[0]?.stream, {
+    synchronous: false,
+    slot: 'resus',
+    partialEverySeconds: 5,
+    acknowledge: 'spool',
+    hosts: [],
+    spoolMegabytesMax: 8192,
+  })
 })
 
 const MISTAKES: readonly { what: string; text: string; says: RegExp }[] = [

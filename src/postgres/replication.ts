@@ -18,6 +18,9 @@ export interface ReplicationOptions {
   readonly connectionString: string
   /** What the server shows in pg_stat_replication, and what `synchronous_standby_names` has to name. */
   readonly applicationName: string
+  /** Of connecting. */
+  readonly timeoutMs?: number
+  /** Ends connecting, and a command that is under way, at once. A stream is ended by its `stop`. */
   readonly signal?: AbortSignal
   readonly commandTimeoutMs?: number
 }
@@ -44,12 +47,14 @@ const historyRow = z.object({ content: z.union([z.string(), z.instanceof(Buffer)
  */
 export class ReplicationConnection implements AsyncDisposable {
   readonly #client: pg.Client
+  readonly #signal: AbortSignal | undefined
   readonly #commandTimeoutMs: number
   #stream: WalStream | undefined
 
-  private constructor(client: pg.Client, commandTimeoutMs: number) {
+  private constructor(client: pg.Client, options: ReplicationOptions) {
     this.#client = client
-    this.#commandTimeoutMs = commandTimeoutMs
+    this.#signal = options.signal
+    this.#commandTimeoutMs = options.commandTimeoutMs ?? COMMAND_TIMEOUT_MS
   }
 
   /** Connects. Throws POSTGRES_UNREACHABLE, or the signal's reason. The caller closes it. */
@@ -60,7 +65,7 @@ export class ReplicationConnection implements AsyncDisposable {
       connectionString: options.connectionString,
       application_name: options.applicationName,
       replication: 'true',
-      connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+      connectionTimeoutMillis: options.timeoutMs ?? CONNECT_TIMEOUT_MS,
       keepAlive: true,
       keepAliveInitialDelayMillis: KEEPALIVE_DELAY_MS,
     }
@@ -78,7 +83,12 @@ export class ReplicationConnection implements AsyncDisposable {
     } finally {
       signal?.removeEventListener('abort', abort)
     }
-    return new ReplicationConnection(client, options.commandTimeoutMs ?? COMMAND_TIMEOUT_MS)
+    return new ReplicationConnection(client, options)
+  }
+
+  /** Whether it is a standby, which takes no writes. */
+  async inRecovery(): Promise<boolean> {
+    return (await this.showSetting('in_hot_standby')) === 'on'
   }
 
   async identifySystem(): Promise<ServerIdentity> {
@@ -163,10 +173,13 @@ export class ReplicationConnection implements AsyncDisposable {
     const seconds = this.#commandTimeoutMs / 1000
     const giveUp = () => this.#client.connection.stream.destroy(new Error(`the server has not answered within ${seconds} s`))
     const timeout = setTimeout(giveUp, this.#commandTimeoutMs)
+    const cut = () => this.#client.connection.stream.destroy()
+    this.#signal?.addEventListener('abort', cut, { once: true })
     try {
       return await work
     } finally {
       clearTimeout(timeout)
+      this.#signal?.removeEventListener('abort', cut)
     }
   }
 

@@ -1,4 +1,5 @@
 import { systemClock } from '../../src/clock.ts'
+import { streamSchema } from '../../src/protect/postgres/component.ts'
 import { eventJson } from '../../src/protect/postgres/stream-event.ts'
 import { streamWal } from '../../src/protect/postgres/stream.ts'
 import { openRepository } from '../../src/repository/repository.ts'
@@ -20,7 +21,7 @@ await streamWal({
   component: {
     name: 'db',
     connection: new Secret(connectionString),
-    stream: { slot: 'resus', synchronous: true, partialEverySeconds: 1 },
+    stream: streamSchema.parse({ synchronous: true, partialEverySeconds: 1 }),
   },
   spoolDirectory,
   clock: systemClock,

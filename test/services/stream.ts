@@ -11,6 +11,7 @@ import { systemClock } from '../../src/clock.ts'
 import { parseLsn, type Lsn } from '../../src/postgres/lsn.ts'
 import { WalDecoder } from '../../src/postgres/wal-decoder.ts'
 import { segmentName, segmentStart } from '../../src/postgres/wal-segment.ts'
+import { streamSchema } from '../../src/protect/postgres/component.ts'
 import type { StreamEvent } from '../../src/protect/postgres/stream-event.ts'
 import { streamWal, type StreamOptions, type StreamResult } from '../../src/protect/postgres/stream.ts'
 import { initRepository, type Repository } from '../../src/repository/repository.ts'
@@ -75,15 +76,15 @@ export interface RunningStream {
 export function startStream(
   t: TestContext,
   home: StreamHome,
-  options: { connectionString: string } & Partial<StreamOptions>,
+  options: { connectionString: string; settings?: StreamSettings } & Partial<StreamOptions>,
 ): RunningStream {
-  const { connectionString, ...more } = options
+  const { connectionString, settings, ...more } = options
   const events: StreamEvent[] = []
   const listeners = new Set<() => void>()
   const stop = new AbortController()
   const result = streamWal({
     repository: home.repository,
-    component: component(connectionString),
+    component: component(connectionString, settings),
     spoolDirectory: home.spoolDirectory,
     clock: systemClock,
     signal: stop.signal,
@@ -123,8 +124,10 @@ export function startStream(
   return { events, waitFor, stop: stopped, result }
 }
 
-export function component(connectionString: string): StreamOptions['component'] {
-  const stream = { slot: 'resus', synchronous: false, partialEverySeconds: 1 }
+export type StreamSettings = Partial<StreamOptions['component']['stream']>
+
+export function component(connectionString: string, settings: StreamSettings = {}): StreamOptions['component'] {
+  const stream = streamSchema.parse({ partialEverySeconds: 1, ...settings })
   return { name: 'db', connection: new Secret(connectionString), stream }
 }
 

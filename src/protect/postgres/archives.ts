@@ -2,14 +2,15 @@ import { Failure } from '../../errors.ts'
 import type { Lsn } from '../../postgres/lsn.ts'
 import type { Branch } from '../../repository/wal-branch.ts'
 import type { WalSource } from '../../repository/wal-note.ts'
-import { BranchArchive, UPLOAD_TIMEOUT_MS } from './branch-archive.ts'
+import { AlarmPace, Inflow } from './backlog.ts'
+import { BranchArchive, UPLOAD_TIMEOUT_MS, type ArchivePace } from './branch-archive.ts'
 import type { Spool } from './spool.ts'
-import type { StreamEvent } from './stream-event.ts'
+import type { Backlog, StreamEvent } from './stream-event.ts'
 import type { StreamPosition } from './stream-position.ts'
 import type { StreamOptions } from './stream.ts'
 
 /** How long a receiver that is told to stop waits for the storage; what is not stored then stays in the spool. */
-const FINISH_MS = 30_000
+const FINISH_MS = 5000
 
 interface RunningArchive {
   readonly archive: BranchArchive
@@ -29,12 +30,16 @@ export class Archives {
   readonly #options: ArchivesOptions
   readonly #abort = new AbortController()
   readonly #running = new Set<RunningArchive>()
+  readonly #inflow: Inflow
+  readonly #pace: AlarmPace
   #current: BranchArchive | undefined
   #failed = new AbortController()
   #failure: unknown
 
   constructor(options: ArchivesOptions) {
     this.#options = options
+    this.#inflow = new Inflow(options.clock)
+    this.#pace = new AlarmPace(options.clock)
   }
 
   /** Aborts when a stretch cannot be stored and never will be: `takeFailure` tells why. */
@@ -49,6 +54,22 @@ export class Archives {
 
   get progress(): { durableLsn: Lsn; archivedTo: Lsn } {
     return { durableLsn: this.#current?.durableLsn ?? 0n, archivedTo: this.#current?.archivedTo ?? 0n }
+  }
+
+  /** What waits for the storage. */
+  get backlog(): Backlog {
+    return this.#inflow.forecast(this.#options.spool)
+  }
+
+  /**
+   * The repository holds all WAL before this LSN: on the branch that grows, and on those that it came from. 0 while none grows.
+   */
+  get safeTo(): Lsn {
+    let lsn = this.#current?.archivedTo ?? 0n
+    for (const { archive } of this.#running) {
+      if (archive.archivedTo < archive.durableLsn && archive.archivedTo < lsn) lsn = archive.archivedTo
+    }
+    return lsn
   }
 
   /** What went wrong, once. The receiver begins again from what is in the spool and the repository. */
@@ -72,10 +93,11 @@ export class Archives {
     const { component, uploadTimeoutMs } = this.#options
     const archive = new BranchArchive({
       ...this.#options,
+      onEvent: (event) => this.#tell(event),
       branch,
       startLsn,
       archivedTo,
-      partialEverySeconds: component.stream.partialEverySeconds,
+      pace: paceOf(component.stream),
       uploadTimeoutMs: uploadTimeoutMs ?? UPLOAD_TIMEOUT_MS,
       synchronous: () => this.synchronous,
     })
@@ -84,6 +106,7 @@ export class Archives {
   }
 
   setDurable(lsn: Lsn): void {
+    this.#inflow.note(lsn)
     this.#current?.setDurable(lsn)
   }
 
@@ -117,10 +140,17 @@ export class Archives {
     this.#options.onEvent({ kind: 'alarm', code, message, attempts: 1 })
   }
 
-  /** Ends all work at once. */
+  /** Ends all work at once. What is not stored stays in the spool. */
   async abort(): Promise<void> {
     this.#abort.abort()
     await Promise.all([...this.#running].map(({ done }) => done))
+  }
+
+  /** A storage that fails is said at once, then every so often, with what it means for the spool. */
+  #tell(event: StreamEvent): void {
+    if (event.kind === 'cleared' && !this.#pace.end(event.code)) return
+    if (event.kind !== 'alarm') this.#options.onEvent(event)
+    else if (this.#pace.isDue(event.code)) this.#options.onEvent({ ...event, backlog: this.backlog })
   }
 
   #start(archive: BranchArchive): void {
@@ -147,4 +177,9 @@ export class Archives {
     const running: RunningArchive = { archive, done: settled() }
     this.#running.add(running)
   }
+}
+
+function paceOf({ acknowledge, partialEverySeconds }: ArchivesOptions['component']['stream']): ArchivePace {
+  if (acknowledge === 'spool') return { kind: 'every', seconds: partialEverySeconds }
+  return { kind: 'at once' }
 }

@@ -15,6 +15,8 @@ import type { StreamEvent } from './stream-event.ts'
 const POLL_MS = 200
 /** So long may the WAL of a backup make no progress towards the repository. */
 const STALLED_MS = 120_000
+/** Of the server that is backed up, whatever it is in its cluster; nobody waits for what it acknowledges. */
+const OWN_STREAM = { synchronous: false, acknowledge: 'spool' as const, hosts: [] }
 
 export interface WalOfBackup {
   readonly startLsn: Lsn
@@ -91,7 +93,7 @@ async function ownReceiver(options: GuardWalOptions): Promise<WalGuard> {
     if (event.kind === 'alarm' && event.attempts === 1) options.onNotice?.(`alarm ${event.code}: ${event.message}`)
   }
   const { repository, component, clock } = options
-  const stream = { ...component.stream, slot: `resus_backup_${options.id.slice(-6)}`, synchronous: false }
+  const stream = { ...component.stream, ...OWN_STREAM, slot: `resus_backup_${options.id.slice(-6)}` }
   const streaming = streamWal({
     repository,
     component: { ...component, stream },

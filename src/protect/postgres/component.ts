@@ -10,10 +10,29 @@ export type Tier = z.infer<typeof tierSchema>
 /** A replication slot's name, as PostgreSQL allows it. */
 const slotSchema = z.string().regex(/^[a-z0-9_]{1,63}$/, 'a name of lower-case letters, digits and underscores, at most 63')
 
-const streamSchema = z.strictObject({
+/** `db1`, `db1:5433`, `[::1]:5432`. */
+const hostSchema = z
+  .string()
+  .regex(
+    /^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?$/,
+    'a host, or host:port, that takes the place of the one in "connection"',
+  )
+
+/** How a component's WAL is received. */
+export const streamSchema = z.strictObject({
   synchronous: z.boolean().default(false).describe('whether the server waits for Resus at each commit (a synchronous standby)'),
   slot: slotSchema.default('resus').describe('the physical replication slot, which is also our application_name'),
   partialEverySeconds: z.int().min(1).max(3600).default(5).describe('how often the open WAL segment goes to the repository'),
+  acknowledge: z
+    .enum(['spool', 'repository'])
+    .default('spool')
+    .describe('what the server is told is safe: what the local spool has on disk, or only what the repository has'),
+  hosts: z
+    .array(hostSchema)
+    .max(16)
+    .default([])
+    .describe('the members of the cluster, when it can fail over: the receiver follows the primary and keeps a slot on each'),
+  spoolMegabytesMax: z.int().min(64).default(8192).describe('room for WAL that the storage has not taken yet'),
 })
 
 /** A component of kind `postgres`, as the configuration has it. */

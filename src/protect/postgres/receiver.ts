@@ -1,7 +1,7 @@
 import { assert } from '../../assert.ts'
 import { Failure } from '../../errors.ts'
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
-import { ReplicationConnection } from '../../postgres/replication.ts'
+import type { ReplicationConnection } from '../../postgres/replication.ts'
 import type { WalMessage, WalStream } from '../../postgres/wal-stream.ts'
 import { recordGap } from '../../repository/wal-archive.ts'
 import { findOrMakeBranch } from '../../repository/wal-branch.ts'
@@ -9,9 +9,12 @@ import { Archives } from './archives.ts'
 import { drainSpool } from './drain.ts'
 import { KnownWal } from './known-wal.ts'
 import { FIRST_STATE, next, type ReceiverEvent, type ReceiverState } from './receiver-state.ts'
-import { sleepUnlessAborted } from './sleep.ts'
+import { Primary } from './primary.ts'
+import { watchSlotHolder } from './slot-holder.ts'
+import { ensureSlot, namesStandby, remakeSlot, type SlotWanted } from './slot.ts'
+import { SpoolIntake } from './spool-intake.ts'
+import { Spool, type SpoolWriter } from './spool.ts'
 import { cutBatches } from './wal-batches.ts'
-import { DEFAULT_SPOOL_BYTES_MAX, Spool, type SpoolWriter } from './spool.ts'
 import type { StreamEvent } from './stream-event.ts'
 import type { StreamOptions, StreamResult } from './stream.ts'
 import {
@@ -25,13 +28,11 @@ import {
   type StreamPosition,
 } from './stream-position.ts'
 
-/** Longer than wal_sender_timeout (60 s), after which a server lets go of the slot of a receiver that it lost sight of. */
-const SLOT_BUSY_RETRIES_MAX = 14
+/** Attempts while a slot is busy whose holder is not heard: longer than wal_sender_timeout (60 s), when a server lets go of it. */
+const SLOT_BUSY_RETRIES_MAX = 8
+const MEBIBYTE = 1024 * 1024
 /** Repairs of one slot in a row before it is left to the next connection. */
 const REPAIRS_MAX = 5
-const SPOOL_RETRY_MS_FIRST = 250
-const SPOOL_RETRY_MS_MAX = 15_000
-const SPOOL_FULL_ALARM_MS = 10_000
 const TARGET_POLL_MS = 100
 /** WAL that shares one fsync: large enough for speed, small enough that a spool with room for a segment takes it. */
 const BATCH_BYTES_MAX = 4 * 1024 * 1024
@@ -41,6 +42,8 @@ export class Receiver {
   readonly #options: StreamOptions
   readonly #spool: Spool
   readonly #archives: Archives
+  readonly #intake: SpoolIntake
+  readonly #primary: Primary
   readonly #reached = new AbortController()
   /** Told to stop, or nothing more to do. */
   readonly #stop: AbortSignal
@@ -52,6 +55,7 @@ export class Receiver {
   #writer: SpoolWriter | undefined
   #known: KnownWal | undefined
   #stream: WalStream | undefined
+  #acknowledgedTo: Lsn = 0n
   #drained = false
   /** Whether this process has held the slot since it looked at the spool. */
   #owned = false
@@ -66,12 +70,16 @@ export class Receiver {
     this.#stop = AbortSignal.any([options.signal, this.#reached.signal])
     this.#interrupted = this.#stop
     const source = options.temporarySlot === true ? 'backup' : 'stream'
-    this.#archives = new Archives({ ...options, spool, source, onEvent: (event) => this.#emit(event) })
+    const onEvent = (event: StreamEvent) => this.#emit(event)
+    const archives = new Archives({ ...options, spool, source, onEvent })
+    this.#archives = archives
+    this.#intake = new SpoolIntake({ spool, archives, clock: options.clock, stop: this.#stop, onEvent })
+    this.#primary = new Primary({ ...options, archives, signal: this.#stop, onEvent })
   }
 
   static async open(options: StreamOptions): Promise<Receiver> {
     const { spoolDirectory: directory, component, repository } = options
-    const bytesMax = options.spoolBytesMax ?? DEFAULT_SPOOL_BYTES_MAX
+    const bytesMax = options.spoolBytesMax ?? component.stream.spoolMegabytesMax * MEBIBYTE
     return new Receiver(options, await Spool.open({ directory, component: component.name, ring: repository.ring, bytesMax }))
   }
 
@@ -86,6 +94,7 @@ export class Receiver {
       }
     } finally {
       clearInterval(poll)
+      await this.#primary[Symbol.asyncDispose]()
       await this.#disconnect()
       await this.#archives.abort()
     }
@@ -100,7 +109,8 @@ export class Receiver {
       return await this.#work(state)
     } catch (error) {
       if (this.#stop.aborted) return { kind: 'stop' }
-      return this.#judge(this.#archives.takeFailure() ?? error, state)
+      const { aborted: superseded, reason } = this.#primary.superseded
+      return await this.#judge(this.#archives.takeFailure() ?? (superseded ? (reason as unknown) : error), state)
     }
   }
 
@@ -131,12 +141,24 @@ export class Receiver {
   }
 
   /** What a failure means: lost WAL, another attempt, or the end. */
-  #judge(error: unknown, state: ReceiverState): ReceiverEvent {
+  async #judge(error: unknown, state: ReceiverState): Promise<ReceiverEvent> {
     if (!(error instanceof Failure) || error.exitStatus === 2) throw error
     if (error.code === 'SLOT_LOST' && state.kind === 'streaming') return { kind: 'walLost' }
-    if (error.code === 'SLOT_BUSY' && this.#busy++ >= (this.#options.slotBusyRetriesMax ?? SLOT_BUSY_RETRIES_MAX)) throw error
+    if (error.code === 'SLOT_BUSY') await this.#waitForSlot(error)
     this.#lastFailure = error
-    return { kind: 'failed' }
+    return this.#stop.aborted ? { kind: 'stop' } : { kind: 'failed' }
+  }
+
+  /** Returns when it is worth another attempt. Throws SLOT_BUSY when the slot's holder lives, or never lets go. */
+  async #waitForSlot(failure: Failure): Promise<void> {
+    if (this.#busy++ >= SLOT_BUSY_RETRIES_MAX) throw failure
+    const { clock, component } = this.#options
+    const { connectionString } = this.#primary
+    try {
+      await watchSlotHolder({ connectionString, slot: component.stream.slot, clock, signal: this.#stop })
+    } catch (error) {
+      if (!this.#stop.aborted) throw error
+    }
   }
 
   /** Whatever ends the flow: what came goes to the repository at once. */
@@ -152,13 +174,8 @@ export class Receiver {
   }
 
   async #connect(): Promise<void> {
-    const { component } = this.#options
     await this.#disconnect()
-    this.#connection = await ReplicationConnection.connect({
-      connectionString: component.connection.reveal().toString(),
-      applicationName: component.stream.slot,
-      signal: this.#stop,
-    })
+    this.#connection = await this.#primary.connect()
   }
 
   async #disconnect(): Promise<void> {
@@ -171,8 +188,9 @@ export class Receiver {
     const connection = this.#connected()
     const server = await readServerHistory(connection)
     this.#server = server
+    this.#primary.setServer(server)
     await this.#checkSynchronous(connection)
-    const restartLsn = await this.#ensureSlot(connection)
+    const restartLsn = await ensureSlot(connection, this.#slot)
     const current = this.#archives.current
     const spooledTo = current === undefined ? undefined : this.#spool.ranges(current).at(-1)?.to
     // A slot that is ahead of us was used by another receiver meanwhile, perhaps with this same spool.
@@ -181,7 +199,8 @@ export class Receiver {
     const position = await this.#findPosition(server, restartLsn)
     const { branch, startLsn, knownTo } = position
     this.#position = position
-    this.#writer = await this.#spool.startWriting(branch, startLsn)
+    this.#writer = await this.#spool.startWriting(branch, startLsn, this.#spoolIsAcknowledged)
+    this.#acknowledgedTo = 0n
     const known = { from: startLsn, to: knownTo }
     this.#known = knownTo > startLsn ? new KnownWal(readKnown(this.#context(), branch, known), known) : undefined
     this.#tidy = this.#known === undefined
@@ -229,19 +248,10 @@ export class Receiver {
     }
   }
 
-  /** The slot, made if it is not there; gives the oldest WAL that the server keeps for it. */
-  async #ensureSlot(connection: ReplicationConnection): Promise<Lsn | null> {
-    const { slot } = this.#options.component.stream
-    const there = await connection.readSlot(slot)
-    if (there !== undefined) return there.restartLsn
-    await connection.createPhysicalSlot(slot, { temporary: this.#options.temporarySlot === true, reserveWal: true })
-    return (await connection.readSlot(slot))?.restartLsn ?? null
-  }
-
   async #checkSynchronous(connection: ReplicationConnection): Promise<void> {
     const { slot, synchronous } = this.#options.component.stream
     const names = await connection.showSetting('synchronous_standby_names')
-    const counted = names.split(/[\s,()"]+/).some((name) => name === '*' || name.toLowerCase() === slot)
+    const counted = namesStandby(names, slot)
     this.#archives.synchronous = counted
     if (!synchronous || counted) return
     const what = `the server does not wait for this receiver: synchronous_standby_names is "${names}" and does not name "${slot}"`
@@ -269,23 +279,42 @@ export class Receiver {
     for (const { bytes } of batch) {
       if (!(await this.#agrees(bytes))) return false
     }
-    await this.#waitForRoom(batch)
+    const length = batch.reduce((sum, { bytes }) => sum + bytes.length, 0)
+    await this.#intake.waitForRoom(length, this.#position!.branch.head.segmentSize)
     for (const { lsn, bytes } of batch) writer.append(lsn, bytes)
-    await this.#syncSpool(writer)
-    const lsn = writer.durableLsn
-    stream.sendStatus({ written: lsn, flushed: lsn, applied: 0n })
-    this.#archives.setDurable(lsn)
-    this.#emit({ kind: 'acknowledged', branch: this.#position!.branch, lsn })
-    if (this.#tidy) await this.#tidySpool(lsn)
+    await this.#intake.sync(writer)
+    this.#archives.setDurable(writer.durableLsn)
+    this.#acknowledge(stream, writer)
+    if (this.#tidy) await this.#tidySpool(writer.durableLsn)
     this.#checkTarget()
     return true
+  }
+
+  /**
+   * Tells the server what is safe. `written` is no more than `flushed`: a commit with synchronous_commit = remote_write would wait
+   * for less otherwise.
+   */
+  #acknowledge(stream: WalStream, writer: SpoolWriter): void {
+    const { durableLsn } = writer
+    // What the repository has of this branch was compared with what this server sent only up to here.
+    const { safeTo } = this.#archives
+    const lsn = this.#spoolIsAcknowledged || safeTo > durableLsn ? durableLsn : safeTo
+    if (lsn <= this.#acknowledgedTo) return
+    this.#acknowledgedTo = lsn
+    stream.sendStatus({ written: lsn, flushed: lsn, applied: 0n })
+    this.#emit({ kind: 'acknowledged', branch: this.#position!.branch, lsn })
+  }
+
+  get #spoolIsAcknowledged(): boolean {
+    return this.#options.component.stream.acknowledge === 'spool'
   }
 
   /** Once all that was stored has been compared, the files of earlier connections and processes hold nothing that is needed. */
   async #tidySpool(durableLsn: Lsn): Promise<void> {
     const { branch, startLsn } = this.#position!
     this.#tidy = false
-    await this.#spool.deleteCovered(branch, { from: startLsn, to: durableLsn })
+    // Files that may not be on disk yet must not take the place of files that are.
+    if (this.#spoolIsAcknowledged) await this.#spool.deleteCovered(branch, { from: startLsn, to: durableLsn })
     if (this.#drained) await this.#spool.deleteEarlier()
   }
 
@@ -301,7 +330,7 @@ export class Receiver {
     }
     this.#owned = true
     this.#archives.begin(this.#position!)
-    this.#interrupted = AbortSignal.any([this.#stop, this.#archives.failed])
+    this.#interrupted = AbortSignal.any([this.#stop, this.#archives.failed, this.#primary.superseded])
     this.#emit({ kind: 'connected', branch, startLsn, serverLsn: this.#server!.identity.position })
     return stream
   }
@@ -357,10 +386,7 @@ export class Receiver {
   async #repair(attempt: number): Promise<void> {
     const { branch, startLsn, knownTo } = this.#position!
     await this.#connect()
-    const connection = this.#connected()
-    const { slot } = this.#options.component.stream
-    if (this.#options.temporarySlot !== true && (await connection.readSlot(slot)) !== undefined) await connection.dropSlot(slot)
-    const restartLsn = await this.#ensureSlot(connection)
+    const restartLsn = await remakeSlot(this.#connected(), this.#slot)
     if (attempt === 1) return
     const size = BigInt(branch.head.segmentSize)
     const to = restartLsn === null ? null : restartLsn - (restartLsn % size)
@@ -375,48 +401,11 @@ export class Receiver {
     this.#emit({ kind: 'gap', branch, from, to })
   }
 
-  async #waitForRoom(messages: readonly WalMessage[]): Promise<void> {
-    const bytes = messages.reduce((sum, message) => sum + message.bytes.length, 0)
-    const { segmentSize } = this.#position!.branch.head
-    let attempts = 0
-    while (!this.#spool.hasRoomFor(bytes, segmentSize)) {
-      this.#stop.throwIfAborted()
-      attempts += 1
-      this.#alarm(
-        new Failure('SPOOL_FULL', 'the spool is full: nothing more is acknowledged until the storage takes some'),
-        attempts,
-      )
-      await this.#spool.waitForRoom(
-        this.#options.clock,
-        SPOOL_FULL_ALARM_MS,
-        AbortSignal.any([this.#stop, this.#archives.failed]),
-      )
-      this.#archives.failed.throwIfAborted()
-    }
-    if (attempts > 0) this.#emit({ kind: 'cleared', code: 'SPOOL_FULL' })
-  }
-
-  /** Until it is durable. While it is not, nothing is acknowledged, and the server waits or keeps its WAL. */
-  async #syncSpool(writer: SpoolWriter): Promise<void> {
-    for (let attempts = 0; ; attempts += 1) {
-      try {
-        await writer.sync()
-        if (attempts > 0) this.#emit({ kind: 'cleared', code: 'SPOOL_UNWRITABLE' })
-        return
-      } catch (error) {
-        if (!(error instanceof Failure)) throw error
-        this.#alarm(error, attempts + 1)
-      }
-      const ms = Math.min(SPOOL_RETRY_MS_MAX, SPOOL_RETRY_MS_FIRST * 2 ** Math.min(attempts, 16))
-      await sleepUnlessAborted(this.#options.clock, ms, this.#stop)
-      this.#stop.throwIfAborted()
-    }
-  }
-
   async #finish(): Promise<ReceiverEvent> {
     await this.#endStream()
     await this.#disconnect()
-    await this.#archives.finish()
+    // A backup that was given up needs none of its WAL, and one that is done has it.
+    if (this.#options.temporarySlot !== true) await this.#archives.finish()
     return { kind: 'ended' }
   }
 
@@ -428,6 +417,10 @@ export class Receiver {
     const { archivedTo, durableLsn } = this.#archives.progress
     if (archivedTo >= target) this.#reached.abort()
     else if (durableLsn >= target) this.#archives.flush()
+  }
+
+  get #slot(): SlotWanted {
+    return { slot: this.#options.component.stream.slot, temporary: this.#options.temporarySlot === true }
   }
 
   #connected(): ReplicationConnection {
@@ -446,6 +439,8 @@ export class Receiver {
 
   #emit(event: StreamEvent): void {
     this.#options.onEvent?.(event)
-    if (event.kind === 'archived') this.#checkTarget()
+    if (event.kind !== 'archived') return
+    if (this.#stream !== undefined && this.#writer !== undefined) this.#acknowledge(this.#stream, this.#writer)
+    this.#checkTarget()
   }
 }

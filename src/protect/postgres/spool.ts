@@ -1,4 +1,4 @@
-import { writeSync } from 'node:fs'
+import { fdatasyncSync, writeSync } from 'node:fs'
 import { mkdir, open, rm, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { assert } from '../../assert.ts'
@@ -8,6 +8,7 @@ import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
 import type { KeyRing } from '../../repository/key-ring.ts'
 import type { LsnRange } from '../../repository/wal-archive.ts'
 import type { Branch } from '../../repository/wal-branch.ts'
+import { RecentWal } from './recent-wal.ts'
 import { waitForEvent } from './sleep.ts'
 import { listDirectory, listSpoolBranches, syncDirectory, writeSpoolBranch } from './spool-branch.ts'
 import {
@@ -27,12 +28,14 @@ import {
 
 // The receiver's durable, encrypted spool (docs/format.md): what is acknowledged to PostgreSQL lies here until it is in the repository.
 
-export const DEFAULT_SPOOL_BYTES_MAX = 8 * 1024 ** 3
 /** A spool must hold some segments whatever it is told: room is made by whole segments. */
 const SEGMENTS_MIN = 4
 const WRITE_AT_ONCE_BYTES_MAX = 64 * 1024
+/** A disk that took longer for its last sync is synced from another thread: keepalives must be answered meanwhile. */
+const SYNC_AT_ONCE_MS_MAX = 50
 const AHEAD_BYTES = 1024 * 1024
 const AHEAD_BATCH_BYTES_MAX = 64 * 1024
+const ZEROS = Buffer.alloc(AHEAD_BYTES)
 /** How often a file may be deleted under a reader before it gives up. */
 const GONE_MAX = 100
 
@@ -118,19 +121,21 @@ export class Spool {
   readonly directory: string
   readonly #component: string
   readonly #ring: KeyRing
-  readonly #bytesMax: number
+  readonly bytesMax: number
   readonly #files = new Map<string, KnownFile>()
   /** Paths of what an earlier process left. */
   readonly #earlier = new Set<string>()
   /** Paths of what was there when the present writer began. */
   #before: ReadonlySet<string> = new Set()
   #room = Promise.withResolvers<void>()
+  /** What the present writer wrote last. */
+  #recent: { readonly branch: string; readonly wal: RecentWal } | undefined
 
   private constructor(options: SpoolOptions) {
     this.directory = options.directory
     this.#component = options.component
     this.#ring = options.ring
-    this.#bytesMax = options.bytesMax
+    this.bytesMax = options.bytesMax
   }
 
   /** Opens a spool, making its directory. What is in it already counts against its limit, and can be read. */
@@ -164,7 +169,7 @@ export class Spool {
 
   /** Whether this much more may be written. */
   hasRoomFor(bytes: number, segmentSize: number): boolean {
-    return this.sizeBytes + bytes <= Math.max(this.#bytesMax, SEGMENTS_MIN * segmentSize)
+    return this.sizeBytes + bytes <= Math.max(this.bytesMax, SEGMENTS_MIN * segmentSize)
   }
 
   /** Until something is deleted, or the time is over, or the signal aborts. */
@@ -177,16 +182,22 @@ export class Spool {
   }
 
   /** The bytes [from, to) of a branch, which must lie in one of its ranges. Throws SPOOL_DAMAGED. */
-  read(branch: Branch, range: LsnRange): AsyncGenerator<Uint8Array> {
-    return readRuns(() => this.#runs(branch), this.#ring, range)
+  async *read(branch: Branch, range: LsnRange): AsyncGenerator<Uint8Array> {
+    const recent = this.#recent?.branch === branch.path.branch ? this.#recent.wal.read(range) : undefined
+    yield* recent ?? readRuns(() => this.#runs(branch), this.#ring, range)
   }
 
-  /** Begins to write a branch at an LSN, always in a new file. */
-  async startWriting(branch: Branch, startLsn: Lsn): Promise<SpoolWriter> {
+  /**
+   * Begins to write a branch at an LSN, always in a new file. `durably`: each sync waits for the disk; else the spool only holds what
+   * nobody was told is safe, and a power cut may take it.
+   */
+  async startWriting(branch: Branch, startLsn: Lsn, durably = true): Promise<SpoolWriter> {
     await writeSpoolBranch(this.directory, this.#ring, { component: this.#component, branch })
     this.#before = new Set(this.#files.keys())
     const register = (file: KnownFile) => this.#files.set(file.path, file)
-    return new SpoolWriter({ directory: this.directory, ring: this.#ring, branch, startLsn, register })
+    const recent = new RecentWal()
+    this.#recent = { branch: branch.path.branch, wal: recent }
+    return new SpoolWriter({ directory: this.directory, ring: this.#ring, branch, startLsn, durably, recent, register })
   }
 
   /** Deletes the files of one segment, because the repository has it whole. */
@@ -258,19 +269,32 @@ interface OpenFile {
   readonly endLsn: Lsn
 }
 
+interface SpoolWriterOptions {
+  readonly directory: string
+  readonly ring: KeyRing
+  readonly branch: Branch
+  readonly startLsn: Lsn
+  /** Whether `sync` waits for the disk. */
+  readonly durably: boolean
+  /** Gets what is written. */
+  readonly recent: RecentWal
+  readonly register: (file: KnownFile) => void
+}
+
 /**
  * Writes WAL to the spool. `append` buffers, `sync` makes durable all that was appended before it was called: only then may it be
  * acknowledged. When `sync` throws (DISK_FULL, SPOOL_UNWRITABLE), nothing is lost: the bytes stay buffered, and the next `sync`
  * writes them to a new file, because nothing can be said about the end of the old one.
  */
 export class SpoolWriter {
-  readonly #options: { directory: string; ring: KeyRing; branch: Branch; startLsn: Lsn; register: (file: KnownFile) => void }
+  readonly #options: SpoolWriterOptions
   #buffered: Uint8Array[] = []
   #bufferedBytes = 0
   #durableLsn: Lsn
   #file: OpenFile | undefined
+  #lastSyncMs = 0
 
-  constructor(options: { directory: string; ring: KeyRing; branch: Branch; startLsn: Lsn; register: (file: KnownFile) => void }) {
+  constructor(options: SpoolWriterOptions) {
     this.#options = options
     this.#durableLsn = options.startLsn
   }
@@ -328,14 +352,27 @@ export class SpoolWriter {
       offset += frame.length
       file.frames += 1n
     }
-    await writeAhead(file, offset, offset - file.known.sizeBytes)
+    const { directory, durably } = this.#options
+    if (durably) await writeAhead(file, offset, offset - file.known.sizeBytes)
     await writeAll(file.handle, Buffer.concat(sealed), created ? 0 : file.known.sizeBytes)
-    await file.handle.datasync()
+    if (durably) await this.#syncFile(file, offset - file.known.sizeBytes)
     // The file's name is durable only once its directory is.
-    if (created) await syncDirectory(this.#options.directory)
+    if (durably && created) await syncDirectory(directory)
     for (const point of points) rememberPoint(run.points, point)
+    this.#options.recent.append(this.#durableLsn, all.subarray(0, length))
     this.#settle(file, { run, length, offset, rest: all.subarray(length), taken })
     if (this.#durableLsn === file.endLsn) await this.close()
+  }
+
+  /**
+   * A commit waits for a small batch: handing its sync to another thread and back would cost two more turns of the scheduler. A large
+   * batch, or a slow disk, must not keep everything else waiting.
+   */
+  async #syncFile(file: OpenFile, batchBytes: number): Promise<void> {
+    const begunMs = performance.now()
+    if (batchBytes <= WRITE_AT_ONCE_BYTES_MAX && this.#lastSyncMs <= SYNC_AT_ONCE_MS_MAX) fdatasyncSync(file.handle.fd)
+    else await file.handle.datasync()
+    this.#lastSyncMs = performance.now() - begunMs
   }
 
   /** From here on the bytes are durable: they may be acknowledged, and read. */
@@ -385,7 +422,7 @@ export class SpoolWriter {
  */
 async function writeAhead(file: OpenFile, endOffset: number, batchBytes: number): Promise<void> {
   if (batchBytes > AHEAD_BATCH_BYTES_MAX || endOffset <= file.aheadTo) return
-  await writeAll(file.handle, Buffer.alloc(AHEAD_BYTES), endOffset)
+  await writeAll(file.handle, ZEROS, endOffset)
   file.aheadTo = endOffset + AHEAD_BYTES
 }
 

@@ -2,11 +2,19 @@ import type { FailureCode } from '../../errors.ts'
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
 import type { Branch } from '../../repository/wal-branch.ts'
 
+/** What waits in the spool for the storage. */
+export interface Backlog {
+  readonly waitingBytes: number
+  readonly spoolBytesMax: number
+  /** At the rate of the last minute; null while that is not known, or nothing comes. */
+  readonly secondsUntilFull: number | null
+}
+
 /** What happens to a stream of WAL. LSNs are bigint: `eventJson` gives what can be printed. */
 export type StreamEvent =
   /** WAL flows, from `startLsn` on. */
   | { readonly kind: 'connected'; readonly branch: Branch; readonly startLsn: Lsn; readonly serverLsn: Lsn }
-  /** Everything before `lsn` is durable in the spool, and the server was told so. */
+  /** Everything before `lsn` is durable, in the spool or (`acknowledge: repository`) the repository, and the server was told so. */
   | { readonly kind: 'acknowledged'; readonly branch: Branch; readonly lsn: Lsn }
   /** A segment or piece is in the repository; `there`: it was already. */
   | {
@@ -19,7 +27,14 @@ export type StreamEvent =
   /** The repository holds everything before `lsn` that this stream brought, without a gap. */
   | { readonly kind: 'archived'; readonly branch: Branch; readonly lsn: Lsn }
   /** Something needs attention; nothing was lost, and it is tried again. `attempts` in a row have failed. */
-  | { readonly kind: 'alarm'; readonly code: FailureCode; readonly message: string; readonly attempts: number }
+  | {
+      readonly kind: 'alarm'
+      readonly code: FailureCode
+      readonly message: string
+      readonly attempts: number
+      /** Where the storage is behind it. */
+      readonly backlog?: Backlog
+    }
   /** What an alarm of this code was about works again. */
   | { readonly kind: 'cleared'; readonly code: FailureCode }
   /** The server went on to another timeline. */
@@ -36,7 +51,7 @@ export function eventJson(event: StreamEvent): Record<string, unknown> {
   return Object.fromEntries(Object.entries(event).map(([name, value]) => [name, plain(value)]))
 }
 
-function plain(value: StreamEvent[keyof StreamEvent] | Branch | Lsn | number): unknown {
+function plain(value: StreamEvent[keyof StreamEvent] | Branch | Backlog | Lsn | number): unknown {
   if (typeof value === 'bigint') return formatLsn(value)
-  return typeof value === 'object' ? value.path.branch : value
+  return typeof value === 'object' && 'path' in value ? value.path.branch : value
 }

@@ -23,11 +23,11 @@ export interface StreamOptions {
   readonly startLsn?: Lsn
   /** End when the repository has everything before this LSN; a function is asked again and again while it gives null. */
   readonly stopWhenArchived?: Lsn | (() => Lsn | null)
-  /** Of the spool, in bytes; when it is full, nothing more is read. */
+  /** Of the spool, in bytes, instead of the component's; when it is full, nothing more is read. */
   readonly spoolBytesMax?: number
   readonly uploadTimeoutMs?: number
-  /** Attempts while another process uses the slot, before SLOT_BUSY ends the stream. */
-  readonly slotBusyRetriesMax?: number
+  /** How often the members of `hosts` that are not streamed from are looked at. */
+  readonly membersEveryMs?: number
 }
 
 export interface StreamResult {
@@ -41,9 +41,10 @@ export interface StreamResult {
 
 /**
  * Streams a cluster's WAL: each byte is durable in the spool before it is acknowledged to the server, and goes from there to the
- * repository, as whole segments and, for the segment at hand, as pieces. Goes on through restarts of the server, lost networks and
+ * repository, as whole segments and, for the segment at hand, as pieces. With `acknowledge: repository` it is acknowledged only when the
+ * repository has it; the spool then only hands it on. Goes on through restarts of the server, lost networks and
  * storages that are away, until the signal aborts or `stopWhenArchived` is reached; and after being killed at any instant, when
- * started again. What can only be a mistake ends it: SLOT_BUSY, KEY_WRONG, SERVER_TOO_OLD, ARGUMENTS_INVALID.
+ * started again. What can only be a mistake ends it: SLOT_BUSY (another receiver lives), KEY_WRONG, SERVER_TOO_OLD, ARGUMENTS_INVALID.
  *
  * What the power going out leaves, step by step (`Receiver` does them, `receiver-state.ts` says which comes after which):
  *
