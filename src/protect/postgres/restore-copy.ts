@@ -1,29 +1,24 @@
-import { chmod, lchown, mkdir, open, symlink } from 'node:fs/promises'
+import { mkdir, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Failure } from '../../errors.ts'
-import { crc32cCombine } from '../../postgres/crc32c.ts'
 import { type BlobReader, openStoredBlob, type StoredBlob } from '../../repository/blob-reader.ts'
 import { fileRegions } from '../../repository/file-regions.ts'
+import { CHUNK_BYTES } from '../../repository/blob.ts'
 import { decodeBase, REGION_BYTES } from '../../repository/region.ts'
 import type { Repository } from '../../repository/repository.ts'
 import type { TreeEntry } from '../../repository/tree.ts'
 import { UnitQueue } from '../../stream/unit-queue.ts'
 import type { WorkerPool } from '../../stream/worker-pool.ts'
+import { FileFinisher, setOwner, type RestoredFile, type WrittenPart } from './file-finisher.ts'
 import type { JobBlob, RestoreJob, RestoreUnit } from './restore-unit.ts'
 import type { RestoreJobResult } from './restore-worker.ts'
 
 // Writes the files of a backup: units, jobs, and each file made durable when its last unit is there.
 
 const JOB_UNITS = 64
+/** Jobs whose blobs are fetched while all threads are busy. With those in the threads they bound what is in memory. */
+const JOBS_FETCHING = 2
 const FILES_WAITING = 1024
-const FILES_FINISHING = 16
-
-/** A file that is written and durable. */
-export interface RestoredFile {
-  readonly path: string
-  readonly sizeBytes: number
-  readonly crc32c: number
-}
 
 /** A unit before its blobs are fetched: a small file's chunk, or a region's base and overlays. */
 interface WantedUnit {
@@ -50,14 +45,14 @@ export interface RestoreCopyOptions {
 
 /** Writes all entries of a manifest below a directory. Gives each file out when it is durable, in the order of paths. */
 export async function* restoreFiles(options: RestoreCopyOptions): AsyncGenerator<RestoredFile> {
+  const finisher = new FileFinisher(options.directory)
   const queue = new UnitQueue<WantedUnit, number>({
-    jobs: options.pool.capacity,
+    jobs: options.pool.capacity + JOBS_FETCHING,
     unitsPerJob: JOB_UNITS,
     bytesPerJob: REGION_BYTES,
     signal: options.signal,
-    run: (units) => runJob(options, units),
+    run: (units) => runJob(options, finisher, units),
   })
-  const finisher = new FileFinisher()
   const waiting: { queued: number; finished: Promise<RestoredFile> }[] = []
   try {
     for await (const entry of options.entries) {
@@ -66,8 +61,7 @@ export async function* restoreFiles(options: RestoreCopyOptions): AsyncGenerator
         await makeEntry(options, entry)
         continue
       }
-      const crcs = await queueFile(options, queue, entry)
-      const finished = finisher.finish(options.directory, entry, crcs)
+      const finished = finisher.finish(entry, await queueFile(options, queue, entry))
       finished.catch(() => undefined)
       waiting.push({ queued: queue.queued, finished })
       if (waiting.length <= FILES_WAITING) continue
@@ -83,21 +77,16 @@ export async function* restoreFiles(options: RestoreCopyOptions): AsyncGenerator
   }
 }
 
-interface UnitCrc {
-  readonly length: number
-  readonly crc: Promise<number>
-}
-
 async function queueFile(
   options: RestoreCopyOptions,
   queue: UnitQueue<WantedUnit, number>,
   entry: TreeEntry & { kind: 'file' },
-): Promise<UnitCrc[]> {
+): Promise<WrittenPart[]> {
   const path = join(options.directory, entry.path)
-  const crcs: UnitCrc[] = []
+  const parts: WrittenPart[] = []
   const add = async (unit: WantedUnit) => {
     const { result } = await queue.add(unit, unit.length)
-    crcs.push({ length: unit.length, crc: result })
+    parts.push({ length: unit.length, crc: result })
   }
   if (entry.content.kind === 'chunk') {
     await add({ path, offset: 0, length: entry.sizeBytes, content: entry.content })
@@ -106,7 +95,7 @@ async function queueFile(
     const identities = overlays.map((overlay) => overlay.identity)
     await add({ path, offset, length, content: { kind: 'region', base, overlays: identities } })
   }
-  return crcs
+  return parts
 }
 
 async function makeEntry(options: RestoreCopyOptions, entry: Exclude<TreeEntry, { kind: 'file' }>): Promise<void> {
@@ -122,62 +111,16 @@ async function makeEntry(options: RestoreCopyOptions, entry: Exclude<TreeEntry, 
   options.onDirectory(path)
 }
 
-/** Gives files their owner and mode and makes them durable, some at a time. */
-class FileFinisher {
-  #running = 0
-  readonly #waiting: (() => void)[] = []
-
-  async finish(directory: string, entry: TreeEntry & { kind: 'file' }, units: readonly UnitCrc[]): Promise<RestoredFile> {
-    let crc = 0
-    for (const unit of units) crc = crc32cCombine(crc, await unit.crc, unit.length)
-    while (this.#running >= FILES_FINISHING) await new Promise<void>((resolve) => this.#waiting.push(resolve))
-    this.#running += 1
-    try {
-      const path = join(directory, entry.path)
-      const file = await open(path, 'a', 0o600)
-      try {
-        await file.sync()
-      } finally {
-        await file.close()
-      }
-      await setOwner(path, entry)
-      return { path: entry.path, sizeBytes: entry.sizeBytes, crc32c: crc }
-    } finally {
-      this.#running -= 1
-      this.#waiting.shift()?.()
-    }
-  }
-}
-
-async function setOwner(path: string, entry: TreeEntry): Promise<void> {
-  // Only root may give files away; anybody else restores as the user that the server will run as.
-  if (process.getuid?.() === 0) await lchown(path, entry.uid, entry.gid)
-  await chmod(path, entry.mode)
-}
-
-async function runJob(options: RestoreCopyOptions, units: readonly WantedUnit[]): Promise<readonly number[]> {
-  const { repository, reader, signal } = options
-  const what = `file "${units[0]!.path}"`
-  const bases = units.flatMap(({ content }) => (content.kind === 'region' ? [content.base] : []))
-  const baseBlobs = await reader.fetch(bases, what, signal)
-  const wanted = units.map(({ content }) => {
-    if (content.kind === 'chunk') return { chunks: [content.identity], overlays: [] }
-    const base = decodeBase(openStoredBlob(repository, baseBlobs.get(content.base.toString('hex'))!, 'region'))
-    return { chunks: base.chunks, overlays: content.overlays }
-  })
-  const blobs = await reader.fetch(
-    wanted.flatMap(({ chunks, overlays }) => [...chunks, ...overlays]),
-    what,
-    signal,
-  )
-  const job = packJob(blobs)
-  const restoreUnits = units.map(({ path, offset, length }, index): RestoreUnit => {
-    const { chunks, overlays } = wanted[index]!
-    const place = (identity: Buffer) => job.places.get(identity.toString('hex'))!
-    return { path, offset, length, chunks: chunks.map(place), overlays: overlays.map(place) }
-  })
+async function runJob(
+  options: RestoreCopyOptions,
+  finisher: FileFinisher,
+  units: readonly WantedUnit[],
+): Promise<readonly number[]> {
+  const job = await fetchJob(options, units)
   try {
-    const crcs = await options.pool.run({ units: restoreUnits, bytes: job.bytes, packs: job.packs }, [job.bytes.buffer])
+    const transfer = job.ranges.map((range) => range.buffer)
+    const crcs = await options.pool.run(job, transfer)
+    for (const { path, length } of units) finisher.wrote(path, length)
     options.onBytes(units.reduce((sum, unit) => sum + unit.length, 0))
     return crcs
   } catch (error) {
@@ -185,20 +128,43 @@ async function runJob(options: RestoreCopyOptions, units: readonly WantedUnit[])
   }
 }
 
-/** Puts the stored bytes of all blobs into one buffer, which is then handed to a thread. */
-function packJob(blobs: ReadonlyMap<string, StoredBlob>) {
-  const total = [...blobs.values()].reduce((sum, { stored }) => sum + stored.length, 0)
-  const bytes = new Uint8Array(total)
+/** Fetches what units are made of: first what their bases are, then all blobs together. */
+async function fetchJob(options: RestoreCopyOptions, units: readonly WantedUnit[]): Promise<RestoreJob> {
+  const { repository, reader, signal } = options
+  const what = `file "${units[0]!.path}"`
+  const bases = units.flatMap(({ content }) => (content.kind === 'region' ? [content.base] : []))
+  const baseBlobs = await reader.fetch(bases, what, signal)
+  const wanted = units.map((unit) => {
+    const { content } = unit
+    if (content.kind === 'chunk') return { unit, baseLength: unit.length, chunks: [content.identity], overlays: [] }
+    const base = decodeBase(openStoredBlob(repository, baseBlobs.get(content.base.toString('hex'))!, 'region'))
+    // The base may be longer than the region is now: the relation has been truncated since.
+    const chunks = base.chunks.slice(0, Math.ceil(unit.length / CHUNK_BYTES))
+    return { unit, baseLength: base.length, chunks, overlays: content.overlays }
+  })
+  const identities = wanted.flatMap(({ chunks, overlays }) => [...chunks, ...overlays])
+  const { places, ranges, packs } = placeBlobs(await reader.fetch(identities, what, signal))
+  const place = (identity: Buffer) => places.get(identity.toString('hex'))!
+  const restoreUnits = wanted.map(({ unit, baseLength, chunks, overlays }): RestoreUnit => {
+    const { path, offset, length } = unit
+    return { path, offset, length, baseLength, chunks: chunks.map(place), overlays: overlays.map(place) }
+  })
+  return { units: restoreUnits, ranges, packs }
+}
+
+/** Says of each blob where it lies in the ranges that were read, which are then handed to a thread. */
+function placeBlobs(blobs: ReadonlyMap<string, StoredBlob>) {
+  const numbers = new Map<ArrayBuffer, number>()
   const places = new Map<string, JobBlob>()
   const packs = new Map<string, Uint8Array>()
-  let at = 0
   for (const [identity, { location, stored, packHeader }] of blobs) {
-    bytes.set(stored, at)
-    places.set(identity, { ...location, at })
+    const range = numbers.get(stored.buffer) ?? numbers.size
+    numbers.set(stored.buffer, range)
+    places.set(identity, { ...location, range, at: stored.byteOffset })
     packs.set(location.pack, packHeader)
-    at += stored.length
   }
-  return { bytes, places, packs }
+  const ranges = [...numbers.keys()].map((buffer) => new Uint8Array(buffer))
+  return { places, ranges, packs }
 }
 
 /** A disk that is full is an expected failure; Node's message names the file. */
