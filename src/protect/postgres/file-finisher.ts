@@ -1,5 +1,6 @@
 import { chmod, lchown, open } from 'node:fs/promises'
 import { join } from 'node:path'
+import { assert } from '../../assert.ts'
 import { crc32cCombine } from '../../postgres/crc32c.ts'
 import type { TreeEntry } from '../../repository/tree.ts'
 
@@ -54,7 +55,7 @@ export class FileFinisher {
     await Promise.all(this.#open.get(path)?.syncs ?? [])
     this.#open.delete(path)
     await this.#whenFree(async () => {
-      await syncFile(path)
+      await syncFile(path, entry.sizeBytes)
       await setOwner(path, entry)
     })
     return { path: entry.path, sizeBytes: entry.sizeBytes, crc32c: crc }
@@ -72,10 +73,17 @@ export class FileFinisher {
   }
 }
 
-/** Makes a file durable, and makes it first where nothing was written: it is empty. */
-async function syncFile(path: string): Promise<void> {
+/**
+ * Makes a file durable, and makes it first where nothing was written: it is empty. Cuts off what a file that was there has behind its end.
+ */
+async function syncFile(path: string, sizeBytes?: number): Promise<void> {
   const file = await open(path, 'a', 0o600)
   try {
+    if (sizeBytes !== undefined) {
+      const { size } = await file.stat()
+      assert(size >= sizeBytes, `all ${sizeBytes} bytes of "${path}" were written, and it has ${size}`)
+      if (size > sizeBytes) await file.truncate(sizeBytes)
+    }
     await file.sync()
   } finally {
     await file.close()

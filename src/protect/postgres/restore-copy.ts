@@ -1,17 +1,19 @@
-import { mkdir, symlink } from 'node:fs/promises'
+import { mkdir, readlink, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { Failure } from '../../errors.ts'
+import { Failure, systemErrorCode } from '../../errors.ts'
 import { type BlobReader, openStoredBlob, type StoredBlob } from '../../repository/blob-reader.ts'
 import { fileRegions } from '../../repository/file-regions.ts'
 import { CHUNK_BYTES } from '../../repository/blob.ts'
-import { decodeBase, REGION_BYTES } from '../../repository/region.ts'
+import { decodeBase, decodeOverlay, REGION_BYTES, type RegionBase } from '../../repository/region.ts'
 import type { Repository } from '../../repository/repository.ts'
 import type { TreeEntry } from '../../repository/tree.ts'
 import { UnitQueue } from '../../stream/unit-queue.ts'
 import type { WorkerPool } from '../../stream/worker-pool.ts'
 import { FileFinisher, setOwner, type RestoredFile, type WrittenPart } from './file-finisher.ts'
-import type { JobBlob, RestoreJob, RestoreUnit } from './restore-unit.ts'
-import type { RestoreJobResult } from './restore-worker.ts'
+import { mergeFingerprints } from './fingerprints-rebuild.ts'
+import type { CompareUnit } from './compare-unit.ts'
+import type { JobBlob, RestoredUnit, RestoreJob, RestoreUnit } from './restore-unit.ts'
+import type { RestoreWorkerJob, RestoreWorkerResult } from './restore-worker.ts'
 
 // Writes the files of a backup: units, jobs, and each file made durable when its last unit is there.
 
@@ -33,12 +35,15 @@ interface WantedUnit {
 export interface RestoreCopyOptions {
   readonly repository: Repository
   readonly reader: BlobReader
-  readonly pool: WorkerPool<RestoreJob, RestoreJobResult>
-  /** An empty directory that is there. */
+  readonly pool: WorkerPool<RestoreWorkerJob, RestoreWorkerResult>
+  /** A directory that is there; empty but for our mark, unless `delta`. */
   readonly directory: string
   readonly entries: AsyncIterable<TreeEntry>
+  /** Compare with what is there, and write only what differs. */
+  readonly delta: boolean
   readonly signal: AbortSignal
-  readonly onBytes: (bytes: number) => void
+  /** Bytes that were written, and those that were right already. */
+  readonly onBytes: (bytes: { written: number; kept: number }) => void
   /** Called for each directory that was made, so that it can be made durable when all is in it. */
   readonly onDirectory: (path: string) => void
 }
@@ -101,7 +106,10 @@ async function queueFile(
 async function makeEntry(options: RestoreCopyOptions, entry: Exclude<TreeEntry, { kind: 'file' }>): Promise<void> {
   const path = join(options.directory, entry.path)
   if (entry.kind === 'link') {
-    await symlink(entry.target, path)
+    // A delta has put it right before, so that it could look behind it.
+    await symlink(entry.target, path).catch(async (error: unknown) => {
+      if (systemErrorCode(error) !== 'EEXIST' || (await readlink(path)) !== entry.target) throw error
+    })
     options.onDirectory(path)
     return
   }
@@ -119,37 +127,73 @@ async function runJob(
   const job = await fetchJob(options, units)
   try {
     const transfer = job.ranges.map((range) => range.buffer)
-    const crcs = await options.pool.run(job, transfer)
+    const restored = (await options.pool.run(job, transfer)) as readonly RestoredUnit[]
     for (const { path, length } of units) finisher.wrote(path, length)
-    options.onBytes(units.reduce((sum, unit) => sum + unit.length, 0))
-    return crcs
+    const kept = restored.reduce((sum, unit) => sum + unit.keptBytes, 0)
+    options.onBytes({ written: units.reduce((sum, unit) => sum + unit.length, 0) - kept, kept })
+    return restored.map(({ crc }) => crc)
   } catch (error) {
     throw explainWrite(error)
   }
 }
 
-/** Fetches what units are made of: first what their bases are, then all blobs together. */
+/** What a unit is made of, when its base has been read. */
+interface PlannedUnit {
+  readonly unit: WantedUnit
+  readonly base: RegionBase | undefined
+  readonly chunks: readonly Buffer[]
+  readonly overlays: readonly Buffer[]
+}
+
+/** Fetches what units are made of: first what their bases are, then all blobs together, but for chunks that the files have already. */
 async function fetchJob(options: RestoreCopyOptions, units: readonly WantedUnit[]): Promise<RestoreJob> {
   const { repository, reader, signal } = options
   const what = `file "${units[0]!.path}"`
   const bases = units.flatMap(({ content }) => (content.kind === 'region' ? [content.base] : []))
   const baseBlobs = await reader.fetch(bases, what, signal)
-  const wanted = units.map((unit) => {
+  const planned = units.map((unit): PlannedUnit => {
     const { content } = unit
-    if (content.kind === 'chunk') return { unit, baseLength: unit.length, chunks: [content.identity], overlays: [] }
+    if (content.kind === 'chunk') return { unit, base: undefined, chunks: [content.identity], overlays: [] }
     const base = decodeBase(openStoredBlob(repository, baseBlobs.get(content.base.toString('hex'))!, 'region'))
     // The base may be longer than the region is now: the relation has been truncated since.
-    const chunks = base.chunks.slice(0, Math.ceil(unit.length / CHUNK_BYTES))
-    return { unit, baseLength: base.length, chunks, overlays: content.overlays }
+    return { unit, base, chunks: base.chunks.slice(0, Math.ceil(unit.length / CHUNK_BYTES)), overlays: content.overlays }
   })
-  const identities = wanted.flatMap(({ chunks, overlays }) => [...chunks, ...overlays])
+  const kept = options.delta ? await compareUnits(options, planned) : planned.map((): readonly number[] => [])
+  const identities = planned.flatMap(({ chunks, overlays }, index) => {
+    const wanted = chunks.filter((_, chunk) => !kept[index]!.includes(chunk))
+    return [...wanted, ...(keepsAll(planned[index]!, kept[index]!) ? [] : overlays)]
+  })
   const { places, ranges, packs } = placeBlobs(await reader.fetch(identities, what, signal))
-  const place = (identity: Buffer) => places.get(identity.toString('hex'))!
-  const restoreUnits = wanted.map(({ unit, baseLength, chunks, overlays }): RestoreUnit => {
+  const place = (identity: Buffer) => places.get(identity.toString('hex'))
+  const restoreUnits = planned.map(({ unit, base, chunks, overlays }, index): RestoreUnit => {
     const { path, offset, length } = unit
-    return { path, offset, length, baseLength, chunks: chunks.map(place), overlays: overlays.map(place) }
+    const common = { path, offset, length, baseLength: base?.length ?? length, kept: kept[index]! }
+    const overlaid = keepsAll(planned[index]!, kept[index]!) ? [] : overlays.map((overlay) => place(overlay)!)
+    return { ...common, chunks: chunks.map(place), overlays: overlaid }
   })
-  return { units: restoreUnits, ranges, packs }
+  return { kind: 'restore', units: restoreUnits, ranges, packs }
+}
+
+/** The chunks of each unit that the file there has already, by their numbers. */
+async function compareUnits(
+  options: RestoreCopyOptions,
+  planned: readonly PlannedUnit[],
+): Promise<readonly (readonly number[])[]> {
+  const { repository, reader, signal } = options
+  const overlays = planned.flatMap((unit) => unit.overlays)
+  const blobs = await reader.fetch(overlays, `file "${planned[0]!.unit.path}"`, signal)
+  const units = planned.map(({ unit, base, chunks, overlays: own }): CompareUnit => {
+    const { path, offset, length } = unit
+    if (base === undefined) return { path, offset, length, identity: chunks[0]! }
+    const opened = own.map((overlay) => decodeOverlay(openStoredBlob(repository, blobs.get(overlay.toString('hex'))!, 'overlay')))
+    return { path, offset, length, fingerprints: mergeFingerprints(length, base, opened).fingerprints }
+  })
+  const result = await options.pool.run({ kind: 'compare', units })
+  return result as readonly (readonly number[])[]
+}
+
+function keepsAll({ unit }: PlannedUnit, kept: readonly number[]): boolean {
+  return kept.length === Math.ceil(unit.length / CHUNK_BYTES)
 }
 
 /** Says of each blob where it lies in the ranges that were read, which are then handed to a thread. */

@@ -45,11 +45,12 @@ class StoredRegion {
     const path = join(directory, 'file')
     const { chunks, overlays, baseLength } = this
     const job: RestoreJob = {
+      kind: 'restore',
       units: [],
       ranges: [Uint8Array.from(this.#bytes)],
       packs: new Map([[this.#pack.pack, this.#bytes.subarray(0, 32)]]),
     }
-    const crc = restoreUnit(ring, { path, chunks, overlays, baseLength, ...unit }, job)
+    const { crc } = restoreUnit(ring, { path, chunks, overlays, baseLength, kept: [], ...unit }, job)
     const written = await readFile(path)
     assert.equal(crc, crc32c(written.subarray(unit.offset)))
     return written.subarray(unit.offset)

@@ -1,5 +1,6 @@
 import type { KeyObject } from 'node:crypto'
-import { closeSync, openSync, writeSync, constants } from 'node:fs'
+import { closeSync, openSync, readSync, writeSync, constants } from 'node:fs'
+import { assert } from '../../assert.ts'
 import { crc32c } from '../../postgres/crc32c.ts'
 import { CHUNK_BYTES, openBlob, PIECE_BYTES, type BlobKind, type BlobLocation } from '../../repository/blob.ts'
 import type { KeyRing } from '../../repository/key-ring.ts'
@@ -24,13 +25,23 @@ export interface RestoreUnit {
   readonly length: number
   /** Bytes of all chunks together: more than `length` where the file has shrunk since, less where overlays hold what it has grown by. */
   readonly baseLength: number
-  /** Chunks of the base, in order, as many as are needed. */
-  readonly chunks: readonly JobBlob[]
+  /** Chunks of the base, in order, as many as are needed; undefined those that were not fetched, being kept. */
+  readonly chunks: readonly (JobBlob | undefined)[]
+  /** Chunks that the file has already, by their numbers. */
+  readonly kept: readonly number[]
   /** Overlays, in order. */
   readonly overlays: readonly JobBlob[]
 }
 
+export interface RestoredUnit {
+  /** CRC-32C of its content. */
+  readonly crc: number
+  /** Bytes that were not written, because they were right. */
+  readonly keptBytes: number
+}
+
 export interface RestoreJob {
+  readonly kind: 'restore'
   readonly units: readonly RestoreUnit[]
   /** Stored bytes, as they were read. */
   readonly ranges: readonly Uint8Array<ArrayBuffer>[]
@@ -45,22 +56,32 @@ const scratch = Buffer.alloc(CHUNK_BYTES)
 
 /**
  * Opens the blobs of a unit, puts them together and writes them in place, chunk by chunk: what is written is still in the processor's cache,
- * and a write of this size costs the kernel least. Returns the CRC-32C of what it wrote. Throws OBJECT_DAMAGED and what writing throws.
+ * and a write of this size costs the kernel least. Chunks that the file has already are only read. Throws OBJECT_DAMAGED and what writing throws.
  */
-export function restoreUnit(ring: KeyRing, unit: RestoreUnit, job: RestoreJob): number {
+export function restoreUnit(ring: KeyRing, unit: RestoreUnit, job: RestoreJob): RestoredUnit {
   const open = (blob: JobBlob, kind: BlobKind) => openJobBlob({ ring, job, kind }, blob)
   const overlays = unit.overlays.map((overlay) => decodeOverlay(open(overlay, 'overlay')))
   const pages = overlaidPages(overlays, pageCount(unit.length))
-  const file = openSync(unit.path, constants.O_WRONLY | constants.O_CREAT, 0o600)
+  const kept = new Set(unit.kept)
+  const file = openSync(unit.path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
   try {
     let crc = 0
+    let keptBytes = 0
     for (let at = 0; at < unit.length; at += CHUNK_BYTES) {
+      if (kept.has(at / CHUNK_BYTES)) {
+        const length = Math.min(CHUNK_BYTES, unit.length - at)
+        const there = readInPlace(file, scratch.subarray(0, length), unit.offset + at)
+        assert(there.length === length, `"${unit.path}" still has what was found right in it`)
+        crc = crc32c(there, crc)
+        keptBytes += there.length
+        continue
+      }
       const content = chunkContent({ unit, at, pages, open })
       crc = crc32c(content, crc)
       writeInPlace(file, content, unit.offset + at)
       if (content.buffer !== scratch.buffer) releaseBuffer(content)
     }
-    return crc
+    return { crc, keptBytes }
   } finally {
     closeSync(file)
     for (const overlay of overlays) releaseBuffer(overlay.content)
@@ -113,7 +134,7 @@ function baseChunk(options: {
 }
 
 function incomplete(unit: RestoreUnit, at: number): Error {
-  const [first] = [...unit.chunks, ...unit.overlays]
+  const first = [...unit.chunks, ...unit.overlays].find((blob) => blob !== undefined)
   const what = `its blobs do not hold all of "${unit.path}": nothing is there for the byte at ${unit.offset + at}`
   return damaged(first === undefined ? unit.path : packKey(first.pack), what)
 }
@@ -122,6 +143,17 @@ function writeInPlace(file: number, content: Uint8Array, offset: number): void {
   for (let done = 0; done < content.length;) {
     done += writeSync(file, content, done, content.length - done, offset + done)
   }
+}
+
+/** Fills the buffer from a file. Gives as much as there is. */
+export function readInPlace(file: number, buffer: Buffer, offset: number): Buffer {
+  let done = 0
+  while (done < buffer.length) {
+    const read = readSync(file, buffer, done, buffer.length - done, offset + done)
+    if (read === 0) break
+    done += read
+  }
+  return buffer.subarray(0, done)
 }
 
 function openJobBlob(from: { ring: KeyRing; job: RestoreJob; kind: BlobKind }, blob: JobBlob): Buffer {
