@@ -33,6 +33,7 @@ export async function sweepDirectory(options: {
     if (levels.at(-1)!.path !== parent) levels.push({ path: parent, kinds: new Map() })
     levels.at(-1)!.kinds.set(basename(entry.path), entry.kind)
     if (entry.kind === 'link') await putLink(join(directory, entry.path), entry.target)
+    if (entry.kind === 'directory' && entry.path !== 'pg_wal') await clearWay(join(directory, entry.path))
     // One that is empty in the backup has to be swept as well.
     if (entry.kind !== 'file') levels.push({ path: entry.path, kinds: new Map() })
   }
@@ -50,6 +51,12 @@ async function sweepLevel(directory: string, { path, kinds }: Level): Promise<vo
     if (wanted !== undefined && (await kindOf(found)) === wanted) continue
     await rm(found, { recursive: true, force: true })
   }
+}
+
+/** Removes what is there in a directory's place: behind a symbolic link lies what is somebody else's, and is never swept. */
+async function clearWay(path: string): Promise<void> {
+  const kind = await kindOf(path)
+  if (kind !== undefined && kind !== 'directory') await rm(path, { force: true })
 }
 
 async function putLink(path: string, target: string): Promise<void> {
