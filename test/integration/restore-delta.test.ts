@@ -55,7 +55,7 @@ for (const major of [18, 15]) {
       await assertOthersRefused(t, scene, major)
       await killInTheMiddle(t, scene)
       const report = await delta(scene)
-      assert.ok(report.bytesKept > 2 * report.bytesWritten, `kept ${report.bytesKept}, wrote ${report.bytesWritten}`)
+      assert.ok(report.bytesKept > report.bytesWritten, `kept ${report.bytesKept}, wrote ${report.bytesWritten}`)
       await assertLikeFresh(scene)
       await assertWalAside(scene)
       await using restored = await scene.cluster.startRestored(report)
@@ -77,7 +77,8 @@ async function makeScene(t: TestContext, major: number): Promise<Scene> {
   await cluster.backup()
   // Some pages lie in overlays.
   await cluster.query(`update patients set name = name || ' changed' where id % 500 = 0`)
-  // Before the backup: reading rows for the first time sets hint bits on their pages.
+  // Before the backup: whoever reads these pages next would set hint bits on them, and prune them.
+  await cluster.query('vacuum (freeze) patients')
   const [expected] = await cluster.query<{ waiting: number }>(FINGERPRINT)
   const { id } = await cluster.backup()
   const [oid] = await cluster.query<{ oid: string }>(`select oid::text from pg_tablespace where spcname = 'elsewhere'`)

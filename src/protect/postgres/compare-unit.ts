@@ -1,9 +1,9 @@
-import { hash } from 'node:crypto'
 import { closeSync, constants, openSync } from 'node:fs'
 import { systemErrorCode } from '../../errors.ts'
 import { blobIdentity, CHUNK_BYTES, PIECE_BYTES } from '../../repository/blob.ts'
 import type { KeyRing } from '../../repository/key-ring.ts'
-import { FINGERPRINT_BYTES } from '../../repository/region.ts'
+import { PageFingerprinter } from '../../repository/page-fingerprint.ts'
+import { FINGERPRINT_BYTES, pageCount } from '../../repository/region.ts'
 import { readInPlace } from './restore-unit.ts'
 
 /** A part of a file, and what tells whether the file there has it already: one identity for all of it, or the fingerprint of each page. */
@@ -22,6 +22,8 @@ export interface CompareJob {
 }
 
 const content = Buffer.alloc(CHUNK_BYTES)
+/** Made for the first region that is compared: a thread has one key ring. */
+let fingerprinter: PageFingerprinter | undefined
 
 /** The numbers of the chunks that a file has already, by content. None of a file that is not there. */
 export function keptChunks(ring: KeyRing, unit: CompareUnit): number[] {
@@ -42,14 +44,12 @@ export function keptChunks(ring: KeyRing, unit: CompareUnit): number[] {
 
 function isRight(ring: KeyRing, { unit, at, there }: { unit: CompareUnit; at: number; there: Buffer }): boolean {
   if (unit.identity !== undefined) return blobIdentity(ring, 'chunk', there).equals(unit.identity)
-  const first = at / PIECE_BYTES
-  for (let page = 0; page * PIECE_BYTES < there.length; page++) {
-    const digest = hash('sha256', there.subarray(page * PIECE_BYTES, (page + 1) * PIECE_BYTES), 'buffer')
-    const from = (first + page) * FINGERPRINT_BYTES
-    const wanted = unit.fingerprints?.subarray(from, from + FINGERPRINT_BYTES)
-    if (wanted === undefined || digest.compare(wanted, 0, wanted.length, 0, FINGERPRINT_BYTES) !== 0) return false
-  }
-  return true
+  fingerprinter ??= new PageFingerprinter(ring.pageKey)
+  const fingerprints = Buffer.alloc(pageCount(there.length) * FINGERPRINT_BYTES)
+  fingerprinter.fingerprint(there, fingerprints)
+  const from = (at / PIECE_BYTES) * FINGERPRINT_BYTES
+  const wanted = unit.fingerprints?.subarray(from, from + fingerprints.length)
+  return wanted !== undefined && fingerprints.equals(wanted)
 }
 
 function openUnlessMissing(path: string): number | undefined {
