@@ -14,7 +14,7 @@ const TIMELINE_MAX = 0xffffffff
 const FIRST_XID = 3n
 const XID_BITS = 32
 
-export type RestoreRequest = Pick<RestoreOptions, 'target' | 'timeline' | 'from' | 'action' | 'tablespaceMappings'> & {
+export type RestoreRequest = Pick<RestoreOptions, 'target' | 'timeline' | 'from' | 'action' | 'tablespaceMappings' | 'delta'> & {
   readonly preview: boolean
 }
 
@@ -34,6 +34,7 @@ export function restoreRequest(given: Given): RestoreRequest {
     ...(backup === undefined || target.kind === 'backup' ? {} : { from: backup }),
     ...(action === undefined ? {} : { action }),
     tablespaceMappings: Array.isArray(maps) ? maps.map((map) => parseTablespaceMapping(String(map))) : [],
+    delta: given.options.delta === true,
     preview: given.options.preview === true,
   }
 }

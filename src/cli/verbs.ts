@@ -55,10 +55,10 @@ export const VERBS: readonly VerbDefinition[] = [
   },
   {
     name: 'restore',
-    summary: 'bring a component back into an empty directory',
+    summary: 'bring a component back into a directory',
     args: [COMPONENT],
     options: [
-      ['--to <directory>', 'where to; empty or missing'],
+      ['--to <directory>', 'where to; empty or missing, but for --delta'],
       ['--latest', 'to the newest moment that can be reached (the default)'],
       ['--target-time <time>', 'to the last transaction at or before this time, like 2026-11-21T03:00:00Z'],
       ['--target-lsn <lsn>', 'to this position in the WAL, like 16/B374D848'],
@@ -69,6 +69,7 @@ export const VERBS: readonly VerbDefinition[] = [
       ['--exclusive', 'stop before the time, LSN or transaction, not behind it'],
       ['--action <action>', 'promote, pause or shutdown, when the target is reached (default: promote)'],
       ['--tablespace-map <old=new>', 'put a tablespace elsewhere: its path or oid, and where to; once for each', 'repeatable'],
+      ['--delta', 'into a stopped cluster that is there: keep what is right, write the rest, remove what does not belong'],
       ['--preview', 'say what would be done, and touch nothing'],
     ],
     load: () => import('./restore.ts'),

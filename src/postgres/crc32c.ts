@@ -1,17 +1,22 @@
 import { endianness } from 'node:os'
 import { assert } from '../assert.ts'
+import { FOLD_BYTES, makeFolder } from './crc32c-fold.ts'
 
 /** Castagnoli's polynomial, bits reversed: the lowest bit stands for the highest power. PostgreSQL: pg_crc32c.h. */
 const POLYNOMIAL = 0x82f63b78
 
 /** Below this many bytes the word loop does not pay for itself. */
 const WORDS_FROM_BYTES = 256
+/** From this many on, vectors do most of it. */
+const FOLD_FROM_BYTES = 1024
 
 // The word loop and the page code read typed arrays as PostgreSQL's little-endian files.
 assert(endianness() === 'LE', 'the processor is little-endian')
 
 /** Sixteen tables of 256 entries: the k-th tells what a byte becomes when k more bytes follow it. */
 const TABLES = makeTables()
+
+const foldBlocks = makeFolder((crc) => TABLES[crc & 0xff]! ^ (crc >>> 8))
 
 /** x to the power of 2^n modulo the polynomial, n from 0: lengths up to 2^53 bytes are 2^56 bits. */
 const POWERS = makePowers(64)
@@ -21,8 +26,16 @@ const POWERS = makePowers(64)
  * before these, so that a stream can be fed piece by piece.
  */
 export function crc32c(bytes: Uint8Array, seed = 0): number {
+  if (bytes.length < FOLD_FROM_BYTES || foldBlocks === undefined) return ~update(~seed, bytes) >>> 0
+  const end = bytes.length - (bytes.length % FOLD_BYTES)
+  const folded = update(0, foldBlocks(bytes.subarray(0, end), ~seed))
+  return ~update(folded, bytes.subarray(end)) >>> 0
+}
+
+/** The register after these bytes. */
+function update(seed: number, bytes: Uint8Array): number {
   const table = TABLES
-  let crc = ~seed
+  let crc = seed
   let at = 0
   if (bytes.length >= WORDS_FROM_BYTES) {
     for (; ((bytes.byteOffset + at) & 3) !== 0; at++) crc = table[(crc ^ bytes[at]!) & 0xff]! ^ (crc >>> 8)
@@ -31,7 +44,7 @@ export function crc32c(bytes: Uint8Array, seed = 0): number {
     at += words.length * 4
   }
   for (; at < bytes.length; at++) crc = table[(crc ^ bytes[at]!) & 0xff]! ^ (crc >>> 8)
-  return ~crc >>> 0
+  return crc
 }
 
 /** CRC of A followed by B, from the CRCs of both and B's length in bytes: parts may be read in any order and joined afterwards. */

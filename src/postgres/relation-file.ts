@@ -36,6 +36,9 @@ const SKIPPED_FILES: ReadonlySet<string> = new Set([
   'global/pg_control',
 ])
 
+/** A directory of WAL that a restore found in a data directory and set aside begins with this. */
+export const WAL_ASIDE = 'pg_wal.before-'
+
 const CACHE_PREFIX = 'pg_internal.init'
 const TEMPORARY_PREFIX = 'pgsql_tmp'
 
@@ -58,7 +61,7 @@ export function classifyPath(path: string, { isDirectory }: { isDirectory: boole
 
 function classifyDirectory(path: string, name: string): PathClass {
   const [top = '', ...below] = path.split('/')
-  if (name.startsWith(TEMPORARY_PREFIX)) return 'skip'
+  if (name.startsWith(TEMPORARY_PREFIX) || top.startsWith(WAL_ASIDE)) return 'skip'
   if (EMPTIED_DIRECTORIES.has(top)) return below.length === 0 ? 'directory-only' : 'skip'
   // pg_wal is copied in the sense that it is entered: two of its directories are wanted.
   if (top === 'pg_wal' && below.length > 0) return KEPT_IN_WAL.has(path) ? 'directory-only' : 'skip'

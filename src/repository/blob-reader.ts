@@ -1,4 +1,5 @@
 import { forEachConcurrent } from '../stream/for-each-concurrent.ts'
+import { ownBytes } from '../stream/own-bytes.ts'
 import { Failure } from '../errors.ts'
 import { openBlob, type BlobKind, type BlobLocation } from './blob.ts'
 import { BlobIndex, blobMissing, packMissing, type BlobIndexSource } from './blob-index.ts'
@@ -17,7 +18,8 @@ const PACK_HEADERS_MAX = 4096
 /** A blob as it is stored, with what is needed to open it. */
 export interface StoredBlob {
   readonly location: BlobLocation
-  readonly stored: Buffer
+  /** In the buffer of the range that was read: blobs that lie near each other share it, and nothing else does. */
+  readonly stored: Buffer<ArrayBuffer>
   readonly packHeader: Buffer
 }
 
@@ -80,7 +82,8 @@ export class BlobReader {
     const name = packKey(range.pack)
     try {
       const packHeader = await this.#packHeader(range.pack)
-      const bytes = await this.#repository.storage.getRange(name, { offset: range.offset, length: range.length })
+      const read = await this.#repository.storage.getRange(name, { offset: range.offset, length: range.length })
+      const bytes = Buffer.from(ownBytes(read).buffer)
       if (bytes.length < range.length) throw damaged(name, `it ends at ${range.offset + bytes.length}, before a blob does`)
       return range.locations.map((location) => {
         const at = location.offset - range.offset

@@ -1,5 +1,6 @@
 import { createCipheriv, createDecipheriv, createHmac, createSecretKey, hash, type KeyObject } from 'node:crypto'
 import { constants } from 'node:zlib'
+import { releaseBytes } from '../stream/own-bytes.ts'
 import { ZstdCompressor, ZstdDecompressor } from '../stream/zstd.ts'
 import type { KeyRing } from './key-ring.ts'
 import { damaged, frameNonce, TAG_BYTES } from './sealed-object.ts'
@@ -87,7 +88,9 @@ export function openBlob(key: KeyObject, location: BlobLocation, stored: Uint8Ar
     throw damaged(packName, `${what} is not as it was written`)
   }
   if (length === location.rawBytes) return opened
-  return decompressor.decompress(opened, location.rawBytes)
+  const content = decompressor.decompress(opened, location.rawBytes)
+  releaseBytes(opened)
+  return content
 }
 
 const decompressor = new ZstdDecompressor()

@@ -3,7 +3,6 @@ import { randomBytes, randomInt } from 'node:crypto'
 import test from 'node:test'
 import { PIECE_BYTES } from './blob.ts'
 import {
-  applyOverlay,
   decodeBase,
   decodeOverlay,
   decodeRegions,
@@ -11,6 +10,7 @@ import {
   encodeOverlay,
   encodeRegions,
   FINGERPRINT_BYTES,
+  overlaidPages,
   pageCount,
 } from './region.ts'
 
@@ -55,7 +55,11 @@ test('overlays put over a base give the last content, also after growth and trun
     }
     const restored = Buffer.alloc(content.length)
     base.copy(restored)
-    for (const overlay of overlays) applyOverlay(restored, decodeOverlay(overlay))
+    const pages = overlaidPages(
+      overlays.map((overlay) => decodeOverlay(overlay)),
+      pageCount(content.length),
+    )
+    for (const [page, bytes] of pages) bytes.copy(restored, page * PIECE_BYTES)
     assert.ok(restored.equals(content), `round ${round}`)
   }
 })

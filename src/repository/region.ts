@@ -102,12 +102,15 @@ export function decodeOverlay(bytes: Buffer): Overlay {
   return { length, pages, fingerprints: bytes.subarray(fingerprintsAt, contentAt), content: bytes.subarray(contentAt) }
 }
 
-/** Puts the pages of an overlay over a region's content. Pages beyond the content's length fall away: the region has shrunk since. */
-export function applyOverlay(content: Buffer, overlay: Overlay): void {
-  for (const [index, page] of overlay.pages.entries()) {
-    const bytes = overlay.content.subarray(index * PIECE_BYTES, (index + 1) * PIECE_BYTES)
-    if (page * PIECE_BYTES < content.length) bytes.copy(content, page * PIECE_BYTES)
+/** The pages that lie over a region's base, by number: each as the last overlay has it that has it. Those from `end` on fall away. */
+export function overlaidPages(overlays: readonly Overlay[], end: number): Map<number, Buffer> {
+  const pages = new Map<number, Buffer>()
+  for (const overlay of overlays) {
+    for (const [index, page] of overlay.pages.entries()) {
+      if (page < end) pages.set(page, overlay.content.subarray(index * PIECE_BYTES, (index + 1) * PIECE_BYTES))
+    }
   }
+  return pages
 }
 
 export function encodeRegions(regions: readonly RegionRef[]): Buffer {

@@ -14,3 +14,9 @@ export function releaseBytes(bytes: Uint8Array): void {
   // A small Buffer is a part of a pool that others share.
   if (buffer instanceof ArrayBuffer && bytes.byteLength === buffer.byteLength) buffer.transfer(0)
 }
+
+/** The same with the whole buffer that the bytes lie in, of which nobody else may hold a part. */
+export function releaseBuffer({ buffer }: Uint8Array): void {
+  // What Node cut from its pool shares that with others.
+  if (buffer instanceof ArrayBuffer && buffer.byteLength > Buffer.poolSize) buffer.transfer(0)
+}

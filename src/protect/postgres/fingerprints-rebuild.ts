@@ -90,7 +90,7 @@ async function rebuildStates(repository: Repository, reader: BlobReader, regions
 }
 
 /** The fingerprints of a region as its base and overlays make it, and which pages lie in an overlay. */
-function mergeFingerprints(length: number, base: RegionBase, overlays: readonly Overlay[]) {
+export function mergeFingerprints(length: number, base: RegionBase, overlays: readonly Overlay[]) {
   const fingerprints = Buffer.alloc(pageCount(length) * FINGERPRINT_BYTES)
   const overlaid = Buffer.alloc(bitmapBytes(length))
   base.fingerprints.copy(fingerprints)

@@ -8,7 +8,7 @@ import { crc32c } from '../../postgres/crc32c.ts'
 import type { BackupManifest } from '../../repository/backups.ts'
 import { isInside, KEYTAB_SETTING, type ManifestConfiguration } from './host-configuration.ts'
 import { quoteSetting } from './recovery-settings.ts'
-import type { RestoredFile } from './restore-copy.ts'
+import type { RestoredFile } from './file-finisher.ts'
 
 // Puts the configuration that a cluster had outside its data directory to use in a restored one. Nothing outside of that is read or written.
 

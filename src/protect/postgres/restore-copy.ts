@@ -1,29 +1,26 @@
-import { chmod, lchown, mkdir, open, symlink } from 'node:fs/promises'
+import { mkdir, readlink, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { Failure } from '../../errors.ts'
-import { crc32cCombine } from '../../postgres/crc32c.ts'
+import { Failure, systemErrorCode } from '../../errors.ts'
 import { type BlobReader, openStoredBlob, type StoredBlob } from '../../repository/blob-reader.ts'
 import { fileRegions } from '../../repository/file-regions.ts'
-import { decodeBase, REGION_BYTES } from '../../repository/region.ts'
+import { CHUNK_BYTES } from '../../repository/blob.ts'
+import { decodeBase, decodeOverlay, REGION_BYTES, type RegionBase } from '../../repository/region.ts'
 import type { Repository } from '../../repository/repository.ts'
 import type { TreeEntry } from '../../repository/tree.ts'
 import { UnitQueue } from '../../stream/unit-queue.ts'
 import type { WorkerPool } from '../../stream/worker-pool.ts'
-import type { JobBlob, RestoreJob, RestoreUnit } from './restore-unit.ts'
-import type { RestoreJobResult } from './restore-worker.ts'
+import { FileFinisher, setOwner, type RestoredFile, type WrittenPart } from './file-finisher.ts'
+import { mergeFingerprints } from './fingerprints-rebuild.ts'
+import type { CompareUnit } from './compare-unit.ts'
+import type { JobBlob, RestoredUnit, RestoreJob, RestoreUnit } from './restore-unit.ts'
+import type { RestoreWorkerJob, RestoreWorkerResult } from './restore-worker.ts'
 
 // Writes the files of a backup: units, jobs, and each file made durable when its last unit is there.
 
 const JOB_UNITS = 64
+/** Jobs whose blobs are fetched while all threads are busy. With those in the threads they bound what is in memory. */
+const JOBS_FETCHING = 2
 const FILES_WAITING = 1024
-const FILES_FINISHING = 16
-
-/** A file that is written and durable. */
-export interface RestoredFile {
-  readonly path: string
-  readonly sizeBytes: number
-  readonly crc32c: number
-}
 
 /** A unit before its blobs are fetched: a small file's chunk, or a region's base and overlays. */
 interface WantedUnit {
@@ -38,26 +35,29 @@ interface WantedUnit {
 export interface RestoreCopyOptions {
   readonly repository: Repository
   readonly reader: BlobReader
-  readonly pool: WorkerPool<RestoreJob, RestoreJobResult>
-  /** An empty directory that is there. */
+  readonly pool: WorkerPool<RestoreWorkerJob, RestoreWorkerResult>
+  /** A directory that is there; empty but for our mark, unless `delta`. */
   readonly directory: string
   readonly entries: AsyncIterable<TreeEntry>
+  /** Compare with what is there, and write only what differs. */
+  readonly delta: boolean
   readonly signal: AbortSignal
-  readonly onBytes: (bytes: number) => void
+  /** Bytes that were written, and those that were right already. */
+  readonly onBytes: (bytes: { written: number; kept: number }) => void
   /** Called for each directory that was made, so that it can be made durable when all is in it. */
   readonly onDirectory: (path: string) => void
 }
 
 /** Writes all entries of a manifest below a directory. Gives each file out when it is durable, in the order of paths. */
 export async function* restoreFiles(options: RestoreCopyOptions): AsyncGenerator<RestoredFile> {
+  const finisher = new FileFinisher(options.directory)
   const queue = new UnitQueue<WantedUnit, number>({
-    jobs: options.pool.capacity,
+    jobs: options.pool.capacity + JOBS_FETCHING,
     unitsPerJob: JOB_UNITS,
     bytesPerJob: REGION_BYTES,
     signal: options.signal,
-    run: (units) => runJob(options, units),
+    run: (units) => runJob(options, finisher, units),
   })
-  const finisher = new FileFinisher()
   const waiting: { queued: number; finished: Promise<RestoredFile> }[] = []
   try {
     for await (const entry of options.entries) {
@@ -66,8 +66,7 @@ export async function* restoreFiles(options: RestoreCopyOptions): AsyncGenerator
         await makeEntry(options, entry)
         continue
       }
-      const crcs = await queueFile(options, queue, entry)
-      const finished = finisher.finish(options.directory, entry, crcs)
+      const finished = finisher.finish(entry, await queueFile(options, queue, entry))
       finished.catch(() => undefined)
       waiting.push({ queued: queue.queued, finished })
       if (waiting.length <= FILES_WAITING) continue
@@ -83,21 +82,16 @@ export async function* restoreFiles(options: RestoreCopyOptions): AsyncGenerator
   }
 }
 
-interface UnitCrc {
-  readonly length: number
-  readonly crc: Promise<number>
-}
-
 async function queueFile(
   options: RestoreCopyOptions,
   queue: UnitQueue<WantedUnit, number>,
   entry: TreeEntry & { kind: 'file' },
-): Promise<UnitCrc[]> {
+): Promise<WrittenPart[]> {
   const path = join(options.directory, entry.path)
-  const crcs: UnitCrc[] = []
+  const parts: WrittenPart[] = []
   const add = async (unit: WantedUnit) => {
     const { result } = await queue.add(unit, unit.length)
-    crcs.push({ length: unit.length, crc: result })
+    parts.push({ length: unit.length, crc: result })
   }
   if (entry.content.kind === 'chunk') {
     await add({ path, offset: 0, length: entry.sizeBytes, content: entry.content })
@@ -106,13 +100,16 @@ async function queueFile(
     const identities = overlays.map((overlay) => overlay.identity)
     await add({ path, offset, length, content: { kind: 'region', base, overlays: identities } })
   }
-  return crcs
+  return parts
 }
 
 async function makeEntry(options: RestoreCopyOptions, entry: Exclude<TreeEntry, { kind: 'file' }>): Promise<void> {
   const path = join(options.directory, entry.path)
   if (entry.kind === 'link') {
-    await symlink(entry.target, path)
+    // A delta has put it right before, so that it could look behind it.
+    await symlink(entry.target, path).catch(async (error: unknown) => {
+      if (systemErrorCode(error) !== 'EEXIST' || (await readlink(path)) !== entry.target) throw error
+    })
     options.onDirectory(path)
     return
   }
@@ -122,83 +119,96 @@ async function makeEntry(options: RestoreCopyOptions, entry: Exclude<TreeEntry, 
   options.onDirectory(path)
 }
 
-/** Gives files their owner and mode and makes them durable, some at a time. */
-class FileFinisher {
-  #running = 0
-  readonly #waiting: (() => void)[] = []
-
-  async finish(directory: string, entry: TreeEntry & { kind: 'file' }, units: readonly UnitCrc[]): Promise<RestoredFile> {
-    let crc = 0
-    for (const unit of units) crc = crc32cCombine(crc, await unit.crc, unit.length)
-    while (this.#running >= FILES_FINISHING) await new Promise<void>((resolve) => this.#waiting.push(resolve))
-    this.#running += 1
-    try {
-      const path = join(directory, entry.path)
-      const file = await open(path, 'a', 0o600)
-      try {
-        await file.sync()
-      } finally {
-        await file.close()
-      }
-      await setOwner(path, entry)
-      return { path: entry.path, sizeBytes: entry.sizeBytes, crc32c: crc }
-    } finally {
-      this.#running -= 1
-      this.#waiting.shift()?.()
-    }
-  }
-}
-
-async function setOwner(path: string, entry: TreeEntry): Promise<void> {
-  // Only root may give files away; anybody else restores as the user that the server will run as.
-  if (process.getuid?.() === 0) await lchown(path, entry.uid, entry.gid)
-  await chmod(path, entry.mode)
-}
-
-async function runJob(options: RestoreCopyOptions, units: readonly WantedUnit[]): Promise<readonly number[]> {
-  const { repository, reader, signal } = options
-  const what = `file "${units[0]!.path}"`
-  const bases = units.flatMap(({ content }) => (content.kind === 'region' ? [content.base] : []))
-  const baseBlobs = await reader.fetch(bases, what, signal)
-  const wanted = units.map(({ content }) => {
-    if (content.kind === 'chunk') return { chunks: [content.identity], overlays: [] }
-    const base = decodeBase(openStoredBlob(repository, baseBlobs.get(content.base.toString('hex'))!, 'region'))
-    return { chunks: base.chunks, overlays: content.overlays }
-  })
-  const blobs = await reader.fetch(
-    wanted.flatMap(({ chunks, overlays }) => [...chunks, ...overlays]),
-    what,
-    signal,
-  )
-  const job = packJob(blobs)
-  const restoreUnits = units.map(({ path, offset, length }, index): RestoreUnit => {
-    const { chunks, overlays } = wanted[index]!
-    const place = (identity: Buffer) => job.places.get(identity.toString('hex'))!
-    return { path, offset, length, chunks: chunks.map(place), overlays: overlays.map(place) }
-  })
+async function runJob(
+  options: RestoreCopyOptions,
+  finisher: FileFinisher,
+  units: readonly WantedUnit[],
+): Promise<readonly number[]> {
+  const job = await fetchJob(options, units)
   try {
-    const crcs = await options.pool.run({ units: restoreUnits, bytes: job.bytes, packs: job.packs }, [job.bytes.buffer])
-    options.onBytes(units.reduce((sum, unit) => sum + unit.length, 0))
-    return crcs
+    const transfer = job.ranges.map((range) => range.buffer)
+    const restored = (await options.pool.run(job, transfer)) as readonly RestoredUnit[]
+    for (const { path, length } of units) finisher.wrote(path, length)
+    const kept = restored.reduce((sum, unit) => sum + unit.keptBytes, 0)
+    options.onBytes({ written: units.reduce((sum, unit) => sum + unit.length, 0) - kept, kept })
+    return restored.map(({ crc }) => crc)
   } catch (error) {
     throw explainWrite(error)
   }
 }
 
-/** Puts the stored bytes of all blobs into one buffer, which is then handed to a thread. */
-function packJob(blobs: ReadonlyMap<string, StoredBlob>) {
-  const total = [...blobs.values()].reduce((sum, { stored }) => sum + stored.length, 0)
-  const bytes = new Uint8Array(total)
+/** What a unit is made of, when its base has been read. */
+interface PlannedUnit {
+  readonly unit: WantedUnit
+  readonly base: RegionBase | undefined
+  readonly chunks: readonly Buffer[]
+  readonly overlays: readonly Buffer[]
+}
+
+/** Fetches what units are made of: first what their bases are, then all blobs together, but for chunks that the files have already. */
+async function fetchJob(options: RestoreCopyOptions, units: readonly WantedUnit[]): Promise<RestoreJob> {
+  const { repository, reader, signal } = options
+  const what = `file "${units[0]!.path}"`
+  const bases = units.flatMap(({ content }) => (content.kind === 'region' ? [content.base] : []))
+  const baseBlobs = await reader.fetch(bases, what, signal)
+  const planned = units.map((unit): PlannedUnit => {
+    const { content } = unit
+    if (content.kind === 'chunk') return { unit, base: undefined, chunks: [content.identity], overlays: [] }
+    const base = decodeBase(openStoredBlob(repository, baseBlobs.get(content.base.toString('hex'))!, 'region'))
+    // The base may be longer than the region is now: the relation has been truncated since.
+    return { unit, base, chunks: base.chunks.slice(0, Math.ceil(unit.length / CHUNK_BYTES)), overlays: content.overlays }
+  })
+  const kept = options.delta ? await compareUnits(options, planned) : planned.map((): readonly number[] => [])
+  const identities = planned.flatMap(({ chunks, overlays }, index) => {
+    const wanted = chunks.filter((_, chunk) => !kept[index]!.includes(chunk))
+    return [...wanted, ...(keepsAll(planned[index]!, kept[index]!) ? [] : overlays)]
+  })
+  const { places, ranges, packs } = placeBlobs(await reader.fetch(identities, what, signal))
+  const place = (identity: Buffer) => places.get(identity.toString('hex'))
+  const restoreUnits = planned.map(({ unit, base, chunks, overlays }, index): RestoreUnit => {
+    const { path, offset, length } = unit
+    const common = { path, offset, length, baseLength: base?.length ?? length, kept: kept[index]! }
+    const overlaid = keepsAll(planned[index]!, kept[index]!) ? [] : overlays.map((overlay) => place(overlay)!)
+    return { ...common, chunks: chunks.map(place), overlays: overlaid }
+  })
+  return { kind: 'restore', units: restoreUnits, ranges, packs }
+}
+
+/** The chunks of each unit that the file there has already, by their numbers. */
+async function compareUnits(
+  options: RestoreCopyOptions,
+  planned: readonly PlannedUnit[],
+): Promise<readonly (readonly number[])[]> {
+  const { repository, reader, signal } = options
+  const overlays = planned.flatMap((unit) => unit.overlays)
+  const blobs = await reader.fetch(overlays, `file "${planned[0]!.unit.path}"`, signal)
+  const units = planned.map(({ unit, base, chunks, overlays: own }): CompareUnit => {
+    const { path, offset, length } = unit
+    if (base === undefined) return { path, offset, length, identity: chunks[0]! }
+    const opened = own.map((overlay) => decodeOverlay(openStoredBlob(repository, blobs.get(overlay.toString('hex'))!, 'overlay')))
+    return { path, offset, length, fingerprints: mergeFingerprints(length, base, opened).fingerprints }
+  })
+  const result = await options.pool.run({ kind: 'compare', units })
+  return result as readonly (readonly number[])[]
+}
+
+function keepsAll({ unit }: PlannedUnit, kept: readonly number[]): boolean {
+  return kept.length === Math.ceil(unit.length / CHUNK_BYTES)
+}
+
+/** Says of each blob where it lies in the ranges that were read, which are then handed to a thread. */
+function placeBlobs(blobs: ReadonlyMap<string, StoredBlob>) {
+  const numbers = new Map<ArrayBuffer, number>()
   const places = new Map<string, JobBlob>()
   const packs = new Map<string, Uint8Array>()
-  let at = 0
   for (const [identity, { location, stored, packHeader }] of blobs) {
-    bytes.set(stored, at)
-    places.set(identity, { ...location, at })
+    const range = numbers.get(stored.buffer) ?? numbers.size
+    numbers.set(stored.buffer, range)
+    places.set(identity, { ...location, range, at: stored.byteOffset })
     packs.set(location.pack, packHeader)
-    at += stored.length
   }
-  return { bytes, places, packs }
+  const ranges = [...numbers.keys()].map((buffer) => new Uint8Array(buffer))
+  return { places, ranges, packs }
 }
 
 /** A disk that is full is an expected failure; Node's message names the file. */

@@ -1,10 +1,13 @@
 import { chmod, mkdir, readdir, readFile, rm, stat, statfs, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import type { Clock } from '../../clock.ts'
 import { Failure, systemErrorCode } from '../../errors.ts'
 import { isRunning } from '../../postgres/cluster-process.ts'
 import { findUse, findUsedDirectories } from '../../postgres/running-clusters.ts'
+import { WAL_ASIDE } from '../../postgres/relation-file.ts'
 import type { BackupManifest } from '../../repository/backups.ts'
 import { RECOVERY_DIRECTORY, TABLESPACE_MARK } from './data-directory.ts'
+import { disarmCluster, whyNotDelta } from './delta-place.ts'
 import { FileLock } from './restore-lock.ts'
 import type { TablespacePlace } from './tablespace-map.ts'
 
@@ -28,7 +31,8 @@ export interface Place {
 
 /** What is there: nothing, an empty directory, what an interrupted restore left, or what must not be touched (and why). */
 export type PlaceState =
-  | { readonly kind: 'missing' | 'empty' | 'interrupted' }
+  /** `cluster`: a stopped cluster that a restore with `delta` may make into the one that is restored. */
+  | { readonly kind: 'missing' | 'empty' | 'interrupted' | 'cluster' }
   | { readonly kind: 'occupied' | 'in use' | 'unreadable'; readonly why: string; readonly cause?: unknown }
 
 /** The data directory first. */
@@ -37,27 +41,42 @@ export function placesOf(directory: string, tablespaces: readonly TablespacePlac
   return [{ path: directory, mark: RECOVERY_DIRECTORY, tablespace: undefined }, ...inTablespaces]
 }
 
+export interface PlacesToPrepare {
+  readonly places: readonly Place[]
+  readonly manifest: BackupManifest
+  /** Keep what is there, for a restore that writes only what differs. */
+  readonly delta: boolean
+  readonly clock: Clock
+  readonly onNotice: (text: string) => void
+}
+
 /**
- * Makes the places ready: empty but for their marks, and locked against another restore. Whoever calls it ends the locks. Throws
- * DIRECTORY_NOT_EMPTY, DIRECTORY_IN_USE, DISK_FULL; then nothing that was there is changed.
+ * Makes the places ready: empty but for their marks, or, for `delta`, a cluster that cannot be started any more; and locked against another
+ * restore. Whoever calls it ends the locks. Throws DIRECTORY_NOT_EMPTY, DIRECTORY_IN_USE, DISK_FULL; then nothing that was there is changed.
  */
-export async function preparePlaces(options: {
-  places: readonly Place[]
-  manifest: BackupManifest
-  onNotice: (text: string) => void
-}): Promise<AsyncDisposableStack> {
-  const { places, manifest } = options
-  const { path: directory } = places[0]!
-  await assertUsable(places, directory)
-  await assertRoom(directory, manifest)
+export async function preparePlaces(options: PlacesToPrepare): Promise<AsyncDisposableStack> {
+  const { places, manifest, delta } = options
+  const [data] = places
+  const directory = data!.path
+  await assertUsable(options)
+  // What a cluster has already is not written once more.
+  if (!delta) await assertRoom(directory, manifest)
   await using locks = new AsyncDisposableStack()
+  // A restore that is under way, or that made this cluster, has its lock here; what it wrote goes aside with pg_wal.
+  const marked = delta && (await exists(join(directory, data!.mark)))
+  if (marked) locks.use(await lockPlace(data!, options.onNotice))
+  const movedWal = delta && (await disarmCluster({ ...options, directory }))
   for (const place of places) {
     await mkdir(join(place.path, place.mark), { recursive: true, mode: 0o700 })
-    locks.use(await lockPlace(place, options.onNotice))
+    if (place !== data || !marked || movedWal) locks.use(await lockPlace(place, options.onNotice))
   }
   // Whoever had the lock until now may have made a cluster here.
-  await assertUsable(places, directory)
-  for (const place of places) await emptyPlace(place, manifest.defaults.directoryMode)
+  await assertUsable(options)
+  for (const place of places) {
+    if (delta) await clearMark(place)
+    else await emptyPlace(place)
+    await chmod(place.path, manifest.defaults.directoryMode)
+  }
   // It says whose the tablespace is, so that only a restore into the same directory may empty it.
   for (const { path, mark, tablespace } of places) {
     if (tablespace !== undefined) await writeFile(join(path, mark, MARK_OWNER), directory, { mode: 0o600, flush: true })
@@ -78,8 +97,11 @@ export async function finishPlaces(places: readonly Place[]): Promise<void> {
   }
 }
 
-/** Looks, and touches nothing. */
-export async function inspectPlaces(places: readonly Place[]): Promise<{ place: Place; state: PlaceState }[]> {
+/** Looks, and touches nothing. With `delta`, what holds a stopped cluster of this manifest is a `cluster`, not `occupied`. */
+export async function inspectPlaces(
+  places: readonly Place[],
+  delta?: BackupManifest,
+): Promise<{ place: Place; state: PlaceState }[]> {
   const used = await findUsedDirectories()
   const found: { place: Place; state: PlaceState }[] = []
   for (const place of places) {
@@ -90,7 +112,7 @@ export async function inspectPlaces(places: readonly Place[]): Promise<{ place: 
         ? 'a server runs on it'
         : `process ${use.pid} of a running server uses ${use.path === place.path ? 'it' : `"${use.path}"`} as its ${use.role}`
     if (use !== undefined || isServed) found.push({ place, state: { kind: 'in use', why } })
-    else found.push({ place, state: await stateOf(place, places[0]!.path) })
+    else found.push({ place, state: await stateOf(place, places[0]!.path, delta) })
   }
   return found
 }
@@ -103,9 +125,9 @@ export async function freeBytes(directory: string): Promise<number> {
   return bavail * bsize
 }
 
-async function assertUsable(places: readonly Place[], directory: string): Promise<void> {
-  for (const { place, state } of await inspectPlaces(places)) {
-    const failure = placeFailure(place, state, directory)
+async function assertUsable({ places, manifest, delta }: PlacesToPrepare): Promise<void> {
+  for (const { place, state } of await inspectPlaces(places, delta ? manifest : undefined)) {
+    const failure = placeFailure(place, state, places[0]!.path)
     if (failure !== undefined) throw failure
   }
 }
@@ -119,6 +141,7 @@ export function placeFailure(place: Place, state: PlaceState, directory: string)
     case 'missing':
     case 'empty':
     case 'interrupted':
+    case 'cluster':
       return undefined
     case 'in use':
       return new Failure('DIRECTORY_IN_USE', `${what}: ${state.why}`, {
@@ -131,14 +154,15 @@ export function placeFailure(place: Place, state: PlaceState, directory: string)
       })
     case 'occupied':
       return new Failure('DIRECTORY_NOT_EMPTY', `${what}: ${state.why}`, {
-        hint: `restore ${directory === path ? '' : 'it '}into an empty or new directory${elsewhere}; move what is there away, never delete the only copy of a cluster`,
+        hint: `restore ${directory === path ? '' : 'it '}into an empty or new directory${elsewhere}; over a stopped cluster of the same backups with --delta; never delete the only copy of a cluster`,
       })
     default:
       return state satisfies never
   }
 }
 
-async function stateOf({ path, mark }: Place, directory: string): Promise<PlaceState> {
+async function stateOf(place: Place, directory: string, delta: BackupManifest | undefined): Promise<PlaceState> {
+  const { path, mark } = place
   let names: string[]
   try {
     names = await readdir(path)
@@ -152,7 +176,9 @@ async function stateOf({ path, mark }: Place, directory: string): Promise<PlaceS
   if ((await exists(join(path, mark))) && !complete && (await ownerOf({ path, mark, directory })) === directory) {
     return { kind: 'interrupted' }
   }
-  return { kind: 'occupied', why: `it holds ${names.length} entries ("${names[0]}", ...)` }
+  if (delta === undefined) return { kind: 'occupied', why: `it holds ${names.length} entries ("${names[0]}", ...)` }
+  const why = await whyNotDelta({ ...place, directory, manifest: delta })
+  return why === undefined ? { kind: 'cluster' } : { kind: 'occupied', why }
 }
 
 /** The data directory that the mark of a tablespace names. A mark without a name was made by a restore that had written nothing yet. */
@@ -176,18 +202,25 @@ async function lockPlace({ path, mark }: Place, onNotice: (text: string) => void
   })
 }
 
-/** What lies there is what an interrupted restore left: it goes, the mark's own directory last, and is begun anew. */
-async function emptyPlace({ path, mark }: Place, mode: number): Promise<void> {
-  const [top] = mark.split('/')
-  for (const name of await readdir(path)) if (name !== top) await rm(join(path, name), { recursive: true, force: true })
+/** What the mark's directory still holds is of a restore that was interrupted, or of the one that made this cluster. */
+async function clearMark({ path, mark }: Pick<Place, 'path' | 'mark'>): Promise<void> {
   for (const name of await readdir(join(path, mark))) {
     if (name !== LOCK_FILE) await rm(join(path, mark, name), { recursive: true, force: true })
   }
+}
+
+/** What lies there is what an interrupted restore left: it goes, the mark's own directory last, and is begun anew. */
+async function emptyPlace({ path, mark }: Pick<Place, 'path' | 'mark'>): Promise<void> {
+  const [top] = mark.split('/')
+  for (const name of await readdir(path)) {
+    // WAL that was set aside may be there only once.
+    if (name !== top && !name.startsWith(WAL_ASIDE)) await rm(join(path, name), { recursive: true, force: true })
+  }
+  await clearMark({ path, mark })
   const beside = dirname(join(path, mark))
   for (const name of await readdir(beside)) {
     if (join(beside, name) !== join(path, mark)) await rm(join(beside, name), { recursive: true, force: true })
   }
-  await chmod(path, mode)
 }
 
 async function assertRoom(directory: string, manifest: BackupManifest): Promise<void> {

@@ -99,10 +99,10 @@ async function lookAhead(options: RestoreOptions): Promise<RestorePreview> {
   const { manifest, plan } = planned
   const mappings = options.tablespaceMappings ?? []
   const tablespaces = placeTablespaces({ tablespaces: manifest.tablespaces, mappings, directory })
-  const places = await inspectPlaces(placesOf(directory, tablespaces))
+  const places = await inspectPlaces(placesOf(directory, tablespaces), options.delta === true ? manifest : undefined)
   const bytesFree = await freeBytes(directory)
   const problems = places.flatMap(({ place, state }) => placeFailure(place, state, directory)?.message ?? [])
-  const fits = bytesFree >= manifest.totals.bytes + ROOM_FOR_WAL_BYTES || tablespaces.length > 0
+  const fits = options.delta === true || bytesFree >= manifest.totals.bytes + ROOM_FOR_WAL_BYTES || tablespaces.length > 0
   if (!fits) problems.push(`there is no room for the restored cluster in "${directory}"`)
   const installation = await findInstallation(manifest.server.major, component.binaries)
   const { id, type, stopTime, stopLsn } = manifest

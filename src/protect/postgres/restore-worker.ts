@@ -1,11 +1,19 @@
 import { workerData } from 'node:worker_threads'
 import type { KeyRing } from '../../repository/key-ring.ts'
+import { releaseBuffer } from '../../stream/own-bytes.ts'
 import { serveJobs } from '../../stream/worker-thread.ts'
-import { restoreUnit, type RestoreJob } from './restore-unit.ts'
+import { keptChunks, type CompareJob } from './compare-unit.ts'
+import { restoreUnit, type RestoredUnit, type RestoreJob } from './restore-unit.ts'
 
-/** CRC-32C of each unit's content, in order. */
-export type RestoreJobResult = readonly number[]
+export type RestoreWorkerJob = RestoreJob | CompareJob
+/** For each unit of the job, in order: what was restored, or which chunks are right already. */
+export type RestoreWorkerResult = readonly RestoredUnit[] | readonly (readonly number[])[]
 
 const { ring } = workerData as { ring: KeyRing }
 
-serveJobs<RestoreJob, RestoreJobResult>((job) => job.units.map((unit) => restoreUnit(ring, unit, job)))
+serveJobs<RestoreWorkerJob, RestoreWorkerResult>((job) => {
+  if (job.kind === 'compare') return job.units.map((unit) => keptChunks(ring, unit))
+  const restored = job.units.map((unit) => restoreUnit(ring, unit, job))
+  for (const range of job.ranges) releaseBuffer(range)
+  return restored
+})

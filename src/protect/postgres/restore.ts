@@ -14,16 +14,17 @@ import { walkTree, type TreeEntry } from '../../repository/tree.ts'
 import { WorkerPool } from '../../stream/worker-pool.ts'
 import { streamSpool, type PostgresComponent } from './component.ts'
 import { RECOVERY_DIRECTORY } from './data-directory.ts'
+import { sweepDirectory } from './delta-sweep.ts'
 import { drainSpool } from './drain.ts'
+import type { RestoredFile } from './file-finisher.ts'
 import { arrangeConfiguration, missingPlaces } from './kept-configuration.ts'
 import { encodePlan, planRecovery, type PlannedRecovery } from './recovery-plan.ts'
 import { primeRecovery } from './recovery-prime.ts'
 import { quoteShell, recoverySettings } from './recovery-settings.ts'
 import { describeTarget, type RecoveryAction, type RecoveryTarget } from './recovery-target.ts'
-import { explainWrite, restoreFiles, type RestoredFile } from './restore-copy.ts'
+import { explainWrite, restoreFiles } from './restore-copy.ts'
 import { finishPlaces, placesOf, preparePlaces } from './restore-place.ts'
-import type { RestoreJob } from './restore-unit.ts'
-import type { RestoreJobResult } from './restore-worker.ts'
+import type { RestoreWorkerJob, RestoreWorkerResult } from './restore-worker.ts'
 import { placeTablespaces, rewriteTablespaceMap, type TablespaceMapping, type TablespacePlace } from './tablespace-map.ts'
 
 const WORKERS_MAX = 4
@@ -42,7 +43,7 @@ export interface RestoreReport {
   readonly target: string
   readonly directory: string
   readonly bytesWritten: number
-  /** Bytes of files that were right already; always 0 in an empty directory. */
+  /** Bytes that were right already; always 0 in an empty directory. */
   readonly bytesKept: number
   readonly startCommand: string
   /** What PostgreSQL does when it has reached the target. */
@@ -73,6 +74,8 @@ export interface RestoreOptions {
   /** By default, promote. */
   readonly action?: RecoveryAction
   readonly tablespaceMappings?: readonly TablespaceMapping[]
+  /** Go over a stopped cluster that is there, and write only what differs. */
+  readonly delta?: boolean
   readonly stateDirectory: string
   /** Of the configuration that `restore_command` will use. */
   readonly configPath: string
@@ -85,7 +88,7 @@ export interface RestoreOptions {
 /**
  * Restores a cluster into an empty directory, ready to be started. The order makes every crash harmless: the plan first (it marks the
  * directory as ours), the files, the settings, everything durable, and `pg_control` last: without it PostgreSQL does not start. Run again
- * into the same directory, it begins anew.
+ * into the same directory, it begins anew. With `delta` the directory may hold a stopped cluster: that loses its `pg_control` first.
  *
  * Throws BACKUP_ABSENT, BACKUP_UNKNOWN, TARGET_OUTSIDE_WINDOW, WAL_GAP, DIRECTORY_NOT_EMPTY, DIRECTORY_IN_USE, DISK_FULL, OBJECT_DAMAGED,
  * BLOB_MISSING, and ARGUMENTS_INVALID for tablespaces that cannot go where they are told to.
@@ -115,7 +118,13 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   const mappings = options.tablespaceMappings ?? []
   const tablespaces = placeTablespaces({ tablespaces: manifest.tablespaces, mappings, directory })
   const places = placesOf(directory, tablespaces)
-  await using locks = await preparePlaces({ places, manifest, onNotice: (text) => options.onNotice?.(text) })
+  await using locks = await preparePlaces({
+    places,
+    manifest,
+    delta: options.delta === true,
+    clock,
+    onNotice: (text) => options.onNotice?.(text),
+  })
   await writeSynced(join(directory, RECOVERY_DIRECTORY, PLAN_FILE), encodePlan(plan))
 
   const restored: Restored = { directory, manifest, tablespaces }
@@ -123,7 +132,7 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   for (const notice of missingPlaces(directory)) options.onNotice?.(notice)
   await writeRecovery(options, restored, planned)
   await primeRecovery({ directory, plan, configPath: options.configPath, owner: manifest.defaults, signal: options.signal })
-  options.onProgress?.({ phase: 'syncing', bytesDone: made.bytesWritten, bytesTotal: made.bytesWritten })
+  options.onProgress?.({ phase: 'syncing', bytesDone: manifest.totals.bytes, bytesTotal: manifest.totals.bytes })
   for (const path of made.directories.toReversed()) await syncDirectory(path)
   for (const { path } of places) await syncDirectory(path)
   for (const { path } of places) await syncDirectory(dirname(path))
@@ -137,7 +146,7 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
     target: describeTarget(target),
     directory,
     bytesWritten: made.bytesWritten,
-    bytesKept: 0,
+    bytesKept: made.bytesKept,
     startCommand: await startCommand(component, manifest, directory),
     action,
     tablespaces,
@@ -166,24 +175,28 @@ async function writeCluster(options: RestoreOptions, restored: Restored) {
   const { directory, manifest, tablespaces } = restored
   const index = await syncIndex({ repository, stateDirectory: options.stateDirectory, signal })
   const reader = new BlobReader(repository, index)
-  const pool = new WorkerPool<RestoreJob, RestoreJobResult>({
+  const pool = new WorkerPool<RestoreWorkerJob, RestoreWorkerResult>({
     script: new URL('./restore-worker.ts', import.meta.url),
     size: component.workers ?? Math.min(availableParallelism(), WORKERS_MAX),
     workerData: { ring: repository.ring },
   })
   const directories: string[] = []
-  let bytesWritten = 0
-  const onBytes = (bytes: number) => {
-    bytesWritten += bytes
-    options.onProgress?.({ phase: 'writing', bytesDone: bytesWritten, bytesTotal: manifest.totals.bytes })
+  const delta = options.delta === true
+  let [bytesWritten, bytesKept] = [0, 0]
+  const onBytes = ({ written, kept }: { written: number; kept: number }) => {
+    bytesWritten += written
+    bytesKept += kept
+    options.onProgress?.({ phase: 'writing', bytesDone: bytesWritten + bytesKept, bytesTotal: manifest.totals.bytes })
   }
+  const walk = () => linkTablespaces(walkTree(reader, manifest.tree, manifest.defaults), tablespaces)
   try {
-    const entries = linkTablespaces(walkTree(reader, manifest.tree, manifest.defaults), tablespaces)
+    if (delta) await sweepDirectory({ directory, entries: walk(), signal })
+    const entries = walk()
     const onDirectory = (path: string) => directories.push(path)
-    const copied = restoreFiles({ repository, reader, pool, directory, entries, signal, onBytes, onDirectory })
+    const copied = restoreFiles({ repository, reader, pool, directory, entries, delta, signal, onBytes, onDirectory })
     const files = arrangeConfiguration({ ...options, directory, manifest, files: copied, onDirectory })
     await writeBackupManifest(restored, files)
-    return { bytesWritten, directories }
+    return { bytesWritten, bytesKept, directories }
   } finally {
     await pool.close()
     reader.close()
