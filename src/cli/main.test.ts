@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { parseTargetTime } from './target-time.ts'
 import { VERBS } from './verbs.ts'
 
-const MAIN = fileURLToPath(new URL('main.ts', import.meta.url))
+const MAIN = fileURLToPath(new URL('main.js', import.meta.url))
 
 interface Outcome {
   readonly status: number

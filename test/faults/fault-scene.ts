@@ -17,7 +17,7 @@ import { DirectoryStorage } from '../../src/storage/directory-storage.ts'
 import type { TestCluster } from '../services/postgres.ts'
 
 const PASSPHRASE = 'correct horse battery staple'
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
+const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 /** The dead run's session may still be at work in the server, in a checkpoint for instance. */
 const BACKUP_RUNNING_TRIES = 50
 const RETRY_MS = 200

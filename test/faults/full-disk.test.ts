@@ -13,7 +13,7 @@ import { protectedCluster } from '../services/protected-cluster.ts'
 import type { FullDiskFetch } from './wal-get-on-full-disk.ts'
 
 const run = promisify(execFile)
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
+const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 const SCRIPT = fileURLToPath(new URL('wal-get-on-full-disk.ts', import.meta.url))
 const MOUNT = ['--map-current-user', '--keep-caps', '--mount', '--kill-child']
 

@@ -9,7 +9,7 @@ import pg from 'pg'
 import { freePort, killCluster, startCluster } from '../../src/postgres/cluster-process.ts'
 import { skipUnlessInstalled, testCluster, type TestCluster } from '../services/postgres.ts'
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
+const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 const WAIT_MS = 30_000
 
 interface Outcome {

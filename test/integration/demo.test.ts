@@ -15,7 +15,7 @@ import { readAcknowledged, WriteStream } from '../../src/demo/write-stream.ts'
 import { stopCluster } from '../../src/postgres/cluster-process.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
+const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 const skip = await skipUnlessInstalled(18)
 
 interface DemoOutcome {

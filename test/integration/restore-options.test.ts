@@ -33,7 +33,7 @@ import { connect, flushLsn, startStream, type RunningStream } from '../services/
 // backup "first" - restore point - "one" - "two" - backup "second" - restore point of the same name - "three" - end of the repository's WAL
 // - "four", which only the spool of a receiver that has died holds.
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
+const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 const POINT = 'before the upgrade'
 
 interface Past {

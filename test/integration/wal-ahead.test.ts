@@ -19,7 +19,7 @@ import { skipUnlessInstalled } from '../services/postgres.ts'
 import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
 import { connect, flushLsn, startStream } from '../services/stream.ts'
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
+const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 const WAIT_MS = 60_000
 const SEGMENT = 1024 * 1024
 const FINGERPRINT = `select count(*)::int as count, md5(string_agg(note, '' order by id)) as md5 from visits`
@@ -145,7 +145,7 @@ for (const major of [18, 15]) {
       await t.test('a module that is missing', async () => {
         const settings = join(directory, 'postgresql.auto.conf')
         const text = await readFile(settings, 'utf8')
-        await writeFile(settings, text.replaceAll('cli/main.ts', 'cli/not-there.ts'))
+        await writeFile(settings, text.replaceAll('cli/main.js', 'cli/not-there.ts'))
         await stops(/not-there/)
         await writeFile(settings, text)
       })

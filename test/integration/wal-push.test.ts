@@ -15,7 +15,7 @@ import { skipUnlessInstalled } from '../services/postgres.ts'
 import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
 import { compareWithServer, startStream } from '../services/stream.ts'
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
+const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 const WAIT_MS = 60_000
 const SEGMENT = 1024 * 1024
 

@@ -15,7 +15,7 @@ import { skipUnlessInstalled } from '../services/postgres.ts'
 import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
 import { connect, flushLsn, startStream } from '../services/stream.ts'
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
+const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 const SEGMENT = 1024 * 1024
 
 interface Shown {

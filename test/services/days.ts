@@ -10,7 +10,7 @@ import { verifyRepository } from '../../src/repository/verify.ts'
 import { protectedCluster, type ProtectedCluster } from './protected-cluster.ts'
 import { startStream, type RunningStream, type StreamHome } from './stream.ts'
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
+const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 const DAY_MS = 24 * 3600 * 1000
 const signal = new AbortController().signal
 

@@ -7,7 +7,7 @@ import { verifyByRestore, type VerifyByRestoreOptions } from '../../src/protect/
 import type { Check, Verdict } from '../../src/repository/verdicts.ts'
 import type { ProtectedCluster } from './protected-cluster.ts'
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
+const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 
 /** A clock that a test moves. */
 export class TestClock implements Clock {

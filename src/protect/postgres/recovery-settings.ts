@@ -133,7 +133,7 @@ export function getCommand(configPath: string): string {
 }
 
 function resusWords(verb: string, configPath: string, more: readonly string[]): string[] {
-  const main = fileURLToPath(new URL('../../cli/main.ts', import.meta.url))
+  const main = fileURLToPath(new URL('../../cli/main.js', import.meta.url))
   const words = [process.execPath, main, verb, '--config', configPath, '--plan', `${RECOVERY_DIRECTORY}/plan.json`, ...more]
   // A percent sign is PostgreSQL's own here.
   return words.map((word) => quoteShell(word).replaceAll('%', '%%'))
