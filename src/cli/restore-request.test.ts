@@ -5,7 +5,7 @@ import { restoreRequest } from './restore-request.ts'
 const request = (options: Record<string, unknown>) => restoreRequest({ args: [], options })
 
 test('without a target it is the latest moment, or the end of the backup that is named', () => {
-  assert.deepEqual(request({}), { target: { kind: 'latest' }, tablespaceMappings: [], preview: false })
+  assert.deepEqual(request({}), { target: { kind: 'latest' }, tablespaceMappings: [], delta: false, preview: false })
   assert.deepEqual(request({ backup: 'b' }).target, { kind: 'backup', backup: 'b' })
   const both = request({ backup: 'b', targetName: 'before upgrade' })
   assert.deepEqual([both.target, both.from], [{ kind: 'name', name: 'before upgrade' }, 'b'])
@@ -25,6 +25,7 @@ test('targets, timeline, action and tablespaces are read', () => {
       { old: '1', new: '/a' },
       { old: '2', new: '/b' },
     ],
+    delta: false,
     preview: true,
   })
 })
