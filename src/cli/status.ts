@@ -1,11 +1,18 @@
+import { resolve } from 'node:path'
 import { configuredComponent, openConfigured, resolveComponent } from '../config/open.ts'
 import type { ComponentConfiguration } from '../config/configuration.ts'
+import { readRecoveryProgress, type RecoveryProgress } from '../protect/postgres/recovery-progress.ts'
 import { readPostgresStatus, type PostgresStatus } from '../protect/postgres/status.ts'
 import type { Repository } from '../repository/repository.ts'
 import { formatBytes, formatDuration, formatFields, formatTime } from './output.ts'
-import type { Context, Verb } from './verb.ts'
+import { optionalText, type Context, type Verb } from './verb.ts'
 
 export const run: Verb = async (context, given) => {
+  const recovery = optionalText(given, 'recovery')
+  if (recovery !== undefined) {
+    const progress = await readRecoveryProgress(resolve(recovery))
+    return { json: progress, text: describeRecovery(progress) }
+  }
   const configuration = await context.configuration()
   const [name] = given.args
   const wanted = name === undefined ? configuration.components : [configuredComponent(configuration, name)]
@@ -22,6 +29,27 @@ export const run: Verb = async (context, given) => {
     json: { system: configuration.system, repository: { storage: where, ...size }, components: statuses },
     text: [head, ...statuses.map((status) => describe(status, context.clock.now()))].join('\n\n'),
   }
+}
+
+const STATES = {
+  writing: 'being written, or left by a restore that was interrupted: run the restore again to complete it',
+  ready: 'complete; its server does not run: start it with the command that the restore printed',
+  replaying: 'its server replays WAL, or is paused at its target',
+  recovered: 'recovery has ended',
+} as const
+
+function describeRecovery(progress: RecoveryProgress): string {
+  const { walBytesReplayed: done, walBytesTotal: total, segment } = progress
+  const share = done === null || total === 0 ? '' : `, ${Math.floor((100 * done) / total)} %`
+  const replayed = done === null ? 'not known' : `${formatBytes(done)} of ${formatBytes(total)}${share}, in segment ${segment}`
+  return formatFields([
+    ['directory', progress.directory],
+    ['recovery of', `"${progress.component}" from backup ${progress.backup}, to ${progress.target}`],
+    ['state', STATES[progress.state]],
+    ['server', progress.pid === null ? 'none is seen running in it' : `runs (process ${progress.pid})`],
+    ...(progress.state === 'replaying' ? [['replayed', replayed] as const] : []),
+    ['WAL ends at', `${progress.walEndLsn}, timeline ${progress.timeline}`],
+  ])
 }
 
 async function statusOf(context: Context, repository: Repository, component: ComponentConfiguration): Promise<PostgresStatus> {

@@ -124,6 +124,7 @@ export const VERBS: readonly VerbDefinition[] = [
     name: 'status',
     summary: 'what is kept, how old it is, whether WAL is being received, and what is proven',
     args: [COMPONENT],
+    options: [['--recovery <directory>', 'instead, how far the recovery of a restored directory is']],
     load: () => import('./status.ts'),
   },
   {
