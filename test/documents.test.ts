@@ -46,6 +46,11 @@ test('links between documents lead somewhere', async () => {
     'docs/design.md',
     'docs/errors.md',
     'docs/capabilities.md',
+    'docs/guide.md',
+    'docs/restore.md',
+    'docs/streaming.md',
+    'docs/verify.md',
+    'docs/wal.md',
     'docs/what-a-backup-holds.md',
   ]) {
     const links = [...(await read(document)).matchAll(/\]\((?!http)([^)#]+)\)/g)].map((match) => match[1] ?? '')
