@@ -8,11 +8,13 @@ import { systemErrorCode } from '../../errors.ts'
 //   coming/<segment>   promised by the fetcher that works now; gone when the segment is in ahead/, or will not come
 //   absent/<name>      not part of this recovery, by the plan: PostgreSQL ends recovery on it
 //   fetcher            the process that works now: its number, and a token of its own
+//   starting           the number of the process that restore_command started last
 
 export const AHEAD_DIRECTORY = 'ahead'
 export const COMING_DIRECTORY = 'coming'
 export const ABSENT_DIRECTORY = 'absent'
 export const LOCK_FILE = 'fetcher'
+export const STARTING_FILE = 'starting'
 const BEAT_MS = 1000
 /** A fetcher that has not beaten for so long is gone, even if a process has its number. */
 const STALE_MS = 30_000

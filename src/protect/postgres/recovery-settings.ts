@@ -5,7 +5,7 @@ import type { BackupManifest } from '../../repository/backups.ts'
 import { RECOVERY_DIRECTORY } from './data-directory.ts'
 import type { RecoveryPlan } from './recovery-plan.ts'
 import type { RecoveryAction, RecoveryTarget } from './recovery-target.ts'
-import { ABSENT_DIRECTORY, AHEAD_DIRECTORY, COMING_DIRECTORY, LOCK_FILE } from './fetcher-lock.ts'
+import { ABSENT_DIRECTORY, AHEAD_DIRECTORY, COMING_DIRECTORY, LOCK_FILE, STARTING_FILE } from './fetcher-lock.ts'
 
 /** How often, a fiftieth of a second apart, the command looks for a promised segment before it fetches it itself. */
 const PROMISE_LOOKS = 500
@@ -114,7 +114,10 @@ export function restoreCommand(configPath: string): string {
   const at = (name: string) => `${RECOVERY_DIRECTORY}/${name}`
   const fetch = resusWords('wal-ahead', configPath, ['--while']).join(' ')
   const isWorking = `{ read pid <${at(LOCK_FILE)} && kill -0 "$pid"; } 2>/dev/null`
-  const begin = `${isWorking} || { ${fetch} "$PPID" %f </dev/null >/dev/null 2>&1 & }`
+  // Until it has taken the lock, the next calls must not each start another.
+  const isStarting = `{ read started <${at(STARTING_FILE)} && kill -0 "$started"; } 2>/dev/null`
+  const start = `${fetch} "$PPID" %f </dev/null >/dev/null 2>&1 & echo $! 2>/dev/null >${at(STARTING_FILE)}`
+  const begin = `${isWorking} || ${isStarting} || { ${start}; }`
   const promised = `test -e ${at(COMING_DIRECTORY)}/%f && test $n -lt ${PROMISE_LOOKS} && kill -0 "$pid" 2>/dev/null`
   const wait = `n=0; while ${promised}; do sleep 0.02; n=$((n+1)); done`
   const take = `mv ${at(AHEAD_DIRECTORY)}/%f "%p" 2>/dev/null && exit 0`
