@@ -7,6 +7,7 @@ import type { StopMode } from '../../src/postgres/cluster-process.ts'
 import { findInstallation, requireInstallation } from '../../src/postgres/installation.ts'
 import type { Installation } from '../../src/postgres/installation.ts'
 import { makeCluster } from './cluster-template.ts'
+import { HANGS_AFTER_MS } from './wait-until.ts'
 
 export interface TestClusterOptions {
   readonly major: number
@@ -73,6 +74,7 @@ export async function testCluster(t: TestContext, options: TestClusterOptions): 
       socketDirectory: join(home, 'socket'),
       logFile,
       settings: { ...TEST_SETTINGS, ...options.settings, ...settings },
+      timeoutSeconds: HANGS_AFTER_MS / 1000,
     })
   }
   await start()
