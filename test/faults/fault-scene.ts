@@ -15,7 +15,7 @@ import { verifyRepository } from '../../src/repository/verify.ts'
 import { Secret } from '../../src/secret.ts'
 import { DirectoryStorage } from '../../src/storage/directory-storage.ts'
 import type { TestCluster } from '../services/postgres.ts'
-import { HANGS_AFTER_MS } from '../services/wait-until.ts'
+import { HANGS_AFTER_MS, waitUntil } from '../services/wait-until.ts'
 
 const PASSPHRASE = 'correct horse battery staple'
 const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
@@ -168,6 +168,7 @@ export class Writers {
     this.#working = Promise.all(clients.map((client, writer) => this.#write(client, writer)))
   }
 
+  /** Resolves when each has written. */
   static async start(t: TestContext, cluster: TestCluster, count: number): Promise<Writers> {
     const clients: pg.Client[] = []
     for (let writer = 0; writer < count; writer++) {
@@ -184,6 +185,7 @@ export class Writers {
       await writers.end()
       await Promise.allSettled(clients.map((client) => client.end()))
     })
+    await waitUntil('each writer has written', () => writers.acknowledged().every((each) => each > 0))
     return writers
   }
 
