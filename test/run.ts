@@ -1,4 +1,5 @@
-import { chmod, glob, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { chmod, glob, mkdir, mkdtemp, readdir, readFile, rm, statfs } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { pipeline } from 'node:stream/promises'
@@ -7,13 +8,20 @@ import { spec } from 'node:test/reporters'
 import { fileURLToPath } from 'node:url'
 import { reexecAsOrdinaryUser } from '../src/postgres/staged-runtime.ts'
 
-// `npm test [-- --unit] [-- part of a file's name ...]`: finds the tests and runs them with node --test.
+// `npm test [-- --unit] [-- --disk] [-- part of a file's name ...]`: finds the tests and runs them, with temporary files in memory unless --disk is
+// given or memory is short.
 
 const CHECKOUT = fileURLToPath(new URL('..', import.meta.url))
 const CONCURRENCY = 2
 /** Longest that one test may take, and one file: such a test hangs. A slow machine with much else to do is far below that. */
 const TEST_TIMEOUT_MS = 600_000
 const FILE_TIMEOUT_MS = 1_800_000
+const MEMORY_DIRECTORY = '/dev/shm'
+/** Several times what two files of tests ever hold at once. */
+const MEMORY_BYTES_MIN = 8 * 1024 ** 3
+/** TMPFS_MAGIC of linux/magic.h. */
+const TMPFS = 0x01021994
+const ROOT_NAME = /^resus-test-(\d+)-/
 /** Files that took less are summed up in one line at the end. */
 const LISTED_FROM_SECONDS = 2
 
@@ -29,20 +37,41 @@ async function runTests(given: readonly string[]): Promise<number> {
     console.error(`no test file has ${wanted.map((part) => `"${part}"`).join(' or ')} in its name`)
     return 2
   }
-  const kept = await mkdtemp(join(tmpdir(), 'resus-test-kept-'))
-  const temporary = await mkdtemp(join(tmpdir(), 'resus-test-'))
+  const root = await makeRoot(given.includes('--disk'))
+  const temporary = join(root, 'tmp')
   try {
-    await chmod(temporary, 0o755)
-    // What many tests need: clusters to copy, and our code compiled for the hundreds of processes that they start.
-    Object.assign(process.env, { TMPDIR: temporary, RESUS_TEST_TEMPLATES: kept, NODE_COMPILE_CACHE: join(kept, 'compiled') })
+    await mkdir(temporary)
+    // What many tests need is kept beside: clusters to copy, and our code compiled for the hundreds of processes that they start.
+    Object.assign(process.env, { TMPDIR: temporary, RESUS_TEST_TEMPLATES: root, NODE_COMPILE_CACHE: join(root, 'compiled') })
     const good = await runFiles(files)
     const left = await readdir(temporary)
     if (left.length > 0) console.error(`✖ tests left temporary files behind: ${left.join(', ')}`)
     return good && left.length === 0 ? 0 : 1
   } finally {
-    await rm(temporary, { recursive: true, force: true })
-    await rm(kept, { recursive: true, force: true })
+    await rm(root, { recursive: true, force: true })
   }
+}
+
+/**
+ * Of this run. In memory where there is plenty of it: tests make, flush and remove many thousands of files, and none of them cuts the power of
+ * the machine. What a run that was killed has left there goes.
+ */
+async function makeRoot(onDisk: boolean): Promise<string> {
+  const base = !onDisk && (await hasMemory()) ? MEMORY_DIRECTORY : tmpdir()
+  for (const name of await readdir(base)) {
+    const pid = Number(ROOT_NAME.exec(name)?.[1] ?? 0)
+    if (pid > 0 && !existsSync(`/proc/${pid}`))
+      await rm(join(base, name), { recursive: true, force: true }).catch(() => undefined)
+  }
+  const root = await mkdtemp(join(base, `resus-test-${process.pid}-`))
+  await chmod(root, 0o755)
+  return root
+}
+
+async function hasMemory(): Promise<boolean> {
+  if (process.platform !== 'linux' || process.availableMemory() < MEMORY_BYTES_MIN) return false
+  const found = await statfs(MEMORY_DIRECTORY).catch(() => undefined)
+  return found?.type === TMPFS && found.bavail * found.bsize >= MEMORY_BYTES_MIN
 }
 
 /** A test that needs a server is no unit test: it says so in its name, or takes the server from test/services. */

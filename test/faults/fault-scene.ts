@@ -234,7 +234,7 @@ export async function askRestored(
 ): Promise<void> {
   const { directory, installation, home } = restored
   const port = await freePort()
-  const settings = { listen_addresses: '127.0.0.1', fsync: 'off', shared_buffers: '32MB' }
+  const settings = { listen_addresses: '127.0.0.1', fsync: 'off', shared_buffers: '32MB', dynamic_shared_memory_type: 'mmap' }
   const places = { directory, socketDirectory: join(home, 's'), logFile: `${directory}.log` }
   await startCluster({ installation, ...places, port, settings, timeoutSeconds: HANGS_AFTER_MS / 1000 })
   const client = new pg.Client({ connectionString: `postgres://postgres@127.0.0.1:${port}/postgres` })

@@ -63,7 +63,13 @@ export async function startRestoredDirectory(
     port,
     socketDirectory: join(restored.home, 's'),
     logFile: options.logFile,
-    settings: { listen_addresses: '127.0.0.1', fsync: 'off', shared_buffers: '32MB', ...options.settings },
+    settings: {
+      listen_addresses: '127.0.0.1',
+      fsync: 'off',
+      shared_buffers: '32MB',
+      dynamic_shared_memory_type: 'mmap',
+      ...options.settings,
+    },
     timeoutSeconds: HANGS_AFTER_MS / 1000,
   })
   return port

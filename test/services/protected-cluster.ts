@@ -117,7 +117,13 @@ async function writeConfiguration(home: string, component: PostgresComponent, co
 async function startRestored(report: RestoreReport, { installation, home }: TestCluster): Promise<RestoredCluster> {
   const { directory } = report
   const port = await freePort()
-  const settings = { port: String(port), listen_addresses: '127.0.0.1', fsync: 'off', shared_buffers: '32MB' }
+  const settings = {
+    port: String(port),
+    listen_addresses: '127.0.0.1',
+    fsync: 'off',
+    shared_buffers: '32MB',
+    dynamic_shared_memory_type: 'mmap',
+  }
   await startCluster({
     installation,
     directory,
