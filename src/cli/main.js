@@ -15,6 +15,8 @@ await import('./program.ts')
  * nothing is kept.
  */
 function keepCompiledCode() {
+  // Node has begun already, where whoever called us says.
+  if (process.env.NODE_COMPILE_CACHE !== undefined) return
   try {
     const { homedir, uid } = userInfo()
     const home = statSync(homedir)

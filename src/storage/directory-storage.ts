@@ -128,7 +128,9 @@ export class DirectoryStorage implements Storage {
     for (let at = 0; at < named.length; at += STATS_AT_ONCE) {
       const some = named.slice(at, at + STATS_AT_ONCE)
       const sizes = await Promise.all(
-        some.map(({ entry, name }) => (entry.isDirectory() ? undefined : sizeUnlessGone(join(this.#root, directory, name)))),
+        some.map(async ({ entry, name }) =>
+          entry.isDirectory() ? undefined : await sizeUnlessGone(join(this.#root, directory, name)),
+        ),
       )
       for (const [index, { entry, name }] of some.entries()) {
         const sizeBytes = sizes[index]

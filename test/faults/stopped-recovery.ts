@@ -6,9 +6,8 @@ import { Failure } from '../../src/errors.ts'
 import { parseControlFile } from '../../src/postgres/control-file.ts'
 import { freePort, isRunning, startCluster, stopCluster } from '../../src/postgres/cluster-process.ts'
 import type { Installation } from '../../src/postgres/installation.ts'
+import { HANGS_AFTER_MS } from '../services/wait-until.ts'
 
-/** Longer than any recovery of these small clusters takes. */
-const WAIT_MS = 60_000
 const POLL_MS = 20
 const OPENED = /archive recovery complete|selected new timeline|ready to accept connections/
 
@@ -34,7 +33,7 @@ export async function assertRecoveryStops(restored: RestoredDirectory, why: RegE
     // A server that recovers counts as started: wait until it has ended, or opened.
     for (const begun = performance.now(); await isRunning(directory); await delay(POLL_MS)) {
       assert.doesNotMatch(await readLog(), OPENED)
-      assert.ok(performance.now() - begun < WAIT_MS, `recovery has neither ended nor stopped:\n${await readLog()}`)
+      assert.ok(performance.now() - begun < HANGS_AFTER_MS, `recovery has neither ended nor stopped:\n${await readLog()}`)
     }
   } catch (error) {
     if (!(error instanceof Failure && error.code === 'POSTGRES_FAILED')) throw error
@@ -64,8 +63,14 @@ export async function startRestoredDirectory(
     port,
     socketDirectory: join(restored.home, 's'),
     logFile: options.logFile,
-    settings: { listen_addresses: '127.0.0.1', fsync: 'off', shared_buffers: '32MB', ...options.settings },
-    timeoutSeconds: 120,
+    settings: {
+      listen_addresses: '127.0.0.1',
+      fsync: 'off',
+      shared_buffers: '32MB',
+      dynamic_shared_memory_type: 'mmap',
+      ...options.settings,
+    },
+    timeoutSeconds: HANGS_AFTER_MS / 1000,
   })
   return port
 }

@@ -8,9 +8,9 @@ import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import { freePort, killCluster, startCluster } from '../../src/postgres/cluster-process.ts'
 import { skipUnlessInstalled, testCluster, type TestCluster } from '../services/postgres.ts'
+import { waitUntil } from '../services/wait-until.ts'
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
-const WAIT_MS = 30_000
 
 interface Outcome {
   readonly status: number
@@ -78,11 +78,10 @@ components:
       child.kill('SIGKILL')
       await ended
     })
-    const deadline = performance.now() + WAIT_MS
-    while (!(await this.ask<boolean>("select count(*) = 1 from pg_stat_replication where state = 'streaming'"))) {
-      assert(performance.now() < deadline && child.exitCode === null, 'the receiver connects')
-      await delay(50)
-    }
+    await waitUntil('the receiver connects', async () => {
+      assert.equal(child.exitCode, null, 'the receiver has ended')
+      return await this.ask<boolean>("select count(*) = 1 from pg_stat_replication where state = 'streaming'")
+    })
     return async () => {
       child.kill('SIGTERM')
       return await ended
@@ -108,11 +107,7 @@ components:
     const places = { socketDirectory: join(home, `socket-${port}`), logFile: join(home, `${port}.log`) }
     const settings = { listen_addresses: '127.0.0.1', dynamic_shared_memory_type: 'mmap', fsync: 'off', shared_buffers: '32MB' }
     await startCluster({ installation, directory, port, ...places, settings })
-    const deadline = performance.now() + WAIT_MS
-    while (await this.ask<boolean>('select pg_is_in_recovery()', port)) {
-      assert(performance.now() < deadline, 'recovery ends')
-      await delay(50)
-    }
+    await waitUntil('recovery ends', async () => !(await this.ask<boolean>('select pg_is_in_recovery()', port)))
     const notes = await this.ask<string>("select string_agg(note, ' ' order by at) from notes", port)
     await this.ask("insert into notes values ('written after the recovery')", port)
     await killCluster(directory)

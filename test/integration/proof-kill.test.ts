@@ -10,8 +10,8 @@ import { listVerdicts } from '../../src/repository/verdicts.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { scratchRootOf, startResus, type RunningResus } from '../services/proving.ts'
 import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
+import { HANGS_AFTER_MS } from '../services/wait-until.ts'
 
-const WAIT_MS = 120_000
 const POLL_MS = 5
 
 /** What a verification has made so far. */
@@ -31,7 +31,7 @@ async function waitUntil(
   reached: (scratch: Scratch) => Promise<boolean>,
 ): Promise<Scratch> {
   const root = scratchRootOf(cluster)
-  for (const begun = performance.now(); performance.now() - begun < WAIT_MS; await delay(POLL_MS)) {
+  for (const begun = performance.now(); performance.now() - begun < HANGS_AFTER_MS; await delay(POLL_MS)) {
     assert.equal(running.child.exitCode, null, 'the verification runs still')
     const [marker] = await markers(root)
     const text = marker === undefined ? '' : await readFile(join(root, marker), 'utf8').catch(() => '')

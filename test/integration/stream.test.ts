@@ -10,6 +10,7 @@ import { drainSpool } from '../../src/protect/postgres/drain.ts'
 import { coverage, listGaps } from '../../src/repository/wal-archive.ts'
 import { listBranches } from '../../src/repository/wal-branch.ts'
 import { skipUnlessInstalled, testCluster, type TestCluster } from '../services/postgres.ts'
+import { waitUntil } from '../services/wait-until.ts'
 import {
   compareWithServer,
   connect,
@@ -377,6 +378,7 @@ async function startWriters(t: TestContext, cluster: TestCluster, count: number)
   }
   const clients = await Promise.all(Array.from({ length: count }, () => connect(t, cluster.connectionString)))
   const writing = clients.map(write)
+  await waitUntil('something is committed', () => told.length > 0)
   return {
     end: async () => {
       ended = true

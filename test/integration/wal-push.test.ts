@@ -14,9 +14,9 @@ import { Random, testSeed } from '../faults/random.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
 import { compareWithServer, startStream } from '../services/stream.ts'
+import { waitUntil } from '../services/wait-until.ts'
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
-const WAIT_MS = 60_000
 const SEGMENT = 1024 * 1024
 
 function archiveCommand(configPath: string): string {
@@ -52,12 +52,6 @@ async function branchOf(cluster: ProtectedCluster, timeline = 1): Promise<Branch
   const branches = (await listBranches(cluster.repository, 'his-db')).filter(({ head }) => head.timeline === timeline)
   assert.equal(branches.length, 1, `${branches.length} branches of timeline ${timeline}`)
   return branches[0]!
-}
-
-async function waitUntil(what: string, holds: () => Promise<boolean>): Promise<void> {
-  for (const begun = performance.now(); !(await holds()); await delay(50)) {
-    assert.ok(performance.now() - begun < WAIT_MS, `it never came to pass that ${what}`)
-  }
 }
 
 /** Ends the open segment, and waits until the repository has everything before its end. */

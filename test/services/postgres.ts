@@ -6,6 +6,8 @@ import { freePort, initCluster, killCluster, startCluster, stopCluster } from '.
 import type { StopMode } from '../../src/postgres/cluster-process.ts'
 import { findInstallation, requireInstallation } from '../../src/postgres/installation.ts'
 import type { Installation } from '../../src/postgres/installation.ts'
+import { makeCluster } from './cluster-template.ts'
+import { HANGS_AFTER_MS } from './wait-until.ts'
 
 export interface TestClusterOptions {
   readonly major: number
@@ -59,14 +61,9 @@ export async function testCluster(t: TestContext, options: TestClusterOptions): 
   t.after(remove)
   // The server runs as another account when we are root, and has to pass through.
   await chmod(home, 0o755)
-  await initCluster({
-    installation,
-    directory,
-    dataChecksums,
-    sync: false,
-    extraArguments: options.initArguments?.(home) ?? [],
-    ...(walSegmentMegabytes === undefined ? {} : { walSegmentMegabytes }),
-  })
+  const init = { installation, dataChecksums, ...(walSegmentMegabytes === undefined ? {} : { walSegmentMegabytes }) }
+  if (options.initArguments === undefined) await makeCluster(init, directory)
+  else await initCluster({ ...init, directory, sync: false, extraArguments: options.initArguments(home) })
   const port = await freePort()
   const logFile = join(home, 'server.log')
   const start = async (settings: Readonly<Record<string, string>> = {}) => {
@@ -77,6 +74,7 @@ export async function testCluster(t: TestContext, options: TestClusterOptions): 
       socketDirectory: join(home, 'socket'),
       logFile,
       settings: { ...TEST_SETTINGS, ...options.settings, ...settings },
+      timeoutSeconds: HANGS_AFTER_MS / 1000,
     })
   }
   await start()

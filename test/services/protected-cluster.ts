@@ -14,6 +14,7 @@ import { initRepository, type Repository } from '../../src/repository/repository
 import { Secret } from '../../src/secret.ts'
 import { DirectoryStorage } from '../../src/storage/directory-storage.ts'
 import { testCluster, type TestCluster, type TestClusterOptions } from './postgres.ts'
+import { HANGS_AFTER_MS } from './wait-until.ts'
 
 export const TEST_PASSPHRASE = 'correct horse battery staple'
 
@@ -116,7 +117,13 @@ async function writeConfiguration(home: string, component: PostgresComponent, co
 async function startRestored(report: RestoreReport, { installation, home }: TestCluster): Promise<RestoredCluster> {
   const { directory } = report
   const port = await freePort()
-  const settings = { port: String(port), listen_addresses: '127.0.0.1', fsync: 'off', shared_buffers: '32MB' }
+  const settings = {
+    port: String(port),
+    listen_addresses: '127.0.0.1',
+    fsync: 'off',
+    shared_buffers: '32MB',
+    dynamic_shared_memory_type: 'mmap',
+  }
   await startCluster({
     installation,
     directory,
@@ -125,7 +132,7 @@ async function startRestored(report: RestoreReport, { installation, home }: Test
     socketDirectory: join(home, 's'),
     logFile: `${directory}.log`,
     settings,
-    timeoutSeconds: 120,
+    timeoutSeconds: HANGS_AFTER_MS / 1000,
   })
   const clients = new Map<string, pg.Client>()
   const connection = `postgres://postgres@127.0.0.1:${port}/postgres`

@@ -8,6 +8,7 @@ import { promisify } from 'node:util'
 import pg from 'pg'
 import { freePort, killCluster, startCluster, stopCluster } from '../../src/postgres/cluster-process.ts'
 import type { TestCluster } from './postgres.ts'
+import { HANGS_AFTER_MS } from './wait-until.ts'
 
 const run = promisify(execFile)
 
@@ -50,6 +51,7 @@ export async function testStandby(
     port,
     socketDirectory: join(home, 's'),
     logFile: join(home, 'server.log'),
+    timeoutSeconds: HANGS_AFTER_MS / 1000,
     settings: {
       listen_addresses: '127.0.0.1',
       fsync: 'off',

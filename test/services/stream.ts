@@ -21,9 +21,7 @@ import { readSegmentBytes } from '../../src/repository/wal-segment-bytes.ts'
 import { Secret } from '../../src/secret.ts'
 import { DirectoryStorage } from '../../src/storage/directory-storage.ts'
 import { FaultyStorage, type Fault, type FaultDecision } from '../../src/storage/faulty-storage.ts'
-
-/** Waiting longer than this for an event is a failure of the test, not a measurement. */
-const WAIT_MS = 60_000
+import { HANGS_AFTER_MS } from './wait-until.ts'
 
 /** A directory that is removed when the test ends. */
 export async function testDirectory(t: TestContext): Promise<string> {
@@ -109,7 +107,7 @@ export function startStream(
     listeners.add(look)
     look()
     const seen = () => events.slice(-20).map(({ kind }) => kind)
-    const timer = setTimeout(() => found.reject(new Error(`no such event; the last were ${seen().join(', ')}`)), WAIT_MS)
+    const timer = setTimeout(() => found.reject(new Error(`no such event; the last were ${seen().join(', ')}`)), HANGS_AFTER_MS)
     void result.then(
       () => found.reject(new Error(`the stream ended before such an event; the last were ${seen().join(', ')}`)),
       (error: unknown) => found.reject(error),
