@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { readFile, writeFile } from 'node:fs/promises'
 import test from 'node:test'
-import { systemClock } from '../../src/clock.ts'
 import type { ExpireReport } from '../../src/repository/expire.ts'
 import type { Keep } from '../../src/repository/retention.ts'
 import { beginDays } from '../services/days.ts'
 import type { ProtectedCluster } from '../services/protected-cluster.ts'
+import { waitUntil } from '../services/wait-until.ts'
 
 const DAY_MS = 24 * 3600 * 1000
 const KEEP: Keep = { daily: 1, weekly: 0, monthly: 0, pitrDays: 0 }
@@ -17,8 +17,10 @@ test('an expiry beside a backup of another process: the backup is whole, or says
   for (let day = 0; day < 4; day++) await days.pass(day)
   const leasesBefore = await leases(cluster)
   const backup = days.run('backup')
+  let ended = false
+  void backup.then(() => (ended = true))
   // It has begun when its lease is there.
-  while ((await leases(cluster)) === leasesBefore) await systemClock.sleep(5)
+  await waitUntil('the backup has begun', async () => ended || (await leases(cluster)) > leasesBefore)
   const marked = await days.expire(KEEP)
   assert(marked.components[0]!.backups.some(({ fate }) => fate === 'expires'))
   let outcome = await backup

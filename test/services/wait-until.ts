@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises'
  * of a test in test/run.ts, so that the message says what was awaited.
  */
 export const HANGS_AFTER_MS = 300_000
-const POLL_MS = 20
+const POLL_MS = 10
 
 /** Resolves when it holds; fails, naming it, when it never does. */
 export async function waitUntil(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
