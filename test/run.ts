@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import { chmod, glob, mkdir, mkdtemp, readdir, readFile, rm, statfs } from 'node:fs/promises'
+import { chmod, glob, mkdir, mkdtemp, readdir, readFile, readlink, rm, statfs } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { pipeline } from 'node:stream/promises'
@@ -48,7 +48,24 @@ async function runTests(given: readonly string[]): Promise<number> {
     if (left.length > 0) console.error(`✖ tests left temporary files behind: ${left.join(', ')}`)
     return good && left.length === 0 ? 0 : 1
   } finally {
-    await rm(root, { recursive: true, force: true })
+    await endProcessesIn(root)
+    // What was killed may make a last file while its directory is removed.
+    await rm(root, { recursive: true, force: true, maxRetries: 5 })
+  }
+}
+
+/** Servers outlive whoever started them: also a test that was interrupted or took too long. */
+async function endProcessesIn(root: string): Promise<void> {
+  const numbers = (await readdir('/proc').catch((): string[] => [])).filter((name) => /^\d+$/.test(name))
+  for (const number of numbers) {
+    const directory = await readlink(`/proc/${number}/cwd`).catch(() => '')
+    if (!directory.startsWith(`${root}/`)) continue
+    console.error(`process ${number}, which a test left in ${directory}, is ended`)
+    try {
+      process.kill(Number(number), 'SIGKILL')
+    } catch {
+      // It has ended by itself meanwhile, or with the one before it.
+    }
   }
 }
 
