@@ -1,16 +1,21 @@
 import { Failure } from '../../errors.ts'
 import type { Lsn } from '../../postgres/lsn.ts'
+import type { Repository } from '../../repository/repository.ts'
+import { listWal, type LsnRange } from '../../repository/wal-archive.ts'
 import type { Branch } from '../../repository/wal-branch.ts'
 import type { WalSource } from '../../repository/wal-note.ts'
 import { AlarmPace, Inflow } from './backlog.ts'
 import { BranchArchive, UPLOAD_TIMEOUT_MS, type ArchivePace } from './branch-archive.ts'
-import type { Spool } from './spool.ts'
+import { sleepUnlessAborted } from './sleep.ts'
+import { joinRanges, type Spool } from './spool.ts'
 import type { Backlog, StreamEvent } from './stream-event.ts'
 import type { StreamPosition } from './stream-position.ts'
 import type { StreamOptions } from './stream.ts'
 
 /** How long a receiver that is told to stop waits for the storage; what is not stored then stays in the spool. */
 const FINISH_MS = 5000
+/** Until a storage that did not say what it has is asked again. */
+const LOOK_AGAIN_MS = 5000
 
 interface RunningArchive {
   readonly archive: BranchArchive
@@ -78,7 +83,7 @@ export class Archives {
     if (failure === undefined) return undefined
     this.#failure = undefined
     this.#failed = new AbortController()
-    this.#current = undefined
+    this.end('kept')
     return failure
   }
 
@@ -114,16 +119,13 @@ export class Archives {
     this.#current?.flush()
   }
 
-  /** The stretch at hand grows no more. Of a timeline that is `complete` the spool's files go when all is stored. */
+  /** The stretch at hand grows no more. Of a timeline that is `complete` the spool's files go as far as they are stored. */
   end(rest: 'complete' | 'kept'): void {
     const current = this.#current
     this.#current = undefined
     if (current === undefined) return
     current.end()
-    const running = [...this.#running].find(({ archive }) => archive === current)
-    if (running === undefined || rest === 'kept') return
-    this.#track(current, this.#deleteAfter(running))
-    this.#running.delete(running)
+    if (rest === 'complete') this.#track(current, this.#deleteAfter(current.branch))
   }
 
   /** Stores the rest, for as long as a receiver that stops may wait. What is left stays in the spool, and is said. */
@@ -157,11 +159,26 @@ export class Archives {
     this.#track(archive, archive.run(this.#abort.signal))
   }
 
-  async #deleteAfter(running: RunningArchive): Promise<void> {
-    await running.done
-    const { archive } = running
-    if (archive.archivedTo >= archive.durableLsn && this.#failure === undefined)
-      await this.#options.spool.deleteBranch(archive.branch)
+  /**
+   * Earlier stretches of the branch may still be on their way, and read the files: behind a gap, say, while the storage was away. What
+   * the repository does not have then is kept, whatever became of them.
+   */
+  async #deleteAfter(branch: Branch): Promise<void> {
+    const { repository, spool, clock } = this.#options
+    const signal = this.#abort.signal
+    const before = [...this.#running].filter(({ archive }) => archive.branch.path.branch === branch.path.branch)
+    await Promise.all(before.map(({ done }) => done))
+    for (let attempts = 1; !signal.aborted; attempts += 1) {
+      try {
+        await spool.deleteStored(branch, await storedRanges(repository, branch, signal))
+        return
+      } catch (error) {
+        if (signal.aborted) return
+        if (!(error instanceof Failure)) throw error
+        this.#tell({ kind: 'alarm', code: error.code, message: error.message, attempts })
+      }
+      await sleepUnlessAborted(clock, LOOK_AGAIN_MS, signal)
+    }
   }
 
   #track(archive: BranchArchive, work: Promise<void>): void {
@@ -177,6 +194,13 @@ export class Archives {
     const running: RunningArchive = { archive, done: settled() }
     this.#running.add(running)
   }
+}
+
+/** What the repository has of a branch, without holes each. */
+async function storedRanges(repository: Repository, branch: Branch, signal: AbortSignal): Promise<LsnRange[]> {
+  const objects: { startLsn: Lsn; endLsn: Lsn }[] = []
+  for await (const { startLsn, endLsn } of listWal(repository, branch, { signal })) objects.push({ startLsn, endLsn })
+  return joinRanges(objects)
 }
 
 function paceOf({ acknowledge, partialEverySeconds }: ArchivesOptions['component']['stream']): ArchivePace {

@@ -237,10 +237,12 @@ export class Spool {
     this.#earlier.clear()
   }
 
-  /** Deletes all files of a branch that ended and is in the repository to its last byte. */
-  async deleteBranch(branch: Branch): Promise<void> {
+  /** Deletes the files of a branch all of which lies in `stored`: what the repository has of it. */
+  async deleteStored(branch: Branch, stored: readonly LsnRange[]): Promise<void> {
     for (const file of this.#files.values()) {
-      if (file.branch === branch.path.branch) await this.#delete(file)
+      if (file.branch !== branch.path.branch || file.runs.length === 0) continue
+      if (file.runs.every((run) => stored.some(({ from, to }) => from <= run.startLsn && run.endLsn <= to)))
+        await this.#delete(file)
     }
   }
 
