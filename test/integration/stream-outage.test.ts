@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { chmod, readdir } from 'node:fs/promises'
+import { chmod, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -31,6 +31,36 @@ test('told to stop while the storage stalls, the receiver ends, and what it ackn
   const branch = await onlyBranch(home.repository)
   assert.ok((await coverage(home.repository, branch, branch.head.firstLsn)).endLsn >= end)
   await compareWithServer(home.repository, branch, cluster.directory)
+})
+
+test('after a damaged spool file the rest of the spool is archived without a restart', async (t) => {
+  const cluster = await testCluster(t, { major: 18, walSegmentMegabytes: 1, settings: KEEP_WAL })
+  const home = await streamHome(t)
+  const client = await connect(t, cluster.connectionString)
+  const stream = startStream(t, home, { connectionString: cluster.connectionString })
+  await stream.waitFor(({ kind }) => kind === 'connected')
+  home.faults = ({ operation }) => (operation === 'put' ? 'error' : undefined)
+  // More than what is still in memory.
+  for (let round = 0; round < 10; round += 1) await writeWal(client)
+  const end = await flushLsn(client)
+  await stream.waitFor((event) => event.kind === 'acknowledged' && event.lsn >= end)
+  await stream.waitFor(({ kind }) => kind === 'alarm')
+  const files = (await readdir(home.spoolDirectory)).filter((name) => name.endsWith('.spool')).toSorted()
+  await flipByte(join(home.spoolDirectory, files[1]!), 50_000)
+  home.faults = () => undefined
+  await stream.waitFor((event) => event.kind === 'disconnected' && event.code === 'SPOOL_DAMAGED')
+  await writeWal(client)
+  const later = await flushLsn(client)
+  await stream.waitFor((event) => event.kind === 'archived' && event.lsn >= later)
+  await stream.stop()
+  const branch = await onlyBranch(home.repository)
+  const { holes } = await coverage(home.repository, branch, branch.head.firstLsn)
+  // One damaged frame, not all segments behind it.
+  const size = BigInt(branch.head.segmentSize)
+  assert.deepEqual(
+    holes.map(({ from, to }) => [from / size - branch.head.firstLsn / size, to - from <= size]),
+    [[1n, true]],
+  )
 })
 
 test('a backup that is given up does not wait for the storage to take its WAL', async (t) => {
@@ -190,6 +220,12 @@ async function closeDirectories(root: string): Promise<string[]> {
   const closed = [root, ...entries.filter((entry) => entry.isDirectory()).map((entry) => join(entry.parentPath, entry.name))]
   for (const path of closed) await chmod(path, 0o500)
   return closed
+}
+
+async function flipByte(path: string, offset: number): Promise<void> {
+  const bytes = await readFile(path)
+  bytes[offset] = bytes[offset]! ^ 1
+  await writeFile(path, bytes)
 }
 
 async function untilSynchronous(client: pg.Client): Promise<void> {

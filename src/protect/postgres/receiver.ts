@@ -110,8 +110,15 @@ export class Receiver {
     } catch (error) {
       if (this.#stop.aborted) return { kind: 'stop' }
       const { aborted: superseded, reason } = this.#primary.superseded
-      return await this.#judge(this.#archives.takeFailure() ?? (superseded ? (reason as unknown) : error), state)
+      return await this.#judge(this.#takeArchiveFailure() ?? (superseded ? (reason as unknown) : error), state)
     }
+  }
+
+  /** What an archive has not stored is archived by nobody now: the spool is looked at again, as after a restart. */
+  #takeArchiveFailure(): unknown {
+    const failure = this.#archives.takeFailure()
+    if (failure !== undefined) this.#owned = false
+    return failure
   }
 
   async #work(state: ReceiverState): Promise<ReceiverEvent> {
