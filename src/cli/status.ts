@@ -1,6 +1,7 @@
 import { resolve } from 'node:path'
 import { configuredComponent, openConfigured, resolveComponent } from '../config/open.ts'
 import type { ComponentConfiguration } from '../config/configuration.ts'
+import { streamSpool } from '../protect/postgres/component.ts'
 import { readRecoveryProgress, type RecoveryProgress } from '../protect/postgres/recovery-progress.ts'
 import { readPostgresStatus, type PostgresStatus } from '../protect/postgres/status.ts'
 import type { Repository } from '../repository/repository.ts'
@@ -19,7 +20,7 @@ export const run: Verb = async (context, given) => {
   const repository = await openConfigured(configuration, context.warn)
   const size = await measureRepository(repository)
   const statuses: PostgresStatus[] = []
-  for (const component of wanted) statuses.push(await statusOf(context, repository, component))
+  for (const component of wanted) statuses.push(await statusOf(context, { repository, component, state: configuration.state }))
   const where = repository.storage.description
   const head = formatFields([
     ['system', configuration.system],
@@ -52,9 +53,13 @@ function describeRecovery(progress: RecoveryProgress): string {
   ])
 }
 
-async function statusOf(context: Context, repository: Repository, component: ComponentConfiguration): Promise<PostgresStatus> {
+async function statusOf(
+  context: Context,
+  { repository, component, state }: { repository: Repository; component: ComponentConfiguration; state: string },
+): Promise<PostgresStatus> {
   const resolved = await resolveComponent(component, context.warn)
-  return await readPostgresStatus(repository, resolved, { clock: context.clock, signal: context.signal })
+  const { clock, signal } = context
+  return await readPostgresStatus(repository, resolved, { spoolDirectory: streamSpool(state, component.name), clock, signal })
 }
 
 async function measureRepository(repository: Repository): Promise<{ objects: number; bytes: number }> {
@@ -78,6 +83,7 @@ function describe(status: PostgresStatus, nowMs: number): string {
     ['newest backup', backup],
     ['WAL kept up to', wal === null ? 'no WAL is kept' : describeWal(wal, nowMs)],
     ['receiver', describeReceiver(receiver)],
+    ...status.spoolProblems.map((problem): [string, string] => ['SPOOL', problem]),
     ['newest backup is', describeVerdict(status)],
     ['proven by a restore', describeProven(status.proven, nowMs)],
   ]

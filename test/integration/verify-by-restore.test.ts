@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { readdir } from 'node:fs/promises'
 import test from 'node:test'
 import { toolPath } from '../../src/postgres/installation.ts'
+import { streamSpool } from '../../src/protect/postgres/component.ts'
 import { readPostgresStatus } from '../../src/protect/postgres/status.ts'
 import { putVerdict } from '../../src/repository/verdicts.ts'
 import { swapIndexPages } from '../faults/swap-index-pages.ts'
@@ -16,7 +17,9 @@ const SCHEMA = `
   insert into patients select i, i % 5, 'patient ' || i, decode(repeat(md5(i::text), 8), 'hex') from generate_series(1, 30000) i`
 
 async function statusOf(cluster: ProtectedCluster, clock: TestClock) {
-  return await readPostgresStatus(cluster.repository, cluster.component, { clock, signal: new AbortController().signal })
+  const spoolDirectory = streamSpool(cluster.stateDirectory, cluster.component.name)
+  const { signal } = new AbortController()
+  return await readPostgresStatus(cluster.repository, cluster.component, { spoolDirectory, clock, signal })
 }
 
 for (const major of [18, 15]) {

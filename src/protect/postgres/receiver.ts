@@ -80,7 +80,14 @@ export class Receiver {
   static async open(options: StreamOptions): Promise<Receiver> {
     const { spoolDirectory: directory, component, repository } = options
     const bytesMax = options.spoolBytesMax ?? component.stream.spoolMegabytesMax * MEBIBYTE
-    return new Receiver(options, await Spool.open({ directory, component: component.name, ring: repository.ring, bytesMax }))
+    const onSetAside = (path: string) => {
+      const message = `a damaged spool file was set aside as "${path}": the repository has its whole segment`
+      options.onEvent?.({ kind: 'alarm', code: 'SPOOL_DAMAGED', message, attempts: 1 })
+    }
+    return new Receiver(
+      options,
+      await Spool.open({ directory, component: component.name, ring: repository.ring, bytesMax, onSetAside }),
+    )
   }
 
   async run(): Promise<StreamResult> {

@@ -4,6 +4,7 @@ import { basename } from 'node:path'
 import { Failure } from '../../errors.ts'
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
 import type { KeyRing } from '../../repository/key-ring.ts'
+import { holdsMoreThanOneWrite, isDamagedTail } from './spool-tail.ts'
 import { frameNonce, HEADER_BYTES, newHeader, openHeader, TAG_BYTES } from '../../repository/sealed-object.ts'
 
 // One file of the receiver's spool (docs/format.md, "The receiver's spool"):
@@ -11,8 +12,8 @@ import { frameNonce, HEADER_BYTES, newHeader, openHeader, TAG_BYTES } from '../.
 //   header 32, kind 11; its name is the file's
 //   frames: u32 length of the ciphertext ‖ u64 LSN of the first byte ‖ ciphertext ‖ tag 16
 //
-// The file ends at the last frame that opens. A frame that does not open while one behind it does was damaged later: what is behind
-// it is another run.
+// The file ends at the last frame that opens, or with what a power cut left of the write behind it (`spool-tail.ts`). A frame that does not
+// open while one behind it does was damaged later: what is behind it is another run.
 
 /** Plaintext of one frame. */
 export const SPOOL_FRAME_BYTES = 1024 * 1024
@@ -47,7 +48,7 @@ export interface SpoolFile {
   readonly startLsn: Lsn
   readonly sizeBytes: number
   readonly runs: readonly SpoolRun[]
-  /** Something in it was changed after it was written: its header, or a frame behind which others open. */
+  /** Something in it was changed after it was written: more than what a power cut leaves of the last write does not open. */
   readonly damaged: boolean
 }
 
@@ -113,12 +114,16 @@ export async function scanSpoolFile(path: string, ring: KeyRing): Promise<SpoolF
   await using file = await open(path, 'r')
   const { size } = await file.stat()
   const key = await readKeyUnlessDamaged(file, basename(path), ring)
-  if (typeof key === 'string') return { path, ...parsed, sizeBytes: size, runs: [], damaged: key === 'damaged' }
+  const known = { path, ...parsed, sizeBytes: size }
+  if (key === 'damaged') return { ...known, runs: [], damaged: true }
+  if (key === 'empty') return { ...known, runs: [], damaged: await holdsMoreThanOneWrite(file) }
   const runs: { path: string; branch: string; startLsn: Lsn; endLsn: Lsn; points: FramePoint[] }[] = []
-  for await (const frame of readFrames(file, { offset: HEADER_BYTES, number: 0n })) {
+  let end = { offset: HEADER_BYTES, number: 0n, lsn: parsed.startLsn }
+  for await (const frame of readFrames(file, end)) {
     if (openSpoolFrame(key, frame) === undefined) continue
     const point = { lsn: frame.lsn, offset: frame.offset, number: frame.number }
     const endLsn = frame.lsn + BigInt(frame.length)
+    end = { offset: frame.offset + frame.head.length + frame.sealed.length, number: frame.number + 1n, lsn: endLsn }
     const last = runs.at(-1)
     if (last?.endLsn === frame.lsn) {
       last.endLsn = endLsn
@@ -127,7 +132,18 @@ export async function scanSpoolFile(path: string, ring: KeyRing): Promise<SpoolF
       runs.push({ path, branch: parsed.branch, startLsn: frame.lsn, endLsn, points: [point] })
     }
   }
-  return { path, ...parsed, sizeBytes: size, runs, damaged: runs.length > 1 }
+  const damaged =
+    runs.length > 1 || (await isDamagedTail({ file, ...end, frameBytesMax: SPOOL_FRAME_BYTES, opens: opener(key, end) }))
+  return { ...known, runs, damaged }
+}
+
+/** Whether bytes are the frame at a place, whatever length they say that it has. */
+function opener(key: SpoolKey, { offset, number, lsn }: FramePoint): (frame: Buffer, length: number) => boolean {
+  return (frame, length) => {
+    const head = Buffer.from(frame.subarray(0, FRAME_HEADER_BYTES))
+    head.writeUInt32LE(length)
+    return openSpoolFrame(key, { number, offset, lsn, length, head, sealed: frame.subarray(FRAME_HEADER_BYTES) }) !== undefined
+  }
 }
 
 /** The bytes [from, to) of a run, which must hold them. Throws SPOOL_DAMAGED; ENOENT when the file was deleted meanwhile. */

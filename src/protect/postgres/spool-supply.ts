@@ -15,6 +15,21 @@ export interface UnpublishedWal {
   readonly acknowledged: Lsn
 }
 
+/** Paths of what is damaged in a component's spool. Opens every frame of it, and changes nothing. */
+export async function damagedSpoolFiles(spool: {
+  readonly directory: string
+  readonly component: string
+  readonly ring: KeyRing
+}): Promise<string[]> {
+  const listed = await listSpoolBranches(spool.directory, spool.ring)
+  const damaged = [...listed.damaged]
+  for (const { component, branch } of listed.branches) {
+    if (component !== spool.component) continue
+    damaged.push(...(await readSpool(spool.directory, spool.ring, branch.path.branch)).damaged)
+  }
+  return damaged
+}
+
 /**
  * The supply as it would be if the spool were published: nothing is, and nothing is deleted. Opens every frame of the spool, as publishing
  * would. Safe beside a living receiver; a file that it deletes meanwhile fails with ENOENT.

@@ -15,6 +15,7 @@ import { Secret } from '../../secret.ts'
 import { MemoryStorage } from '../../storage/memory-storage.ts'
 import { drainSpool } from './drain.ts'
 import { listSpoolBranches } from './spool-branch.ts'
+import { damagedSpoolFiles } from './spool-supply.ts'
 import { readSpool, Spool } from './spool.ts'
 
 const execute = promisify(execFile)
@@ -147,6 +148,110 @@ test('a flipped bit costs its frame alone, and is told', async (t) => {
   const stored = []
   for await (const { startLsn, endLsn } of listWal(all.repository, all.branch)) stored.push({ from: startLsn, to: endLsn })
   assert.deepEqual(stored, [lsnRange(0, 150_000), lsnRange(151_000, 300_000)])
+})
+
+/** A file of 50 frames of 1000 bytes. `closed`: without the zeros that are written ahead. */
+async function fiftyFrames(t: TestContext, closed: boolean): Promise<{ all: Given; path: string; bytes: Buffer }> {
+  const all = await given(t)
+  const writer = await (await openSpool(all)).startWriting(all.branch, START)
+  for (let at = 0; at < 50_000; at += 1000) {
+    writer.append(START + BigInt(at), all.wal.subarray(at, at + 1000))
+    await writer.sync()
+  }
+  const [path] = await spoolFiles(all)
+  const open = await readFile(path!)
+  await writer.close()
+  const bytes = closed ? await readFile(path!) : open
+  return { all, path: path!, bytes }
+}
+
+const FRAME = 1028
+for (const closed of [true, false]) {
+  const state = closed ? 'a closed file' : 'a file that was being written'
+  for (const [what, offset, bit, held] of [
+    ['the salt', 20, 0, 0],
+    ['the length of a frame, that it seems longer', 32 + 15 * FRAME, 2, 15_000],
+    ['the length of a frame, that it seems longer than the file', 32 + 15 * FRAME + 2, 3, 15_000],
+    ['the length of a frame, that it seems impossible', 32 + 15 * FRAME + 3, 7, 15_000],
+    ['the LSN of a frame', 32 + 15 * FRAME + 4, 0, 15_000],
+    ['the last frame', 32 + 49 * FRAME + 500, 0, 49_000],
+    ['the length of the last frame, that it seems longer', 32 + 49 * FRAME + 2, 3, 49_000],
+    ['the length of the last frame, that it seems shorter', 32 + 49 * FRAME, 3, 49_000],
+  ] as const) {
+    test(`a flipped bit in ${what}, of ${state}, is damage: it is told, and no file is deleted for it`, async (t) => {
+      const { all, path, bytes } = await fiftyFrames(t, closed)
+      bytes[offset] = bytes[offset]! ^ (1 << bit)
+      await writeFile(path, bytes)
+      const contents = await readSpool(all.directory, all.repository.ring, all.branch.path.branch)
+      assert.deepEqual(contents.damaged, [path])
+      assert.deepEqual(contents.ranges[0] ?? lsnRange(0, 0), lsnRange(0, held))
+      const { damaged } = await drainSpool({ repository: all.repository, spoolDirectory: all.directory, component: 'db' })
+      assert.deepEqual(damaged, [path])
+      const aside: string[] = []
+      const ring = all.repository.ring
+      assert.deepEqual(await damagedSpoolFiles({ directory: all.directory, component: 'db', ring }), [path])
+      const onSetAside = (each: string) => aside.push(each)
+      const spool = await Spool.open({ directory: all.directory, component: 'db', ring, bytesMax: 2 ** 30, onSetAside })
+      await spool.startWriting(all.branch, START)
+      await spool.deleteCovered(all.branch, lsnRange(0, 3 * SEGMENT))
+      await spool.deleteStored(all.branch, [lsnRange(0, 3 * SEGMENT)])
+      await spool.deleteEarlier()
+      assert.deepEqual(await spoolFiles(all), [path])
+      // The repository has the whole segment: nothing is lost, but the file is evidence.
+      await spool.deleteSegment(all.branch, START / BigInt(SEGMENT))
+      assert.deepEqual(aside, [`${path}.damaged`])
+      assert.ok((await readFile(aside[0]!)).equals(bytes))
+      assert.equal(spool.sizeBytes, 0)
+    })
+  }
+}
+
+test('what a power cut leaves of the last write is no damage', async (t) => {
+  const { all, path, bytes } = await fiftyFrames(t, false)
+  const end = 32 + 50 * FRAME
+  const isDamaged = async (left: Buffer) => {
+    await writeFile(path, left)
+    return (await readSpool(all.directory, all.repository.ring, all.branch.path.branch)).damaged.length > 0
+  }
+  assert.ok(!(await isDamaged(bytes)))
+  // Sectors that were never written, in zeros or at the end of the file.
+  for (let sector = Math.ceil((end - FRAME) / 512) * 512; sector < end; sector += 512) {
+    assert.ok(!(await isDamaged(Buffer.concat([bytes.subarray(0, sector), Buffer.alloc(512), bytes.subarray(sector + 512)]))))
+    assert.ok(!(await isDamaged(bytes.subarray(0, sector))))
+  }
+  // The first write: not even the header is there.
+  for (const length of [0, 10, 31, 32, 40, 500]) assert.ok(!(await isDamaged(bytes.subarray(0, length))), `${length}`)
+  assert.ok(!(await isDamaged(Buffer.concat([Buffer.alloc(512), bytes.subarray(512, 32 + FRAME)]))))
+})
+
+test('WAL behind more than one write that does not open is damage, though sectors are missing', async (t) => {
+  const all = await given(t)
+  const branch = { ...all.branch, head: { ...all.branch.head, segmentSize: 16 * SEGMENT } }
+  const writer = await (await openSpool(all)).startWriting(branch, START)
+  for (let at = 0; at < 8 * SEGMENT; at += SEGMENT) {
+    writer.append(START + BigInt(at), all.wal.subarray(0, SEGMENT))
+    await writer.sync()
+  }
+  await writer.close()
+  const [path] = await spoolFiles(all)
+  const bytes = await readFile(path!)
+  bytes.fill(0, 0, 4096)
+  await writeFile(path!, bytes)
+  assert.deepEqual((await readSpool(all.directory, all.repository.ring, all.branch.path.branch)).damaged, [path])
+})
+
+test('an empty spool file is not deleted for what others hold', async (t) => {
+  const all = await given(t)
+  await write(all, await openSpool(all), { from: 0, to: 1000 })
+  const [path] = await spoolFiles(all)
+  await writeFile(path!, '')
+  const spool = await openSpool(all)
+  await spool.startWriting(all.branch, START)
+  await spool.deleteCovered(all.branch, lsnRange(0, SEGMENT))
+  await spool.deleteEarlier()
+  assert.deepEqual(await spoolFiles(all), [path])
+  await spool.deleteSegment(all.branch, START / BigInt(SEGMENT))
+  assert.deepEqual(await spoolFiles(all), [])
 })
 
 test('a file under the name of another does not open', async (t) => {

@@ -1,5 +1,5 @@
 import { fdatasyncSync, writeSync } from 'node:fs'
-import { mkdir, open, rm, type FileHandle } from 'node:fs/promises'
+import { mkdir, open, rename, rm, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { assert } from '../../assert.ts'
 import type { Clock } from '../../clock.ts'
@@ -44,7 +44,7 @@ export interface SpoolContents {
   readonly files: readonly SpoolFile[]
   /** Without holes each, in LSN order. */
   readonly ranges: readonly LsnRange[]
-  /** Paths of files in which a frame no longer opens although a later one does. */
+  /** Paths of files that were changed after they were written: acknowledged WAL may be lost. */
   readonly damaged: readonly string[]
   /** The bytes [from, to), which must lie in one of the ranges. Throws SPOOL_DAMAGED; ENOENT when a file was deleted meanwhile. */
   read(range: LsnRange): AsyncGenerator<Uint8Array>
@@ -101,6 +101,8 @@ interface KnownFile {
   readonly path: string
   readonly branch: string
   readonly startLsn: Lsn
+  /** Was it changed after it was written? What of it does not open may be nowhere else: it is deleted by nobody. */
+  readonly damaged: boolean
   sizeBytes: number
   runs: SpoolRun[]
 }
@@ -111,6 +113,8 @@ export interface SpoolOptions {
   readonly component: string
   readonly ring: KeyRing
   readonly bytesMax: number
+  /** Called with the new path of a damaged file that would have been deleted: it is kept for people to look at. */
+  readonly onSetAside?: (path: string) => void
 }
 
 /**
@@ -122,6 +126,7 @@ export class Spool {
   readonly #component: string
   readonly #ring: KeyRing
   readonly bytesMax: number
+  readonly #onSetAside: (path: string) => void
   readonly #files = new Map<string, KnownFile>()
   /** Paths of what an earlier process left. */
   readonly #earlier = new Set<string>()
@@ -136,6 +141,7 @@ export class Spool {
     this.#component = options.component
     this.#ring = options.ring
     this.bytesMax = options.bytesMax
+    this.#onSetAside = options.onSetAside ?? (() => undefined)
   }
 
   /** Opens a spool, making its directory. What is in it already counts against its limit, and can be read. */
@@ -158,8 +164,7 @@ export class Spool {
       const file = await scanUnlessGone(join(this.directory, name), this.#ring)
       if (file === undefined) continue
       this.#files.set(file.path, { ...file, runs: [...file.runs] })
-      // What is damaged is kept for people to look at.
-      if (!file.damaged) this.#earlier.add(file.path)
+      this.#earlier.add(file.path)
     }
   }
 
@@ -200,7 +205,7 @@ export class Spool {
     return new SpoolWriter({ directory: this.directory, ring: this.#ring, branch, startLsn, durably, recent, register })
   }
 
-  /** Deletes the files of one segment, because the repository has it whole. */
+  /** Deletes the files of one segment, because the repository has it whole: damaged ones are set aside, empty ones go, too. */
   async deleteSegment(branch: Branch, segment: bigint): Promise<void> {
     for (const file of this.#files.values()) {
       // A file holds bytes of one segment only: its first LSN tells which, even while it is empty and about to be written.
@@ -213,7 +218,7 @@ export class Spool {
   async deleteCovered(branch: Branch, range: LsnRange): Promise<void> {
     for (const file of this.#files.values()) {
       if (!this.#before.has(file.path) || file.branch !== branch.path.branch) continue
-      if (file.runs.every(({ startLsn, endLsn }) => range.from <= startLsn && endLsn <= range.to)) await this.#delete(file)
+      if (isWithin(file, [range])) await this.#delete(file)
     }
   }
 
@@ -222,9 +227,7 @@ export class Spool {
     const files = [...this.#files.values()].filter((file) => file.branch === branch.path.branch)
     const before = joinRanges(files.filter(({ path }) => this.#before.has(path)).flatMap(({ runs }) => runs))
     for (const file of files) {
-      if (this.#before.has(file.path)) continue
-      const covered = file.runs.every((run) => before.some(({ from, to }) => from <= run.startLsn && run.endLsn <= to))
-      if (covered) await this.#delete(file)
+      if (!this.#before.has(file.path) && isWithin(file, before)) await this.#delete(file)
     }
   }
 
@@ -232,7 +235,7 @@ export class Spool {
   async deleteEarlier(): Promise<void> {
     for (const path of this.#earlier) {
       const file = this.#files.get(path)
-      if (file !== undefined) await this.#delete(file)
+      if (file !== undefined && !file.damaged && file.runs.length > 0) await this.#delete(file)
     }
     this.#earlier.clear()
   }
@@ -240,23 +243,39 @@ export class Spool {
   /** Deletes the files of a branch all of which lies in `stored`: what the repository has of it. */
   async deleteStored(branch: Branch, stored: readonly LsnRange[]): Promise<void> {
     for (const file of this.#files.values()) {
-      if (file.branch !== branch.path.branch || file.runs.length === 0) continue
-      if (file.runs.every((run) => stored.some(({ from, to }) => from <= run.startLsn && run.endLsn <= to)))
-        await this.#delete(file)
+      if (file.branch === branch.path.branch && isWithin(file, stored)) await this.#delete(file)
     }
   }
 
   async #delete(file: KnownFile): Promise<void> {
     // First out of the list: a reader that finds the file gone looks there for another that holds the same.
     this.#files.delete(file.path)
-    await rm(file.path, { force: true })
+    if (file.damaged) await this.#setAside(file.path)
+    else await rm(file.path, { force: true })
     this.#room.resolve()
     this.#room = Promise.withResolvers()
+  }
+
+  async #setAside(path: string): Promise<void> {
+    const aside = `${path}.damaged`
+    try {
+      await rename(path, aside)
+    } catch (error) {
+      if (systemErrorCode(error) === 'ENOENT') return
+      throw error
+    }
+    this.#onSetAside(aside)
   }
 
   #runs(branch: Branch): SpoolRun[] {
     return [...this.#files.values()].filter((file) => file.branch === branch.path.branch).flatMap((file) => file.runs)
   }
+}
+
+/** Whether all that a file was written with lies in these ranges. Of a file without WAL that opens, or a damaged one, nobody knows. */
+function isWithin({ damaged, runs }: KnownFile, ranges: readonly LsnRange[]): boolean {
+  if (damaged || runs.length === 0) return false
+  return runs.every(({ startLsn, endLsn }) => ranges.some(({ from, to }) => from <= startLsn && endLsn <= to))
 }
 
 interface OpenFile {
@@ -395,7 +414,7 @@ export class SpoolWriter {
     const startLsn = this.#durableLsn
     const size = BigInt(branch.head.segmentSize)
     const name = newSpoolFileName(branch.path.branch, startLsn)
-    const known = { path: join(directory, name), branch: branch.path.branch, startLsn, sizeBytes: 0, runs: [] }
+    const known = { path: join(directory, name), branch: branch.path.branch, startLsn, sizeBytes: 0, damaged: false, runs: [] }
     const handle = await open(known.path, 'wx', 0o600)
     register(known)
     return {

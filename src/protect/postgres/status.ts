@@ -1,5 +1,5 @@
 import type { Clock } from '../../clock.ts'
-import { Failure } from '../../errors.ts'
+import { Failure, systemErrorCode } from '../../errors.ts'
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
 import { listBackups, type BackupManifest } from '../../repository/backups.ts'
 import type { Repository } from '../../repository/repository.ts'
@@ -8,6 +8,7 @@ import { coverage, listGaps, readNote, type WalObject } from '../../repository/w
 import { listBranches, type Branch } from '../../repository/wal-branch.ts'
 import type { PostgresComponent, Tier } from './component.ts'
 import { ServerSession } from './server-session.ts'
+import { damagedSpoolFiles } from './spool-supply.ts'
 
 /** What is kept of a component, and whether it can be believed. An age is the age of a backup; it says nothing of what would be lost. */
 export interface PostgresStatus {
@@ -28,6 +29,8 @@ export interface PostgresStatus {
   } | null
   readonly wal: WalStatus | null
   readonly receiver: ReceiverStatus
+  /** What is wrong with the receiver's spool on this host: files that are damaged, or a spool that cannot be read. */
+  readonly spoolProblems: readonly string[]
 }
 
 /** A proof, as it was found. `current`: it holds now. */
@@ -69,7 +72,7 @@ const NOTES_READ_MAX = 20
 export async function readPostgresStatus(
   repository: Repository,
   component: PostgresComponent,
-  options: { clock: Clock; signal: AbortSignal },
+  options: { spoolDirectory: string; clock: Clock; signal: AbortSignal },
 ): Promise<PostgresStatus> {
   const backups = await listBackups(repository, component.name)
   const [newest] = backups
@@ -85,6 +88,19 @@ export async function readPostgresStatus(
     newestBackup: newest === undefined ? null : describeBackup(newest, now),
     wal: await readWalStatus(repository, component.name, newest, options.signal),
     receiver: await readReceiver(component),
+    spoolProblems: await readSpoolProblems(repository, component.name, options.spoolDirectory),
+  }
+}
+
+async function readSpoolProblems(repository: Repository, component: string, directory: string): Promise<string[]> {
+  try {
+    const damaged = await damagedSpoolFiles({ directory, component, ring: repository.ring })
+    return damaged.map((path) => `"${path}" is damaged: acknowledged WAL may be lost`)
+  } catch (error) {
+    const code = systemErrorCode(error)
+    if (code === undefined) throw error
+    // A receiver that is at work deletes what is stored.
+    return code === 'ENOENT' ? [] : [`cannot read the spool in "${directory}": ${code}`]
   }
 }
 
