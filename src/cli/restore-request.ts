@@ -14,7 +14,10 @@ const TIMELINE_MAX = 0xffffffff
 const FIRST_XID = 3n
 const XID_BITS = 32
 
-export type RestoreRequest = Pick<RestoreOptions, 'target' | 'timeline' | 'from' | 'action' | 'tablespaceMappings' | 'delta'> & {
+export type RestoreRequest = Pick<
+  RestoreOptions,
+  'target' | 'timeline' | 'from' | 'action' | 'tablespaceMappings' | 'withoutSpool' | 'delta'
+> & {
   readonly preview: boolean
 }
 
@@ -35,6 +38,7 @@ export function restoreRequest(given: Given): RestoreRequest {
     ...(action === undefined ? {} : { action }),
     tablespaceMappings: Array.isArray(maps) ? maps.map((map) => parseTablespaceMapping(String(map))) : [],
     delta: given.options.delta === true,
+    ...(given.options.withoutSpool === true ? { withoutSpool: true } : {}),
     preview: given.options.preview === true,
   }
 }

@@ -70,6 +70,7 @@ export const VERBS: readonly VerbDefinition[] = [
       ['--action <action>', 'promote, pause or shutdown, when the target is reached (default: promote)'],
       ['--tablespace-map <old=new>', 'put a tablespace elsewhere: its path or oid, and where to; once for each', 'repeatable'],
       ['--delta', 'into a stopped cluster that is there: keep what is right, write the rest, remove what does not belong'],
+      ['--without-spool', "go on when acknowledged WAL of this host's spool cannot be published"],
       ['--preview', 'say what would be done, and touch nothing'],
     ],
     load: () => import('./restore.ts'),

@@ -18,11 +18,13 @@ export const SEGMENT = 1024 * 1024
 export const START = BigInt(16 * SEGMENT)
 
 export interface SpooledWal {
-  readonly directory: string
+  directory: string
   readonly repository: Repository
   readonly branch: Branch
   /** What the WAL is, from START on. */
   readonly wal: Buffer
+  /** The storage behind the faults. */
+  readonly inner: MemoryStorage
   /** What the storage does wrong; settable. */
   faults: (decision: FaultDecision) => Fault | undefined
 }
@@ -32,12 +34,14 @@ export async function spooledWal(t: TestContext): Promise<SpooledWal> {
   const directory = join(await mkdtemp(join(tmpdir(), 'resus-spool-')), 'spool')
   t.after(() => rm(join(directory, '..'), { recursive: true, force: true }))
   let faults: SpooledWal['faults'] = () => undefined
-  const storage = new FaultyStorage(new MemoryStorage(), (decision) => faults(decision))
+  const inner = new MemoryStorage()
+  const storage = new FaultyStorage(inner, (decision) => faults(decision))
   const access = { storage, passphrase: new Secret('x'), system: 'test' }
   const { repository } = await initRepository(access, { clock: systemClock, kdfCost: 1024 })
   return {
     directory,
     repository,
+    inner,
     branch: await branchOf(repository, 1),
     wal: randomBytes(4 * SEGMENT),
     get faults() {

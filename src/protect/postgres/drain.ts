@@ -17,14 +17,22 @@ export interface DrainResult {
   readonly stored: readonly { readonly branch: Branch; readonly from: Lsn; readonly to: Lsn }[]
   /** How far the spool reaches on each of its branches. */
   readonly reached: readonly { readonly branch: Branch; readonly lsn: Lsn }[]
+  /** What could not be stored and never will be, whatever the storage does: other bytes are there, or the spool's do not open. */
+  readonly refused: readonly RefusedRange[]
   /** Files in which something was damaged after it was written: what still opens was stored. */
   readonly damaged: readonly string[]
 }
 
+export interface RefusedRange extends LsnRange {
+  readonly branch: Branch
+  /** WAL_CONFLICT, SPOOL_DAMAGED. */
+  readonly failure: Failure
+}
+
 /**
  * Publishes everything that a spool holds beyond the repository, on every branch of the component, whether its receiver is dead or
- * living: segments that it holds whole as such, the rest as pieces. Doing it again does nothing. Nothing is deleted. Throws what the
- * storage throws, WAL_CONFLICT, SPOOL_DAMAGED.
+ * living: segments that it holds whole as such, the rest as pieces. Doing it again does nothing. Nothing is deleted. A stretch that is
+ * refused is no reason to keep back the others. Throws what the storage throws.
  */
 export async function drainSpool(options: {
   repository: Repository
@@ -36,6 +44,7 @@ export async function drainSpool(options: {
   const { repository, spoolDirectory, component } = options
   const stored: { branch: Branch; from: Lsn; to: Lsn }[] = []
   const reached: { branch: Branch; lsn: Lsn }[] = []
+  const refused: RefusedRange[] = []
   const spool = await listSpoolBranches(spoolDirectory, repository.ring)
   const damaged = [...spool.damaged]
   for (const held of spool.branches) {
@@ -50,9 +59,10 @@ export async function drainSpool(options: {
     const drained = await drainBranch({ repository, spoolDirectory, branch, signal: options.signal })
     stored.push(...drained.stored.map((range) => ({ branch, ...range })))
     if (drained.reached !== undefined) reached.push({ branch, lsn: drained.reached })
+    refused.push(...drained.refused)
     damaged.push(...drained.damaged)
   }
-  return { stored, reached, damaged }
+  return { stored, reached, refused, damaged }
 }
 
 interface BranchDrain {
@@ -62,20 +72,23 @@ interface BranchDrain {
   readonly signal: AbortSignal | undefined
 }
 
-async function drainBranch(
-  drain: BranchDrain,
-): Promise<{ stored: LsnRange[]; reached: Lsn | undefined; damaged: readonly string[] }> {
+interface DrainedBranch {
+  readonly stored: readonly LsnRange[]
+  readonly refused: readonly RefusedRange[]
+  readonly reached: Lsn | undefined
+  readonly damaged: readonly string[]
+}
+
+async function drainBranch(drain: BranchDrain): Promise<DrainedBranch> {
   const { repository, spoolDirectory, branch, signal } = drain
   const stored: LsnRange[] = []
   for (let round = 1; ; round += 1) {
     signal?.throwIfAborted()
     const contents = await readSpool(spoolDirectory, repository.ring, branch.path.branch)
+    const refused: RefusedRange[] = []
     try {
-      for (const range of await missingRanges(drain, contents)) {
-        await storeRange(drain, contents, range)
-        stored.push(range)
-      }
-      return { stored, reached: contents.ranges.at(-1)?.to, damaged: contents.damaged }
+      await storeMissing(drain, contents, { stored, refused })
+      return { stored, refused, reached: contents.ranges.at(-1)?.to, damaged: contents.damaged }
     } catch (error) {
       // The living receiver deleted a file that we were about to read, having stored its segment whole: look again.
       if (systemErrorCode(error) !== 'ENOENT' || round === ROUNDS_MAX) throw error
@@ -123,6 +136,23 @@ export function subtractRanges(range: LsnRange, covered: readonly LsnRange[]): L
   }
   if (at < range.to) left.push({ from: at, to: range.to })
   return left
+}
+
+async function storeMissing(
+  drain: BranchDrain,
+  contents: SpoolContents,
+  found: { stored: LsnRange[]; refused: RefusedRange[] },
+): Promise<void> {
+  for (const range of await missingRanges(drain, contents)) {
+    try {
+      await storeRange(drain, contents, range)
+      found.stored.push(range)
+    } catch (failure) {
+      const isRefused = failure instanceof Failure && (failure.code === 'WAL_CONFLICT' || failure.code === 'SPOOL_DAMAGED')
+      if (!isRefused) throw failure
+      found.refused.push({ branch: drain.branch, ...range, failure })
+    }
+  }
 }
 
 async function storeRange(drain: BranchDrain, contents: SpoolContents, range: LsnRange): Promise<void> {

@@ -6,7 +6,7 @@ import type { WalMessage, WalStream } from '../../postgres/wal-stream.ts'
 import { recordGap } from '../../repository/wal-archive.ts'
 import { findOrMakeBranch } from '../../repository/wal-branch.ts'
 import { Archives } from './archives.ts'
-import { drainSpool } from './drain.ts'
+import { drainSpool, type RefusedRange } from './drain.ts'
 import { KnownWal } from './known-wal.ts'
 import { FIRST_STATE, next, type ReceiverEvent, type ReceiverState } from './receiver-state.ts'
 import { Primary } from './primary.ts'
@@ -56,7 +56,8 @@ export class Receiver {
   #known: KnownWal | undefined
   #stream: WalStream | undefined
   #acknowledgedTo: Lsn = 0n
-  #drained = false
+  /** What of the spool the repository does not take; undefined until it was asked. */
+  #refused: readonly RefusedRange[] | undefined
   /** Whether this process has held the slot since it looked at the spool. */
   #owned = false
   /** Whether the spool has files that the next acknowledgement makes superfluous. */
@@ -242,24 +243,17 @@ export class Receiver {
     await this.#spool.rescan()
   }
 
-  /** Gives how many stretches were stored. */
+  /** Gives how many stretches were stored. What is refused stays in the spool, for people to look at; streaming does not wait for them. */
   async #drain(): Promise<number> {
     const { repository, spoolDirectory, component, clock } = this.#options
-    try {
-      const drain = { repository, spoolDirectory, component: component.name, clock, signal: this.#stop }
-      const { damaged, stored } = await drainSpool(drain)
-      for (const path of damaged) {
-        this.#alarm(new Failure('SPOOL_DAMAGED', `spool file "${path}" was damaged after it was written`), 1)
-      }
-      this.#drained = true
-      return stored.length
-    } catch (error) {
-      if (!(error instanceof Failure && error.code === 'WAL_CONFLICT')) throw error
-      // The spool is kept as it is, for people to look at; streaming must not wait for them.
-      this.#alarm(error, 1)
-      this.#drained = false
-      return 0
+    const drain = { repository, spoolDirectory, component: component.name, clock, signal: this.#stop }
+    const { damaged, stored, refused } = await drainSpool(drain)
+    for (const path of damaged) {
+      this.#alarm(new Failure('SPOOL_DAMAGED', `spool file "${path}" was damaged after it was written`), 1)
     }
+    for (const { failure } of refused) this.#alarm(failure, 1)
+    this.#refused = refused
+    return stored.length
   }
 
   async #checkSynchronous(connection: ReplicationConnection): Promise<void> {
@@ -329,7 +323,7 @@ export class Receiver {
     this.#tidy = false
     // Files that may not be on disk yet must not take the place of files that are.
     if (this.#spoolIsAcknowledged) await this.#spool.deleteCovered(branch, { from: startLsn, to: durableLsn })
-    if (this.#drained) await this.#spool.deleteEarlier()
+    if (this.#refused !== undefined) await this.#spool.deleteEarlier(this.#refused)
   }
 
   async #startStream(): Promise<WalStream> {

@@ -12,10 +12,9 @@ import { BlobReader } from '../../repository/blob-reader.ts'
 import type { Repository } from '../../repository/repository.ts'
 import { walkTree, type TreeEntry } from '../../repository/tree.ts'
 import { WorkerPool } from '../../stream/worker-pool.ts'
-import { streamSpool, type PostgresComponent } from './component.ts'
+import type { PostgresComponent } from './component.ts'
 import { RECOVERY_DIRECTORY } from './data-directory.ts'
 import { sweepDirectory } from './delta-sweep.ts'
-import { drainSpool } from './drain.ts'
 import type { RestoredFile } from './file-finisher.ts'
 import { arrangeConfiguration, missingPlaces } from './kept-configuration.ts'
 import { encodePlan, planRecovery, type PlannedRecovery } from './recovery-plan.ts'
@@ -23,6 +22,7 @@ import { primeRecovery } from './recovery-prime.ts'
 import { quoteShell, recoverySettings } from './recovery-settings.ts'
 import { describeTarget, type RecoveryAction, type RecoveryTarget } from './recovery-target.ts'
 import { explainWrite, restoreFiles } from './restore-copy.ts'
+import { publishSpool } from './restore-spool.ts'
 import { finishPlaces, placesOf, preparePlaces } from './restore-place.ts'
 import type { RestoreWorkerJob, RestoreWorkerResult } from './restore-worker.ts'
 import { placeTablespaces, rewriteTablespaceMap, type TablespaceMapping, type TablespacePlace } from './tablespace-map.ts'
@@ -77,6 +77,8 @@ export interface RestoreOptions {
   /** Go over a stopped cluster that is there, and write only what differs. */
   readonly delta?: boolean
   readonly stateDirectory: string
+  /** Go on when what this host's spool holds cannot be stored, or read: acknowledged WAL is then left out. */
+  readonly withoutSpool?: boolean
   /** Of the configuration that `restore_command` will use. */
   readonly configPath: string
   readonly clock: Clock
@@ -90,7 +92,7 @@ export interface RestoreOptions {
  * directory as ours), the files, the settings, everything durable, and `pg_control` last: without it PostgreSQL does not start. Run again
  * into the same directory, it begins anew. With `delta` the directory may hold a stopped cluster: that loses its `pg_control` first.
  *
- * Throws BACKUP_ABSENT, BACKUP_UNKNOWN, TARGET_OUTSIDE_WINDOW, WAL_GAP, DIRECTORY_NOT_EMPTY, DIRECTORY_IN_USE, DISK_FULL, OBJECT_DAMAGED,
+ * Throws SPOOL_UNPUBLISHED, BACKUP_ABSENT, BACKUP_UNKNOWN, TARGET_OUTSIDE_WINDOW, WAL_GAP, DIRECTORY_NOT_EMPTY, DIRECTORY_IN_USE, DISK_FULL, OBJECT_DAMAGED,
  * BLOB_MISSING, and ARGUMENTS_INVALID for tablespaces that cannot go where they are told to.
  */
 export async function restorePostgres(options: RestoreOptions): Promise<RestoreReport> {
@@ -106,7 +108,7 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   const { component, clock, target, action = 'promote' } = options
   const startedMs = clock.now()
   const directory = resolve(options.to)
-  await publishSpool(options)
+  await publishSpool({ ...options, component: component.name })
   const planned = await planRecovery({ ...options, component: component.name })
   const { manifest, plan } = planned
   for (const notice of planned.notices) options.onNotice?.(notice)
@@ -156,12 +158,6 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
     lastRecordEnd: plan.lastRecordEnd === null ? null : formatLsn(plan.lastRecordEnd),
     plan: join(directory, RECOVERY_DIRECTORY, PLAN_FILE),
   }
-}
-
-/** What a receiver on this host acknowledged and could not store any more goes into the repository first. */
-async function publishSpool(options: RestoreOptions): Promise<void> {
-  const spoolDirectory = streamSpool(options.stateDirectory, options.component.name)
-  await drainSpool({ ...options, spoolDirectory, component: options.component.name })
 }
 
 interface Restored {

@@ -195,7 +195,7 @@ for (const closed of [true, false]) {
       await spool.startWriting(all.branch, START)
       await spool.deleteCovered(all.branch, lsnRange(0, 3 * SEGMENT))
       await spool.deleteStored(all.branch, [lsnRange(0, 3 * SEGMENT)])
-      await spool.deleteEarlier()
+      await spool.deleteEarlier([])
       assert.deepEqual(await spoolFiles(all), [path])
       // The repository has the whole segment: nothing is lost, but the file is evidence.
       await spool.deleteSegment(all.branch, START / BigInt(SEGMENT))
@@ -248,7 +248,7 @@ test('an empty spool file is not deleted for what others hold', async (t) => {
   const spool = await openSpool(all)
   await spool.startWriting(all.branch, START)
   await spool.deleteCovered(all.branch, lsnRange(0, SEGMENT))
-  await spool.deleteEarlier()
+  await spool.deleteEarlier([])
   assert.deepEqual(await spoolFiles(all), [path])
   await spool.deleteSegment(all.branch, START / BigInt(SEGMENT))
   assert.deepEqual(await spoolFiles(all), [])
@@ -333,7 +333,7 @@ test('the spool of one component in a directory never touches that of another', 
   await write(all, await openSpool(all), { from: 0, to: 1000 })
   const other = await Spool.open({ directory: all.directory, component: 'other', ring: all.repository.ring, bytesMax: 2 ** 30 })
   assert.equal(other.sizeBytes, 0)
-  await other.deleteEarlier()
+  await other.deleteEarlier([])
   assert.deepEqual((await openSpool(all)).ranges(all.branch), [lsnRange(0, 1000)])
 })
 

@@ -231,11 +231,14 @@ export class Spool {
     }
   }
 
-  /** Deletes what an earlier process left, because the repository has all of it. */
-  async deleteEarlier(): Promise<void> {
+  /** Deletes what an earlier process left, because the repository has all of it but what it `refused`. */
+  async deleteEarlier(refused: readonly (LsnRange & { readonly branch: Branch })[]): Promise<void> {
     for (const path of this.#earlier) {
       const file = this.#files.get(path)
-      if (file !== undefined && !file.damaged && file.runs.length > 0) await this.#delete(file)
+      if (file === undefined || file.damaged || file.runs.length === 0) continue
+      const ranges = refused.filter(({ branch }) => branch.path.branch === file.branch)
+      if (!ranges.some(({ from, to }) => file.runs.some((run) => from < run.endLsn && run.startLsn < to)))
+        await this.#delete(file)
     }
     this.#earlier.clear()
   }
