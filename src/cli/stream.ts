@@ -64,7 +64,10 @@ function describeEvent(event: StreamEvent): string | undefined {
     case 'switched':
       return `the server went to timeline ${event.timeline} at ${formatLsn(event.lsn)}`
     case 'diverged':
-      return `the cluster went another way at ${formatLsn(event.lsn)} than what was archived: a new branch was begun, the old one is kept`
+      return (
+        `the cluster went another way than what was archived: a new branch begins at ${formatLsn(event.lsn)}, the old one is kept. ` +
+        'Take a backup now: nothing of the new one can be restored without'
+      )
     case 'gap':
       return `GAP: the server no longer has [${formatLsn(event.from)}, ${formatLsn(event.to)}): take a backup now`
     case 'disconnected':

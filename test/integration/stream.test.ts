@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
 import { randomInt } from 'node:crypto'
-import { cp, rm, writeFile } from 'node:fs/promises'
+import { chown, cp, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
 import { freePort, killCluster, startCluster } from '../../src/postgres/cluster-process.ts'
+import { segmentAt, segmentName } from '../../src/postgres/wal-segment.ts'
 import { drainSpool } from '../../src/protect/postgres/drain.ts'
 import { coverage, listGaps } from '../../src/repository/wal-archive.ts'
 import { listBranches } from '../../src/repository/wal-branch.ts'
@@ -129,6 +130,72 @@ for (const major of MAJORS) {
     await compareWithServer(home.repository, branch, cluster.directory)
   })
 }
+
+for (const major of MAJORS) {
+  test(
+    `PostgreSQL ${major}: a cluster that was rolled back and has grown past the archived WAL, which ends with a segment, gets another branch, with all commits`,
+    { skip: await skip(major) },
+    async (t) => {
+      const cluster = await testCluster(t, { major, walSegmentMegabytes: 1, settings: KEEP_WAL })
+      const home = await streamHome(t)
+      const { archivedTo: rolledBackTo } = await streamToBoundary(t, { cluster, home })
+      await cluster.kill()
+      const snapshot = join(cluster.home, 'snapshot')
+      await cp(cluster.directory, snapshot, { recursive: true, preserveTimestamps: true })
+      await chownLike(cluster.directory, snapshot)
+      await cluster.start()
+      const { archivedTo: end } = await streamToBoundary(t, { cluster, home, rounds: 4 })
+      await cluster.kill()
+      await rm(cluster.directory, { recursive: true })
+      await cp(snapshot, cluster.directory, { recursive: true, preserveTimestamps: true })
+      await chownLike(snapshot, cluster.directory)
+      await cluster.start()
+      const client = await connect(t, cluster.connectionString)
+      const xids: number[] = []
+      while ((await flushLsn(client)) < end + 3n * 1_048_576n) {
+        const { rows } = await client.query<{ xid: string }>('SELECT pg_current_xact_id()::text AS xid')
+        xids.push(Number(rows[0]!.xid))
+        await writeWal(client, 'otherwise')
+      }
+      const stream = startStream(t, home, { connectionString: cluster.connectionString })
+      await stream.waitFor(({ kind }) => kind === 'diverged')
+      const last = await flushLsn(client)
+      await stream.waitFor((event) => event.kind === 'archived' && event.branch.head.ordinal === 1 && event.lsn >= last)
+      await stream.stop()
+      const [first, second] = await listBranches(home.repository, 'db')
+      // Nothing of the new way is joined to the old one.
+      assert.equal((await coverage(home.repository, first!, first!.head.firstLsn)).endLsn, end)
+      assert.ok(second!.head.firstLsn <= rolledBackTo)
+      const recovered = await recoveredCommits(home.repository, second!)
+      assert.ok(recovered.endLsn >= last)
+      assert.deepEqual(
+        xids.filter((xid) => !recovered.xids.has(xid)),
+        [],
+      )
+    },
+  )
+}
+
+test('a segment that is asked for only to be compared, and that the server has removed, is no gap', async (t) => {
+  const settings = { wal_keep_size: '0', min_wal_size: '2MB', max_wal_size: '2MB' }
+  const cluster = await testCluster(t, { major: 18, walSegmentMegabytes: 1, settings })
+  const home = await streamHome(t)
+  const { archivedTo } = await streamToBoundary(t, { cluster, home })
+  const client = await connect(t, cluster.connectionString)
+  const before = segmentName(segmentAt(archivedTo - 1n, 1, 1_048_576))
+  while ((await readdir(join(cluster.directory, 'pg_wal'))).includes(before)) {
+    await writeWal(client)
+    await client.query('CHECKPOINT')
+  }
+  const stream = startStream(t, home, { connectionString: cluster.connectionString })
+  const end = await flushLsn(client)
+  await stream.waitFor((event) => event.kind === 'archived' && event.lsn >= end)
+  await stream.stop()
+  assert.ok(stream.events.some((event) => event.kind === 'disconnected' && event.code === 'SLOT_LOST'))
+  const branch = await onlyBranch(home.repository)
+  assert.deepEqual(await listGaps(home.repository, branch), [])
+  assert.deepEqual((await coverage(home.repository, branch, branch.head.firstLsn)).holes, [])
+})
 
 test('while the storage fails, WAL is acknowledged, kept, and stored when it is back', async (t) => {
   const cluster = await testCluster(t, { major: 18, walSegmentMegabytes: 1, settings: SYNCHRONOUS })
@@ -388,6 +455,25 @@ async function startWriters(t: TestContext, cluster: TestCluster, count: number)
   }
 }
 
+/** Streams until what is archived ends with a segment, and stops. */
+async function streamToBoundary(
+  t: TestContext,
+  { cluster, home, rounds = 1 }: { cluster: TestCluster; home: Awaited<ReturnType<typeof streamHome>>; rounds?: number },
+): Promise<{ archivedTo: bigint }> {
+  for (;;) {
+    const stream = startStream(t, home, { connectionString: cluster.connectionString })
+    await stream.waitFor(({ kind }) => kind === 'connected')
+    const client = await connect(t, cluster.connectionString)
+    for (let round = 0; round < rounds; round += 1) await writeWal(client)
+    await client.query('SELECT pg_switch_wal()')
+    const end = await flushLsn(client)
+    await stream.waitFor((event) => event.kind === 'archived' && event.lsn >= end)
+    const { archivedTo } = await stream.stop()
+    // The server may have written a record of its own meanwhile.
+    if (archivedTo % 1_048_576n === 0n) return { archivedTo }
+  }
+}
+
 /** A standby on a copy of a stopped cluster; it follows nobody and can be promoted. */
 async function startStandby(t: TestContext, cluster: TestCluster): Promise<{ connectionString: string; directory: string }> {
   const directory = join(cluster.home, 'standby')
@@ -409,7 +495,6 @@ async function startStandby(t: TestContext, cluster: TestCluster): Promise<{ con
 
 /** A copy made by root belongs to root: the server needs it to be its own. */
 async function chownLike(source: string, target: string): Promise<void> {
-  const { chown, readdir, stat } = await import('node:fs/promises')
   const { uid, gid } = await stat(source)
   const entries = await readdir(target, { recursive: true })
   for (const entry of ['', ...entries]) await chown(join(target, entry), uid, gid)

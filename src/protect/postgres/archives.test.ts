@@ -55,12 +55,12 @@ test('a timeline that is complete leaves an earlier stretch of it in the spool u
   )
 
   await spoolWal(all, spool, { from: 0, to: 500_000 })
-  archives.begin({ branch, startLsn: START, knownTo: START, archivedTo: START })
+  archives.begin({ branch, startLsn: START, knownTo: START, archivedTo: START, looksBack: false })
   archives.setDurable(START + 500_000n)
   archives.flush()
   // Behind a gap.
   await spoolWal(all, spool, { from: 2 * SEGMENT, to: 2 * SEGMENT + 100_000 })
-  archives.begin({ branch, startLsn: stretch2, knownTo: stretch2, archivedTo: stretch2 })
+  archives.begin({ branch, startLsn: stretch2, knownTo: stretch2, archivedTo: stretch2, looksBack: false })
   archives.setDurable(stretch2 + 100_000n)
   archives.end('complete')
   await Promise.race([secondStored.promise, failed])

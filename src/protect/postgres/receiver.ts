@@ -55,6 +55,10 @@ export class Receiver {
   #writer: SpoolWriter | undefined
   #known: KnownWal | undefined
   #stream: WalStream | undefined
+  /** The oldest WAL that the server kept for the slot when this connection began. */
+  #restartLsn: Lsn | null = null
+  /** Whether a segment that is stored already may be asked for, to be compared: not again when the server has just refused it. */
+  #lookBack = true
   #acknowledgedTo: Lsn = 0n
   /** What of the spool the repository does not take; undefined until it was asked. */
   #refused: readonly RefusedRange[] | undefined
@@ -85,10 +89,8 @@ export class Receiver {
       const message = `a damaged spool file was set aside as "${path}": the repository has its whole segment`
       options.onEvent?.({ kind: 'alarm', code: 'SPOOL_DAMAGED', message, attempts: 1 })
     }
-    return new Receiver(
-      options,
-      await Spool.open({ directory, component: component.name, ring: repository.ring, bytesMax, onSetAside }),
-    )
+    const { ring } = repository
+    return new Receiver(options, await Spool.open({ directory, component: component.name, ring, bytesMax, onSetAside }))
   }
 
   async run(): Promise<StreamResult> {
@@ -158,7 +160,11 @@ export class Receiver {
   /** What a failure means: lost WAL, another attempt, or the end. */
   async #judge(error: unknown, state: ReceiverState): Promise<ReceiverEvent> {
     if (!(error instanceof Failure) || error.exitStatus === 2) throw error
-    if (error.code === 'SLOT_LOST' && state.kind === 'streaming') return { kind: 'walLost' }
+    if (error.code === 'SLOT_LOST' && state.kind === 'streaming') {
+      if (this.#position?.looksBack !== true) return { kind: 'walLost' }
+      // What it was to be compared with is all that is lost. Without it, the slot shows whether more is.
+      this.#lookBack = false
+    }
     if (error.code === 'SLOT_BUSY') await this.#waitForSlot(error)
     this.#lastFailure = error
     return this.#stop.aborted ? { kind: 'stop' } : { kind: 'failed' }
@@ -211,6 +217,7 @@ export class Receiver {
     // A slot that is ahead of us was used by another receiver meanwhile, perhaps with this same spool.
     if (spooledTo !== undefined && restartLsn !== null && restartLsn > spooledTo) this.#owned = false
     if (!this.#owned) await this.#takeOver()
+    this.#restartLsn = restartLsn
     const position = await this.#findPosition(server, restartLsn)
     const { branch, startLsn, knownTo } = position
     this.#position = position
@@ -223,10 +230,10 @@ export class Receiver {
 
   async #findPosition(server: ServerHistory, restartLsn: Lsn | null): Promise<StreamPosition> {
     const current = this.#archives.current
-    const fromSpool = current === undefined ? undefined : positionFromSpool(this.#spool, current, server)
+    const fromSpool = current === undefined ? undefined : positionFromSpool(this.#context(), current, server)
     if (fromSpool !== undefined) return fromSpool
     const { startLsn } = this.#options
-    if (startLsn !== undefined && this.#position === undefined) {
+    if (startLsn !== undefined && (this.#position === undefined || !this.#lookBack)) {
       const { history, identity } = server
       return await positionAt(this.#context(), { server, timeline: identity.timeline, history, beginLsn: startLsn })
     }
@@ -293,6 +300,7 @@ export class Receiver {
     await this.#intake.sync(writer)
     this.#archives.setDurable(writer.durableLsn)
     this.#acknowledge(stream, writer)
+    this.#lookBack = true
     if (this.#tidy) await this.#tidySpool(writer.durableLsn)
     this.#checkTarget()
     return true
@@ -371,13 +379,18 @@ export class Receiver {
     return true
   }
 
-  /** The server sends other bytes than are stored: it gets the next branch. */
+  /**
+   * The server sends other bytes than are stored: it gets the next branch. That begins with the oldest WAL that the server has kept for
+   * the slot: commits between the place where it left the old way and the one where that was noticed count as acknowledged, too.
+   */
   async #diverge(): Promise<ReceiverEvent> {
     const { branch: from, startLsn } = this.#position!
     const { clock, component, repository } = this.#options
-    const wanted = { ...from.head, component: component.name, ordinal: from.head.ordinal + 1, firstLsn: startLsn }
+    const oldest = this.#restartLsn === null || this.#restartLsn > startLsn ? startLsn : this.#restartLsn
+    const firstLsn = oldest - (oldest % BigInt(from.head.segmentSize))
+    const wanted = { ...from.head, component: component.name, ordinal: from.head.ordinal + 1, firstLsn }
     const branch = await findOrMakeBranch(repository, wanted, clock, { signal: this.#stop })
-    this.#emit({ kind: 'diverged', from, branch, lsn: startLsn })
+    this.#emit({ kind: 'diverged', from, branch, lsn: firstLsn })
     this.#archives.end('kept')
     await this.#endStream()
     await this.#connect()
@@ -438,7 +451,7 @@ export class Receiver {
 
   #context(): PositionContext {
     const { repository, component, clock } = this.#options
-    return { repository, spool: this.#spool, component: component.name, clock, signal: this.#stop }
+    return { repository, spool: this.#spool, component: component.name, clock, signal: this.#stop, lookBack: this.#lookBack }
   }
 
   #alarm(failure: Failure, attempts: number): void {

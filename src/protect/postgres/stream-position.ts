@@ -21,6 +21,8 @@ export interface StreamPosition {
   readonly knownTo: Lsn
   /** The repository alone has everything from startLsn up to here. */
   readonly archivedTo: Lsn
+  /** Begins with a segment that is stored whole, only to be compared: the server may have removed it. */
+  readonly looksBack: boolean
 }
 
 export interface PositionContext {
@@ -29,6 +31,11 @@ export interface PositionContext {
   readonly component: string
   readonly clock: Clock
   readonly signal: AbortSignal
+  /**
+   * Where the stored WAL ends with a segment, begin one earlier: else nothing would be compared, and a server that was rolled back and has
+   * grown past that place since would be taken for the one that was archived.
+   */
+  readonly lookBack: boolean
 }
 
 /** What the server is, as far as it decides on the branch. */
@@ -54,16 +61,22 @@ export async function readServerHistory(connection: ReplicationConnection): Prom
  * The position for a stream that this process had already, from the spool alone: a server that comes back while the storage is away
  * must not wait for it. Undefined when the server is another, or went on to another timeline.
  */
-export function positionFromSpool(spool: Spool, branch: Branch, server: ServerHistory): StreamPosition | undefined {
+export function positionFromSpool(
+  { spool, lookBack }: Pick<PositionContext, 'spool' | 'lookBack'>,
+  branch: Branch,
+  server: ServerHistory,
+): StreamPosition | undefined {
   const { head } = branch
   const { identity, history, major } = server
   const same = head.systemIdentifier === identity.systemIdentifier && head.major === major && head.history === history
   if (!same || head.timeline !== identity.timeline) return undefined
   const last = spool.ranges(branch).at(-1)
   if (last === undefined) return undefined
-  const startLsn = segmentStartOf(least(last.to, identity.position), head.segmentSize)
+  const lsn = segmentStartOf(least(last.to, identity.position), head.segmentSize)
+  const looksBack = lookBack && lsn === last.to
+  const startLsn = looksBack ? lsn - BigInt(head.segmentSize) : lsn
   if (startLsn < last.from) return undefined
-  return { branch, startLsn, knownTo: last.to, archivedTo: startLsn }
+  return { branch, startLsn, knownTo: last.to, archivedTo: startLsn, looksBack }
 }
 
 /**
@@ -83,8 +96,8 @@ export async function choosePosition(
     if (branch !== undefined) {
       const held = await readHeld(context, branch)
       const end = goOnAt(branch, held, restartLsn ?? identity.position)
-      if (each.endLsn === undefined) return positionOn(branch, held, least(end, identity.position))
-      if (end < each.endLsn) return positionOn(branch, held, end)
+      if (each.endLsn === undefined) return positionOn(context, branch, held, least(end, identity.position))
+      if (end < each.endLsn) return positionOn(context, branch, held, end)
       // All of that timeline is here: go on with the one that followed it.
       return await positionAt(context, { server, ...younger, beginLsn: each.endLsn })
     }
@@ -111,7 +124,7 @@ export async function positionAt(
       context.clock,
       context,
     ))
-  return positionOn(branch, await readHeld(context, branch), startLsn)
+  return positionOn(context, branch, await readHeld(context, branch), startLsn)
 }
 
 /** What is stored of [from, to): from the spool where that has it, else from the repository. */
@@ -186,10 +199,19 @@ function goOnAt(branch: Branch, held: Held, oldest: Lsn): Lsn {
   return held.settled.findLast(({ from }) => from <= oldest)?.to ?? branch.head.firstLsn
 }
 
-function positionOn(branch: Branch, held: Held, lsn: Lsn): StreamPosition {
-  const startLsn = segmentStartOf(lsn, branch.head.segmentSize)
-  const endOf = (ranges: readonly LsnRange[]) => ranges.find(({ from, to }) => from <= startLsn && startLsn < to)?.to ?? startLsn
-  return { branch, startLsn, knownTo: endOf(held.all), archivedTo: endOf(held.repository) }
+function positionOn({ lookBack }: PositionContext, branch: Branch, held: Held, lsn: Lsn): StreamPosition {
+  const endOf = (ranges: readonly LsnRange[], at: Lsn) => ranges.find(({ from, to }) => from <= at && at < to)?.to ?? at
+  const boundary = segmentStartOf(lsn, branch.head.segmentSize)
+  const before = boundary - BigInt(branch.head.segmentSize)
+  const looksBack = lookBack && endOf(held.all, before) === boundary
+  const startLsn = looksBack ? before : boundary
+  return {
+    branch,
+    startLsn,
+    knownTo: endOf(held.all, startLsn),
+    archivedTo: endOf(held.repository, startLsn),
+    looksBack,
+  }
 }
 
 function identityOf(
