@@ -3,9 +3,10 @@ import { sourcePieces, type CallOptions, type ObjectEntry, type ObjectSource, ty
 
 /**
  * What goes wrong. `torn`: a put dies half way and leaves nothing (the contract), `error`: the call is refused,
- * `full`: no room, `flip`: one bit of what is read is wrong, `short`: what is read ends early, `stall`: no answer until the signal aborts.
+ * `full`: no room, `flip`: one bit of what is read is wrong, `short`: what is read ends early, `stall`: no answer until the signal aborts,
+ * `deaf`: none then either.
  */
-export type Fault = 'torn' | 'error' | 'full' | 'flip' | 'short' | 'stall'
+export type Fault = 'torn' | 'error' | 'full' | 'flip' | 'short' | 'stall' | 'deaf'
 
 export interface FaultDecision {
   readonly operation: 'put' | 'get' | 'list' | 'delete'
@@ -58,6 +59,7 @@ export class FaultyStorage implements Storage {
 
   async #fault(operation: FaultDecision['operation'], key: string, options: CallOptions): Promise<Fault | undefined> {
     const fault = this.#decide({ operation, key, call: this.#calls++ })
+    if (fault === 'deaf') await new Promise<never>(() => undefined)
     if (fault === 'stall') {
       await new Promise<never>((_, reject) => {
         const abort = () => reject(options.signal!.reason as Error)

@@ -5,6 +5,7 @@ import test from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
 import { drainSpool } from '../../src/protect/postgres/drain.ts'
+import type { StreamEvent } from '../../src/protect/postgres/stream-event.ts'
 import { coverage, listGaps } from '../../src/repository/wal-archive.ts'
 import { askRestored, assertNothingLost, resusHome, ResusProcess, runResus, Writers } from '../faults/fault-scene.ts'
 import { skipUnlessInstalled, testCluster } from '../services/postgres.ts'
@@ -31,6 +32,24 @@ test('told to stop while the storage stalls, the receiver ends, and what it ackn
   const branch = await onlyBranch(home.repository)
   assert.ok((await coverage(home.repository, branch, branch.head.firstLsn)).endLsn >= end)
   await compareWithServer(home.repository, branch, cluster.directory)
+})
+
+test('a storage that never answers and heeds no signal is an alarm, also when the receiver starts, and does not keep it from ending', async (t) => {
+  const cluster = await testCluster(t, { major: 18, walSegmentMegabytes: 1, settings: KEEP_WAL })
+  const home = await streamHome(t)
+  const stalled = (event: StreamEvent) => event.kind === 'alarm' && event.code === 'STORAGE_STALLED'
+  const first = startStream(t, home, { connectionString: cluster.connectionString, storageTimeoutMs: 2000 })
+  await first.waitFor(({ kind }) => kind === 'connected')
+  home.faults = ({ operation }) => (operation === 'put' ? 'deaf' : undefined)
+  await writeWal(await connect(t, cluster.connectionString))
+  await first.waitFor(stalled)
+  await first.stop()
+  for (const operation of ['put', 'list'] as const) {
+    home.faults = (decision) => (decision.operation === operation ? 'deaf' : undefined)
+    const again = startStream(t, home, { connectionString: cluster.connectionString, storageTimeoutMs: 100 })
+    await again.waitFor(stalled)
+    await again.stop()
+  }
 })
 
 test('after a damaged spool file the rest of the spool is archived without a restart', async (t) => {

@@ -225,7 +225,7 @@ test('while the storage fails, WAL is acknowledged, kept, and stored when it is 
 test('a storage that stalls is an alarm, and is tried again', async (t) => {
   const cluster = await testCluster(t, { major: 18, walSegmentMegabytes: 1, settings: KEEP_WAL })
   const home = await streamHome(t)
-  const stream = startStream(t, home, { connectionString: cluster.connectionString, uploadTimeoutMs: 200 })
+  const stream = startStream(t, home, { connectionString: cluster.connectionString, storageTimeoutMs: 200 })
   await stream.waitFor(({ kind }) => kind === 'connected')
   home.faults = ({ operation }) => (operation === 'put' ? 'stall' : undefined)
   const client = await connect(t, cluster.connectionString)

@@ -12,6 +12,7 @@ import {
 } from '../../../test/services/spooled-wal.ts'
 import { systemClock } from '../../clock.ts'
 import { Secret } from '../../secret.ts'
+import { TimedStorage } from '../../storage/timed-storage.ts'
 import { Archives } from './archives.ts'
 import { streamSchema } from './component.ts'
 import type { StreamEvent } from './stream-event.ts'
@@ -20,7 +21,8 @@ const STALLS_AFTER_MAX = 3
 
 test('a timeline that is complete leaves an earlier stretch of it in the spool until that is stored, too', async (t) => {
   const all = await spooledWal(t)
-  const { repository, branch } = all
+  const { branch } = all
+  const repository = { ...all.repository, storage: new TimedStorage(all.repository.storage, 50) }
   const spool = await openSpool(all)
   const secondStored = Promise.withResolvers<void>()
   const firstStored = Promise.withResolvers<void>()
@@ -44,7 +46,6 @@ test('a timeline that is complete leaves an earlier stretch of it in the spool u
     repository,
     component: { ...component, connection: new Secret('') },
     clock: systemClock,
-    uploadTimeoutMs: 50,
     spool,
     source: 'stream',
     onEvent,

@@ -5,7 +5,7 @@ import { listWal, type LsnRange } from '../../repository/wal-archive.ts'
 import type { Branch } from '../../repository/wal-branch.ts'
 import type { WalSource } from '../../repository/wal-note.ts'
 import { AlarmPace, Inflow } from './backlog.ts'
-import { BranchArchive, UPLOAD_TIMEOUT_MS, type ArchivePace } from './branch-archive.ts'
+import { BranchArchive, type ArchivePace } from './branch-archive.ts'
 import { sleepUnlessAborted } from './sleep.ts'
 import { joinRanges, type Spool } from './spool.ts'
 import type { Backlog, StreamEvent } from './stream-event.ts'
@@ -22,7 +22,7 @@ interface RunningArchive {
   readonly done: Promise<void>
 }
 
-export interface ArchivesOptions extends Pick<StreamOptions, 'repository' | 'component' | 'clock' | 'uploadTimeoutMs'> {
+export interface ArchivesOptions extends Pick<StreamOptions, 'repository' | 'component' | 'clock'> {
   readonly spool: Spool
   readonly source: WalSource
   readonly onEvent: (event: StreamEvent) => void
@@ -95,7 +95,7 @@ export class Archives {
       current?.branch.path.branch === branch.path.branch && current.startLsn <= startLsn && startLsn <= current.durableLsn
     if (goesOn) return
     this.end('kept')
-    const { component, uploadTimeoutMs } = this.#options
+    const { component } = this.#options
     const archive = new BranchArchive({
       ...this.#options,
       onEvent: (event) => this.#tell(event),
@@ -103,7 +103,6 @@ export class Archives {
       startLsn,
       archivedTo,
       pace: paceOf(component.stream),
-      uploadTimeoutMs: uploadTimeoutMs ?? UPLOAD_TIMEOUT_MS,
       synchronous: () => this.synchronous,
     })
     this.#current = archive

@@ -12,8 +12,6 @@ import type { StreamEvent } from './stream-event.ts'
 import { WalDigest, type WalDescription } from './wal-digest.ts'
 import { WalUploads } from './wal-uploads.ts'
 
-/** An upload that takes longer counts as stalled, and is tried again. */
-export const UPLOAD_TIMEOUT_MS = 120_000
 const RETRY_MS_FIRST = 200
 const RETRY_MS_MAX = 30_000
 /** Longest sleep where only news can bring work. */
@@ -30,6 +28,7 @@ const SEGMENTS_IN_FLIGHT_MAX = 2
 export type ArchivePace = { readonly kind: 'every'; readonly seconds: number } | { readonly kind: 'at once' }
 
 export interface ArchiveOptions {
+  /** Its storage answers in time, or throws. */
   readonly repository: Repository
   readonly spool: Spool
   readonly branch: Branch
@@ -41,7 +40,6 @@ export interface ArchiveOptions {
   /** Whether the server counts us as a synchronous standby now. */
   readonly synchronous: () => boolean
   readonly pace: ArchivePace
-  readonly uploadTimeoutMs: number
   readonly clock: Clock
   readonly onEvent: (event: StreamEvent) => void
 }
@@ -213,11 +211,7 @@ export class BranchArchive {
       const note = { ...description, acknowledged, source, synchronous: this.#options.synchronous() }
       const body = this.#options.spool.read(branch, { from, to })
       try {
-        const timeout = AbortSignal.timeout(this.#options.uploadTimeoutMs)
-        const result = await stallFailure(
-          timeout,
-          putWal(repository, branch, { note, body, signal: AbortSignal.any([signal, timeout]) }),
-        )
+        const result = await putWal(repository, branch, { note, body, signal })
         const further = this.#uploads.setStored({ from, to })
         for (const code of failed) onEvent({ kind: 'cleared', code })
         onEvent({ kind: 'stored', branch, from, to, result })
@@ -244,17 +238,5 @@ export class BranchArchive {
 
   #news(): void {
     this.#wake.resolve()
-  }
-}
-
-async function stallFailure<T>(timeout: AbortSignal, work: Promise<T>): Promise<T> {
-  try {
-    return await work
-  } catch (cause) {
-    if (!timeout.aborted || cause instanceof Failure) throw cause
-    throw new Failure('STORAGE_STALLED', 'the storage has not taken a piece of WAL in time', {
-      hint: 'the spool keeps what is acknowledged; is the storage reachable?',
-      cause,
-    })
   }
 }

@@ -5,6 +5,7 @@ import type { ReplicationConnection } from '../../postgres/replication.ts'
 import type { WalMessage, WalStream } from '../../postgres/wal-stream.ts'
 import { recordGap } from '../../repository/wal-archive.ts'
 import { findOrMakeBranch } from '../../repository/wal-branch.ts'
+import { TimedStorage } from '../../storage/timed-storage.ts'
 import { Archives } from './archives.ts'
 import { drainSpool, type RefusedRange } from './drain.ts'
 import { KnownWal } from './known-wal.ts'
@@ -15,6 +16,7 @@ import { ensureSlot, namesStandby, remakeSlot, type SlotWanted } from './slot.ts
 import { SpoolIntake } from './spool-intake.ts'
 import { Spool, type SpoolWriter } from './spool.ts'
 import { cutBatches } from './wal-batches.ts'
+import { StorageAlarm } from './storage-alarm.ts'
 import type { StreamEvent } from './stream-event.ts'
 import type { StreamOptions, StreamResult } from './stream.ts'
 import {
@@ -30,6 +32,7 @@ import {
 
 /** Attempts while a slot is busy whose holder is not heard: longer than wal_sender_timeout (60 s), when a server lets go of it. */
 const SLOT_BUSY_RETRIES_MAX = 8
+const STORAGE_TIMEOUT_MS = 120_000
 const MEBIBYTE = 1024 * 1024
 /** Repairs of one slot in a row before it is left to the next connection. */
 const REPAIRS_MAX = 5
@@ -44,6 +47,7 @@ export class Receiver {
   readonly #archives: Archives
   readonly #intake: SpoolIntake
   readonly #primary: Primary
+  readonly #storageAlarm: StorageAlarm
   readonly #reached = new AbortController()
   /** Told to stop, or nothing more to do. */
   readonly #stop: AbortSignal
@@ -78,11 +82,14 @@ export class Receiver {
     const onEvent = (event: StreamEvent) => this.#emit(event)
     const archives = new Archives({ ...options, spool, source, onEvent })
     this.#archives = archives
+    this.#storageAlarm = new StorageAlarm(options.clock, onEvent)
     this.#intake = new SpoolIntake({ spool, archives, clock: options.clock, stop: this.#stop, onEvent })
     this.#primary = new Primary({ ...options, archives, signal: this.#stop, onEvent })
   }
 
-  static async open(options: StreamOptions): Promise<Receiver> {
+  static async open(given: StreamOptions): Promise<Receiver> {
+    const storage = new TimedStorage(given.repository.storage, given.storageTimeoutMs ?? STORAGE_TIMEOUT_MS)
+    const options = { ...given, repository: { ...given.repository, storage } }
     const { spoolDirectory: directory, component, repository } = options
     const bytesMax = options.spoolBytesMax ?? component.stream.spoolMegabytesMax * MEBIBYTE
     const onSetAside = (path: string) => {
@@ -190,7 +197,9 @@ export class Receiver {
     }
     if (after.kind !== 'waiting') return
     await this.#disconnect()
-    const { code, message } = this.#lastFailure ?? new Failure('POSTGRES_UNREACHABLE', 'the connection was lost')
+    const failure = this.#lastFailure ?? new Failure('POSTGRES_UNREACHABLE', 'the connection was lost')
+    const { code, message } = failure
+    this.#storageAlarm.note(failure, after.attempt)
     this.#emit({ kind: 'disconnected', code, message, retryInMs: after.ms })
   }
 
@@ -347,6 +356,7 @@ export class Receiver {
     this.#owned = true
     this.#archives.begin(this.#position!)
     this.#interrupted = AbortSignal.any([this.#stop, this.#archives.failed, this.#primary.superseded])
+    this.#storageAlarm.end()
     this.#emit({ kind: 'connected', branch, startLsn, serverLsn: this.#server!.identity.position })
     return stream
   }

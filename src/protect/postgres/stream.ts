@@ -25,7 +25,8 @@ export interface StreamOptions {
   readonly stopWhenArchived?: Lsn | (() => Lsn | null)
   /** Of the spool, in bytes, instead of the component's; when it is full, nothing more is read. */
   readonly spoolBytesMax?: number
-  readonly uploadTimeoutMs?: number
+  /** A call of the storage, or a piece of a long one, that takes longer counts as stalled, and is tried again. */
+  readonly storageTimeoutMs?: number
   /** How often the members of `hosts` that are not streamed from are looked at. */
   readonly membersEveryMs?: number
 }
