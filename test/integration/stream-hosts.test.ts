@@ -4,6 +4,10 @@ import test, { type TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
 import { parseLsn } from '../../src/postgres/lsn.ts'
+import { systemClock } from '../../src/clock.ts'
+import { postgresComponentSchema } from '../../src/protect/postgres/component.ts'
+import { readPostgresStatus } from '../../src/protect/postgres/status.ts'
+import { Secret } from '../../src/secret.ts'
 import { coverage } from '../../src/repository/wal-archive.ts'
 import { listBranches } from '../../src/repository/wal-branch.ts'
 import { askRestored, assertNothingLost, resusHome, ResusProcess, runResus, Writers } from '../faults/fault-scene.ts'
@@ -15,6 +19,33 @@ const KEEP_WAL = { wal_sender_timeout: '10s', min_wal_size: '2MB', max_wal_size:
 
 for (const major of [18, 15]) {
   const skip = await skipUnlessInstalled(major)
+
+  test(`PostgreSQL ${major}: status asks the member that is received from, whichever "connection" names`, { skip }, async (t) => {
+    const { primary, standby, home } = await pair(t, major)
+    const hosts = [standby.host, `127.0.0.1:${primary.port}`]
+    const options = { connectionString: primary.connectionString, settings: { hosts }, membersEveryMs: 100 }
+    const stream = startStream(t, home, options)
+    await stream.waitFor(({ kind }) => kind === 'acknowledged')
+    await untilSlotReaches(await connect(t, standby.connectionString), 0n)
+    const connection = standby.connectionString
+    const settings = { kind: 'postgres', tier: 'high', connection, dataDirectory: standby.directory, stream: { hosts } }
+    const component = { ...postgresComponentSchema.parse(settings), name: 'db', connection: new Secret(connection) }
+    const { signal } = new AbortController()
+    const ask = async () => {
+      const read = { spoolDirectory: home.spoolDirectory, clock: systemClock, signal }
+      return (await readPostgresStatus(home.repository, component, read)).receiver
+    }
+    const receiving = await ask()
+    assert.deepEqual([receiving.active, receiving.problem], [true, null])
+    await stream.stop()
+    const stopped = await ask()
+    assert.equal(stopped.active, false)
+    assert.match(stopped.problem!, /nobody receives through the slot "resus"/)
+    await primary.kill()
+    const alone = await ask()
+    assert.equal(alone.active, false)
+    assert.match(alone.problem!, /nobody receives.*; .*127\.0\.0\.1/)
+  })
 
   test(
     `PostgreSQL ${major}: with hosts the receiver follows a failover without a gap, and leaves the old primary alone`,

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { open, readdir, readFile, rename } from 'node:fs/promises'
-import { join } from 'node:path'
+import { mkdir, open, readdir, readFile, rename } from 'node:fs/promises'
+import { dirname, join, resolve } from 'node:path'
 import { z } from 'zod'
 import { Failure, systemErrorCode } from '../../errors.ts'
 import type { KeyRing } from '../../repository/key-ring.ts'
@@ -67,6 +67,21 @@ export async function listDirectory(directory: string): Promise<string[]> {
   } catch (error) {
     if (systemErrorCode(error) === 'ENOENT') return []
     throw error
+  }
+}
+
+/** Makes a directory and those above it, so that a power cut takes none of them away with what is synced in it. */
+export async function makeDirectory(directory: string): Promise<void> {
+  const path = resolve(directory)
+  await mkdir(path, { recursive: true, mode: 0o700 })
+  // Those that were there already, too: whoever made them may have died before the sync. Those that others own were made long ago.
+  for (let at = dirname(path); ; at = dirname(at)) {
+    try {
+      await syncDirectory(at)
+    } catch (error) {
+      if (!['EACCES', 'EPERM', 'EROFS', 'EINVAL'].includes(systemErrorCode(error) ?? '')) throw error
+    }
+    if (at === dirname(at)) return
   }
 }
 

@@ -337,6 +337,13 @@ test('the spool of one component in a directory never touches that of another', 
   assert.deepEqual((await openSpool(all)).ranges(all.branch), [lsnRange(0, 1000)])
 })
 
+test('a spool is made in a directory that is not there yet, more than once', async (t) => {
+  const all = await given(t)
+  const deeper = { ...all, directory: join(all.directory, 'a', 'b') }
+  await write(deeper, await openSpool(deeper), { from: 0, to: 1000 })
+  assert.deepEqual((await openSpool(deeper)).ranges(all.branch), [lsnRange(0, 1000)])
+})
+
 test('a damaged note of a branch is told when the spool is drained, and written anew by the next writer', async (t) => {
   const all = await given(t)
   await write(all, await openSpool(all), { from: 0, to: 1000 })

@@ -1,5 +1,5 @@
 import { fdatasyncSync, writeSync } from 'node:fs'
-import { mkdir, open, rename, rm, type FileHandle } from 'node:fs/promises'
+import { open, rename, rm, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { assert } from '../../assert.ts'
 import type { Clock } from '../../clock.ts'
@@ -10,7 +10,7 @@ import type { LsnRange } from '../../repository/wal-archive.ts'
 import type { Branch } from '../../repository/wal-branch.ts'
 import { RecentWal } from './recent-wal.ts'
 import { waitForEvent } from './sleep.ts'
-import { listDirectory, listSpoolBranches, syncDirectory, writeSpoolBranch } from './spool-branch.ts'
+import { listDirectory, listSpoolBranches, makeDirectory, syncDirectory, writeSpoolBranch } from './spool-branch.ts'
 import {
   newSpoolFileName,
   newSpoolKey,
@@ -146,7 +146,7 @@ export class Spool {
 
   /** Opens a spool, making its directory. What is in it already counts against its limit, and can be read. */
   static async open(options: SpoolOptions): Promise<Spool> {
-    await mkdir(options.directory, { recursive: true, mode: 0o700 })
+    await makeDirectory(options.directory)
     const spool = new Spool(options)
     await spool.rescan()
     return spool

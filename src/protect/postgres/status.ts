@@ -7,6 +7,8 @@ import { judgeBackup, listVerdicts, newestProvenBackup, type Standing, type Verd
 import { coverage, listGaps, readNote, type WalObject } from '../../repository/wal-archive.ts'
 import { listBranches, type Branch } from '../../repository/wal-branch.ts'
 import type { PostgresComponent, Tier } from './component.ts'
+import { listMembers, type Member } from './members.ts'
+import { Secret } from '../../secret.ts'
 import { ServerSession } from './server-session.ts'
 import { damagedSpoolFiles } from './spool-supply.ts'
 
@@ -152,29 +154,54 @@ async function readLastCommit(repository: Repository, branch: Branch, objects: r
   return null
 }
 
+/** Of a cluster with several members, what the one says that somebody receives from, or else the primary. */
 async function readReceiver(component: PostgresComponent): Promise<ReceiverStatus> {
+  const members = listMembers(component.connection, component.stream.hosts)
+  const states = await Promise.all(members.map((member) => readMember(component, member)))
+  const best = states.find(({ status }) => status.active) ?? states.find(({ primary }) => primary) ?? states[0]!
+  if (best.status.problem === null || members.length === 1) return best.status
+  const problems = states.map(({ host, status }) => `"${host}": ${status.problem ?? 'well'}`)
+  return { ...best.status, problem: best.status.active || best.primary ? best.status.problem : problems.join('; ') }
+}
+
+interface MemberStatus {
+  readonly host: string
+  readonly primary: boolean
+  readonly status: ReceiverStatus
+}
+
+async function readMember(component: PostgresComponent, { host, connectionString }: Member): Promise<MemberStatus> {
   const { slot } = component.stream
   const unknown = { slot, active: false, synchronous: false, behindBytes: null }
   try {
-    await using session = await ServerSession.connect(component)
-    const [row] = await session.query<{ active: boolean; synchronous: boolean; behind: string | null; status: string | null }>(
-      RECEIVER,
-      [slot],
-    )
-    if (row === undefined) return { ...unknown, problem: `the server has no slot "${slot}"` }
+    await using session = await ServerSession.connect({ ...component, connection: new Secret(connectionString) })
+    const [row] = await session.query<ReceiverRow>(RECEIVER, [slot])
+    const primary = row?.primary === true
+    if (row === undefined || row.active === null) {
+      return { host, primary, status: { ...unknown, problem: `the server has no slot "${slot}"` } }
+    }
     const behindBytes = row.behind === null ? null : Number(row.behind)
     const lost = row.status === 'lost' ? `the slot "${slot}" has lost WAL` : null
     const problem = row.active ? lost : (lost ?? `nobody receives through the slot "${slot}"`)
-    return { slot, active: row.active, synchronous: row.synchronous, behindBytes, problem }
+    return { host, primary, status: { slot, active: row.active, synchronous: row.synchronous, behindBytes, problem } }
   } catch (error) {
     if (!(error instanceof Failure)) throw error
-    return { ...unknown, problem: error.message }
+    return { host, primary: false, status: { ...unknown, problem: error.message } }
   }
 }
 
+interface ReceiverRow extends Record<string, unknown> {
+  readonly primary: boolean
+  /** Null when there is no such slot. */
+  readonly active: boolean | null
+  readonly synchronous: boolean
+  readonly behind: string | null
+  readonly status: string | null
+}
+
 const RECEIVER = `
-  select s.active, coalesce(r.sync_state in ('sync', 'quorum'), false) as synchronous, s.wal_status as status,
+  select not pg_is_in_recovery() as primary, s.active, coalesce(r.sync_state in ('sync', 'quorum'), false) as synchronous, s.wal_status as status,
     pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_receive_lsn() else pg_current_wal_flush_lsn() end,
       coalesce(r.flush_lsn, s.restart_lsn))::text as behind
-  from pg_replication_slots s left join pg_stat_replication r on r.pid = s.active_pid
-  where s.slot_name = $1`
+  from (select 1) one left join pg_replication_slots s on s.slot_name = $1
+    left join pg_stat_replication r on r.pid = s.active_pid`
