@@ -107,6 +107,22 @@ test('an incremental stores again what a lost pack had, though the list of a reg
   assert.deepEqual(await restored.query('select 1 as one'), [{ one: 1 }])
 })
 
+test('two backups at once, of configurations that connect to two databases, both come back', async (t) => {
+  await using cluster = await protectedCluster(t, { major: 18, settings: { autovacuum: 'off' } })
+  await cluster.query('create table twice as select i as id from generate_series(1, 1000) i')
+  const { connection } = cluster.component
+  const other = {
+    ...cluster.component,
+    connection: new Secret(connection.reveal().toString().replace(/\/postgres$/, '/template1')),
+  }
+  const reports = await Promise.all([cluster.backup(), cluster.backup({ component: other })])
+  assert.notEqual(reports[0].id, reports[1].id)
+  for (const { id } of reports) {
+    await using restored = await cluster.startRestored(await cluster.restore({ kind: 'backup', backup: id }))
+    assert.deepEqual(await restored.query('select count(*)::int from twice'), [{ count: 1000 }])
+  }
+})
+
 async function startStandby(cluster: ProtectedCluster, t: test.TestContext): Promise<{ directory: string; connection: string }> {
   const { directory: primary, installation, port: primaryPort, home } = cluster.cluster
   const directory = join(home, 'standby')

@@ -1,4 +1,4 @@
-import { readFile, rm } from 'node:fs/promises'
+import { readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '../../clock.ts'
 import { Failure } from '../../errors.ts'
@@ -7,14 +7,17 @@ import { historyFileName } from '../../postgres/timeline-history.ts'
 import type { Repository } from '../../repository/repository.ts'
 import { coverage } from '../../repository/wal-archive.ts'
 import { findNewestBranch, type Branch } from '../../repository/wal-branch.ts'
-import { backupSpool, type PostgresComponent } from './component.ts'
+import { backupSpools, type PostgresComponent } from './component.ts'
 import type { ServerFacts, ServerSession } from './server-session.ts'
+import { listDirectory } from './spool-branch.ts'
 import { streamWal } from './stream.ts'
 import type { StreamEvent } from './stream-event.ts'
 
 const POLL_MS = 200
 /** So long may the WAL of a backup make no progress towards the repository. */
 const STALLED_MS = 120_000
+/** A backup's receiver begins a file with each segment: what has not changed for so long is a dead one's. */
+const DEAD_SPOOL_MS = 24 * 60 * 60 * 1000
 /** Of the server that is backed up, whatever it is in its cluster; nobody waits for what it acknowledges. */
 const OWN_STREAM = { synchronous: false, acknowledge: 'spool' as const, hosts: [] }
 
@@ -83,9 +86,9 @@ async function ownReceiver(options: GuardWalOptions): Promise<WalGuard> {
   const connected = Promise.withResolvers<void>()
   let reached: Reached = { branch: undefined, lsn: 0n }
   let trouble = 'it has not answered'
-  const spoolDirectory = backupSpool(options.stateDirectory, options.component.name)
-  // Only one backup of a cluster runs at a time (the server's lock): what lies here is of a dead one.
-  await rm(spoolDirectory, { recursive: true, force: true })
+  const spools = backupSpools(options.stateDirectory, options.component.name)
+  await removeDeadSpools(spools, options.clock)
+  const spoolDirectory = join(spools, options.id)
   const onEvent = (event: StreamEvent) => {
     if (event.kind === 'connected') connected.resolve()
     if (event.kind === 'acknowledged') reached = { branch: event.branch, lsn: event.lsn }
@@ -106,6 +109,8 @@ async function ownReceiver(options: GuardWalOptions): Promise<WalGuard> {
   const dispose = async () => {
     stopped.abort()
     await streaming.catch(() => undefined)
+    // A backup that is done has its WAL in the repository, and one that was given up needs none.
+    await rm(spoolDirectory, { recursive: true, force: true })
   }
   // It ends only when it is told to, or fails for good: then whoever waits gets to know.
   const ended = streaming.then(() => signal.throwIfAborted())
@@ -120,6 +125,18 @@ async function ownReceiver(options: GuardWalOptions): Promise<WalGuard> {
   signal.throwIfAborted()
   const waitFor = (wal: WalOfBackup) => waitForWal(options, wal, async () => ownReached(reached, wal))
   return { waitFor: (wal) => Promise.race([waitFor(wal), ended.then(neverEnds)]), [Symbol.asyncDispose]: dispose }
+}
+
+/**
+ * What dead backups left. Another one may be alive: the server's lock keeps two backups apart in one database only, and the connections of
+ * two configurations may lead to two.
+ */
+async function removeDeadSpools(spools: string, clock: Clock): Promise<void> {
+  for (const name of await listDirectory(spools)) {
+    const path = join(spools, name)
+    const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Number.POSITIVE_INFINITY }))
+    if (clock.now() - mtimeMs > DEAD_SPOOL_MS) await rm(path, { recursive: true, force: true })
+  }
 }
 
 function ownReached({ branch, lsn }: Reached, wal: WalOfBackup): Reached {

@@ -64,7 +64,7 @@ export function streamSpool(stateDirectory: string, component: string): string {
   return join(stateDirectory, 'spool', component, 'stream')
 }
 
-/** The same of a backup that streams its own WAL. What a dead backup left there was acknowledged to nobody. */
-export function backupSpool(stateDirectory: string, component: string): string {
+/** The same of backups that stream their own WAL, one directory each. What a dead backup left there was acknowledged to nobody. */
+export function backupSpools(stateDirectory: string, component: string): string {
   return join(stateDirectory, 'spool', component, 'backup')
 }
