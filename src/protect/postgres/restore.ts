@@ -83,6 +83,8 @@ export interface RestoreOptions {
   readonly signal: AbortSignal
   readonly onProgress?: (progress: RestoreProgress) => void
   readonly onNotice?: (text: string) => void
+  /** A pack of which something did not open; of what another pack has as well, the restore goes on. */
+  readonly onDamagedPack?: (pack: string) => void
 }
 
 /**
@@ -174,7 +176,15 @@ async function writeCluster(options: RestoreOptions, restored: Restored) {
   const { repository, component, signal } = options
   const { directory, manifest, tablespaces } = restored
   const index = await syncIndex({ repository, stateDirectory: options.stateDirectory, signal })
-  const reader = new BlobReader(repository, index)
+  const damagedPacks = new Set<string>()
+  const reader = new BlobReader(repository, index, ({ pack, problem }) => {
+    if (damagedPacks.has(pack)) return
+    damagedPacks.add(pack)
+    options.onDamagedPack?.(pack)
+    options.onNotice?.(
+      `${problem}; other copies are looked for. Run "resus verify --all", and take a backup, to have it stored again`,
+    )
+  })
   const pool = new WorkerPool<RestoreWorkerJob, RestoreWorkerResult>({
     script: new URL('./restore-worker.ts', import.meta.url),
     size: component.workers ?? Math.min(availableParallelism(), WORKERS_MAX),
