@@ -56,6 +56,10 @@ export interface RestoreReport {
   readonly walEndLsn: string
   /** End of the last complete record in it; null when that is not known. */
   readonly lastRecordEnd: string | null
+  /** The greatest LSN that the receiver had acknowledged to the server, as far as the WAL's notes tell. */
+  readonly acknowledgedLsn: string | null
+  /** Acknowledged WAL that was not there to be restored, at least; null when nothing tells, or the target is not `latest`. */
+  readonly bytesLost: number | null
   readonly plan: string
 }
 
@@ -156,6 +160,8 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
     timeline: plan.timeline,
     walEndLsn: formatLsn(plan.stretches.at(-1)!.to),
     lastRecordEnd: plan.lastRecordEnd === null ? null : formatLsn(plan.lastRecordEnd),
+    acknowledgedLsn: planned.acknowledgedLsn === null ? null : formatLsn(planned.acknowledgedLsn),
+    bytesLost: planned.bytesLost,
     plan: join(directory, RECOVERY_DIRECTORY, PLAN_FILE),
   }
 }
