@@ -2,6 +2,8 @@ import assert from 'node:assert/strict'
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
+import type { PostgresStatus } from '../../src/protect/postgres/status.ts'
+import { manifestName } from '../../src/repository/backups.ts'
 import { blobIdentity, CHUNK_BYTES } from '../../src/repository/blob.ts'
 import { BlobIndex } from '../../src/repository/blob-index.ts'
 import { syncIndex } from '../../src/repository/index-sync.ts'
@@ -53,6 +55,18 @@ for (const major of [18, 15]) {
       for (const pack of packs) assert.ok(notices.join('\n').includes(pack), `${pack} is named: ${notices.join('\n')}`)
       await using running = await cluster.startRestored(restored)
       assert.deepEqual(await running.query(ROWS), expected)
+
+      // The newest manifest damaged: status says so, and shows the rest.
+      const manifest = join(cluster.repositoryDirectory, manifestName(cluster.repository, 'his-db', after.id))
+      const bytes = await readFile(manifest)
+      bytes[100] = bytes[100]! ^ 1
+      await writeFile(manifest, bytes, { flag: 'r+' })
+      const { status, stdout, stderr } = await startResus(cluster, 'status').ended
+      assert.equal(status, 1, stderr)
+      const [shown] = (JSON.parse(stdout) as { components: PostgresStatus[] }).components
+      assert.match(shown!.damagedBackups.join(), new RegExp(after.id))
+      assert.deepEqual([shown!.backups, shown!.newestBackup?.id], [2, again.id])
+      assert.ok(shown!.wal !== null)
     },
   )
 }
