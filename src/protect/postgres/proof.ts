@@ -173,9 +173,10 @@ export class ProvingChain {
     const { repository, component, manifest, target, clock, signal } = this.#options
     const from = target.kind === 'latest' ? { from: manifest.id } : {}
     const { stretches, endLsn } = await planRecovery({ repository, component: component.name, target, clock, signal, ...from })
+    // What lies behind the stop is not replayed, and its damage is none of this backup's.
+    const replayed = stretches.map((stretch) => (stretch.to > endLsn ? { ...stretch, to: endLsn } : stretch))
     const wanted = { mayHold: () => true, matches: (fact: WalFact) => fact.kind === 'tablespace' && fact.path !== '' }
-    for await (const { fact, lsn } of searchWal(stretches, wanted)) {
-      if (lsn >= endLsn) return undefined
+    for await (const { fact, lsn } of searchWal(replayed, wanted)) {
       if (fact.kind !== 'tablespace') continue
       return `the WAL at ${formatLsn(lsn)} makes the tablespace ${fact.oid} in "${fact.path}", and replaying it here would write there: take a backup after it, and prove that`
     }
