@@ -1,4 +1,5 @@
 import { Failure } from '../errors.ts'
+import { keepDamage, type PackFindings } from '../repository/damage.ts'
 import type { Repository } from '../repository/repository.ts'
 import { putVerdict, type Verdict } from '../repository/verdicts.ts'
 import type { Context } from './verb.ts'
@@ -11,6 +12,18 @@ export async function keepVerdict(context: Context, repository: Repository, verd
   } catch (error) {
     if (!(error instanceof Failure)) throw error
     context.warn(`the verdict could not be kept in the repository, so that it proves nothing to others: ${error.message}`)
+    return false
+  }
+}
+
+/** Keeps which packs are damaged, so that no backup reuses what is in them. When that fails, later backups do not know. */
+export async function keepFindings(context: Context, repository: Repository, packs: PackFindings): Promise<boolean> {
+  try {
+    await keepDamage(repository, packs, { nowMs: context.clock.now(), signal: context.signal })
+    return true
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+    context.warn(`what is damaged could not be noted in the repository, so that backups may reuse it: ${error.message}`)
     return false
   }
 }

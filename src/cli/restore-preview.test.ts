@@ -18,6 +18,7 @@ const PREVIEW: RestorePreview = {
   loss: {
     acknowledgedLsn: '0/7000100',
     bytesNotReplayed: 256,
+    bytesLost: 0,
     secondsBeforeTarget: 60,
     spool: [{ timeline: 2, bytes: 4096, acknowledgedLsn: '0/7000100' }],
   },

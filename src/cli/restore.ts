@@ -47,8 +47,14 @@ function formatReport(component: string, report: RestoreReport): Answer {
     ['took', formatDuration(1000 * report.seconds)],
     ['written', formatBytes(report.bytesWritten)],
     ['kept', formatBytes(report.bytesKept)],
+    ...lossField(report),
   ] as const
   return { json: report, text: `${formatFields(fields)}\n\n${nextStep(report)}` }
+}
+
+function lossField({ acknowledgedLsn, bytesLost }: RestoreReport): (readonly [string, string])[] {
+  if (acknowledgedLsn === null || bytesLost === null || bytesLost === 0) return []
+  return [['LOST', `at least ${formatBytes(bytesLost)} of WAL that was acknowledged, up to ${acknowledgedLsn}`]]
 }
 
 function nextStep({ action, startCommand }: RestoreReport): string {

@@ -29,6 +29,7 @@ export const run: Verb = async (context, given) => {
   return {
     json: { system: configuration.system, repository: { storage: where, ...size }, components: statuses },
     text: [head, ...statuses.map((status) => describe(status, context.clock.now()))].join('\n\n'),
+    exitStatus: statuses.some(({ damagedBackups }) => damagedBackups.length > 0) ? 1 : 0,
   }
 }
 
@@ -81,6 +82,7 @@ function describe(status: PostgresStatus, nowMs: number): string {
   const fields: [string, string][] = [
     ['component', `${status.component} (${status.tier})`],
     ['newest backup', backup],
+    ...status.damagedBackups.map((problem): [string, string] => ['DAMAGED', problem]),
     ['WAL kept up to', wal === null ? 'no WAL is kept' : describeWal(wal, nowMs)],
     ['receiver', describeReceiver(receiver)],
     ...status.spoolProblems.map((problem): [string, string] => ['SPOOL', problem]),

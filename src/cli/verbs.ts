@@ -65,7 +65,7 @@ export const VERBS: readonly VerbDefinition[] = [
       ['--target-xid <id>', 'to the end of this transaction'],
       ['--target-name <name>', 'to the restore point of this name (pg_create_restore_point)'],
       ['--backup <id>', 'to the end of this backup; with another target, beginning with it'],
-      ['--target-timeline <number>', 'along this timeline (default: the newest)'],
+      ['--target-timeline <number>', 'along this timeline (default: the one that the cluster went last)'],
       ['--exclusive', 'stop before the time, LSN or transaction, not behind it'],
       ['--action <action>', 'promote, pause or shutdown, when the target is reached (default: promote)'],
       ['--tablespace-map <old=new>', 'put a tablespace elsewhere: its path or oid, and where to; once for each', 'repeatable'],

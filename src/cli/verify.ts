@@ -6,7 +6,7 @@ import { newestBackupId, readManifest } from '../repository/backups.ts'
 import type { Repository } from '../repository/repository.ts'
 import { verifyRepository, type VerifyReport, type VerifyScope } from '../repository/verify.ts'
 import { resusVersion } from '../version.ts'
-import { keepVerdict } from './keep-verdict.ts'
+import { keepFindings, keepVerdict } from './keep-verdict.ts'
 import { formatBytes, formatFields } from './output.ts'
 import { optionalText, type Answer, type Context, type Given, type Verb } from './verb.ts'
 import { proveByRestore } from './verify-by-restore.ts'
@@ -40,7 +40,8 @@ async function readBack(
     signal: context.signal,
     onProgress: (progress) => context.progress.report(progress),
   })
-  const kept = scope.kind === 'all' || (await keepReading(context, { repository, scope, report, beganMs }))
+  const keptDamage = await keepFindings(context, repository, report.packs)
+  const keptVerdict = scope.kind === 'all' || (await keepReading(context, { repository, scope, report, beganMs }))
   const fields = [
     ['read back', scope.kind === 'all' ? 'everything' : `backup ${scope.backup} of "${scope.component}"`],
     ['objects', String(report.objectsChecked)],
@@ -53,9 +54,9 @@ async function readBack(
   const problems = report.problems.slice(0, PROBLEMS_SHOWN).map(({ object, problem }) => `  ${object}: ${problem}`)
   const more = report.problems.length > PROBLEMS_SHOWN ? [`  ... and ${report.problems.length - PROBLEMS_SHOWN} more`] : []
   return {
-    json: { scope, ...report },
+    json: { scope, ...report, packs: { damaged: report.packs.damaged } },
     text: [formatFields(fields), ...(problems.length > 0 ? ['problems:'] : []), ...problems, ...more].join('\n'),
-    exitStatus: report.verdict === 'verified' && kept ? 0 : 1,
+    exitStatus: report.verdict === 'verified' && keptVerdict && keptDamage ? 0 : 1,
   }
 }
 

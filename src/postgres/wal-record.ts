@@ -78,6 +78,7 @@ export const RECORD_BYTES_MAX = 1 << 30
 
 const RESOURCE_XLOG = 0
 const RESOURCE_TRANSACTION = 1
+const RESOURCE_TABLESPACE = 5
 const RESOURCE_BUILT_IN_MAX = 21
 const RESOURCE_CUSTOM_MIN = 128
 
@@ -86,6 +87,8 @@ const XLOG_CHECKPOINT_ONLINE = 0x10
 const XLOG_SWITCH = 0x40
 const XLOG_RESTORE_POINT = 0x70
 const XLOG_END_OF_RECOVERY = 0x90
+
+const TABLESPACE_CREATE = 0x00
 
 const TRANSACTION_COMMIT = 0x00
 const TRANSACTION_PREPARE = 0x10
@@ -107,6 +110,8 @@ export type WalFact =
   | { readonly kind: 'restore-point'; readonly name: string; readonly timeMicros: bigint }
   | { readonly kind: 'checkpoint'; readonly shutdown: boolean; readonly redoLsn: Lsn; readonly timeline: number }
   | { readonly kind: 'end-of-recovery'; readonly timeline: number; readonly previousTimeline: number }
+  /** Replayed, it makes the tablespace in this very place; `path` is empty for one in place. */
+  | { readonly kind: 'tablespace'; readonly oid: string; readonly path: string }
   | { readonly kind: 'switch' }
 
 export function isResourceManager(id: number): boolean {
@@ -115,6 +120,7 @@ export function isResourceManager(id: number): boolean {
 
 /** How many bytes of the record `readFact` needs: 0 for the great mass of records, of which nothing is kept. */
 export function factBytes(resource: number, info: number, totalBytes: number): number {
+  if (resource === RESOURCE_TABLESPACE && (info & 0xf0) === TABLESPACE_CREATE) return Math.min(totalBytes, TABLESPACE_BYTES_MAX)
   if (resource > RESOURCE_TRANSACTION) return 0
   if (resource === RESOURCE_XLOG) return isFactOfXlog(info & 0xf0) ? Math.min(totalBytes, FACT_BYTES) : 0
   const operation = info & TRANSACTION_OPERATION
@@ -126,6 +132,8 @@ export function factBytes(resource: number, info: number, totalBytes: number): n
 
 /** Enough for every fact but the end of a prepared transaction, whose id comes after lists of any length. */
 const FACT_BYTES = 128
+/** A path has at most 1024 bytes. */
+const TABLESPACE_BYTES_MAX = 2048
 /** Of a longer one (a quarter of a million subtransactions) the time is told, and the id is not. */
 const PREPARED_BYTES_MAX = 1 << 20
 
@@ -154,9 +162,15 @@ export function readFact({ view, at, heldBytes, major }: HeldRecord): WalFact | 
   const info = view.getUint8(at + 16)
   const xid = view.getUint32(at + 4, true)
   try {
-    return view.getUint8(at + 17) === RESOURCE_XLOG
-      ? readXlogFact(data, info & 0xf0)
-      : readTransactionFact({ data, info, xid, major })
+    switch (view.getUint8(at + 17)) {
+      case RESOURCE_XLOG:
+        return readXlogFact(data, info & 0xf0)
+      case RESOURCE_TABLESPACE:
+        // xl_tblspc_create_rec: 0 oid (4)   4 path, ended by a zero
+        return { kind: 'tablespace', oid: String(data.getUint32(0, true)), path: readName(data, 4, data.byteLength - 4) }
+      default:
+        return readTransactionFact({ data, info, xid, major })
+    }
   } catch (error) {
     // The contents say they are longer than the record is.
     if (error instanceof RangeError) return undefined

@@ -1,5 +1,6 @@
 import { forEachConcurrent } from '../stream/for-each-concurrent.ts'
 import { ownBytes } from '../stream/own-bytes.ts'
+import { assert } from '../assert.ts'
 import { Failure } from '../errors.ts'
 import { openBlob, type BlobKind, type BlobLocation } from './blob.ts'
 import { BlobIndex, blobMissing, packMissing, type BlobIndexSource } from './blob-index.ts'
@@ -23,15 +24,23 @@ export interface StoredBlob {
   readonly packHeader: Buffer
 }
 
-/** Reads blobs by identity, near ones together. Close it. */
+export type FetchBlobs = (identities: Iterable<Buffer>, what: string, signal?: AbortSignal) => Promise<Map<string, StoredBlob>>
+
+/** Reads blobs by identity, near ones together. `onDamage` is told of each copy of a blob that does not open. Close it. */
 export class BlobReader {
   readonly #repository: Repository
+  readonly #onDamage: (found: { pack: string; problem: string }) => void
   readonly #index: BlobIndex
   readonly #damage: readonly string[]
   readonly #headers = new Map<string, Promise<Buffer>>()
 
-  constructor(repository: Repository, index: BlobIndexSource) {
+  constructor(
+    repository: Repository,
+    index: BlobIndexSource,
+    onDamage: (found: { pack: string; problem: string }) => void = () => undefined,
+  ) {
     this.#repository = repository
+    this.#onDamage = onDamage
     this.#index = new BlobIndex(index)
     this.#damage = index.damage
   }
@@ -72,10 +81,54 @@ export class BlobReader {
     return found
   }
 
-  /** Fetches and opens one blob of a kind. Throws what `fetch` throws, and OBJECT_DAMAGED. */
+  /** Fetches and opens one blob of a kind. Throws BLOB_MISSING; OBJECT_DAMAGED when no copy of it opens. */
   async read(identity: Buffer, kind: BlobKind, what: string): Promise<Buffer> {
-    const blobs = await this.fetch([identity], what)
-    return openStoredBlob(this.#repository, blobs.get(identity.toString('hex'))!, kind)
+    return await this.withSound(async (fetch) => {
+      const blobs = await fetch([identity], what)
+      return openStoredBlob(this.#repository, blobs.get(identity.toString('hex'))!, kind)
+    })
+  }
+
+  /**
+   * Does something with blobs. When it finds one damaged, it is done once more with copies that were tried to open first, from whatever pack has one. Throws
+   * OBJECT_DAMAGED when a blob has no copy that opens.
+   */
+  async withSound<T>(use: (fetch: FetchBlobs) => Promise<T>): Promise<T> {
+    try {
+      return await use((...wanted) => this.fetch(...wanted))
+    } catch (error) {
+      if (!isDamage(error)) throw error
+      return await use((...wanted) => this.#fetchSound(...wanted))
+    }
+  }
+
+  /** As `fetch`, one by one: the first copy of each that opens. */
+  async #fetchSound(identities: Iterable<Buffer>, what: string, signal?: AbortSignal): Promise<Map<string, StoredBlob>> {
+    const found = new Map<string, StoredBlob>()
+    for (const identity of identities) {
+      signal?.throwIfAborted()
+      const name = identity.toString('hex')
+      if (!found.has(name)) found.set(name, await this.#soundCopy(identity, what))
+    }
+    return found
+  }
+
+  async #soundCopy(identity: Buffer, what: string): Promise<StoredBlob> {
+    let damage: Failure | undefined
+    for (const location of this.places(identity, what)) {
+      const { pack, offset, storedBytes: length } = location
+      try {
+        const [blob] = await this.#readRange({ pack, offset, length, locations: [location] })
+        openStoredBlob(this.#repository, blob!, location.kind)
+        return blob!
+      } catch (error) {
+        if (!isDamage(error)) throw error
+        this.#onDamage({ pack, problem: error.message })
+        damage ??= error
+      }
+    }
+    assert(damage !== undefined, 'a blob that was located has a place')
+    throw damage
   }
 
   async #readRange(range: PackRange): Promise<StoredBlob[]> {
@@ -108,6 +161,10 @@ export class BlobReader {
     }
     return header
   }
+}
+
+function isDamage(error: unknown): error is Failure {
+  return error instanceof Failure && error.code === 'OBJECT_DAMAGED'
 }
 
 /** Opens a fetched blob, which has to be of this kind. Throws OBJECT_DAMAGED. */

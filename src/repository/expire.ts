@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.ts'
 import { forEachConcurrent } from '../stream/for-each-concurrent.ts'
+import { removeOldDamage } from './damage.ts'
 import { putExpired } from './expired.ts'
 import {
   CLOCK_DIFFERENCE_MAX_MS,
@@ -306,6 +307,7 @@ async function tidy(options: ExpireOptions, survey: Survey, { plan, graceMs }: {
   for (const key of [...marks, ...endedLeases.map(({ key: lease }) => lease), ...openedNames]) {
     await repository.storage.delete(key, { signal })
   }
+  await removeOldDamage(repository, left.packs, signal)
 }
 
 function reportOf(options: ExpireOptions, survey: Survey, plan: Plan, graceMs: number): ExpireReport {

@@ -72,7 +72,7 @@ async function syncOnce(options: OpenIndexOptions): Promise<{ source: BlobIndexS
   if (tables.length > TABLES_MAX) tables = [await mergeTables(repository, directory, tables)]
   await writeAtomically(join(directory, 'tables.json'), [Buffer.from(JSON.stringify(tables))])
   await removeUnused(directory, tables)
-  const absent = [...indexed].filter((pack) => !packs.has(pack) || options.marked?.has(pack) === true)
+  const absent = tables.flatMap((table) => table.packs).filter((pack) => !packs.has(pack) || options.marked?.has(pack) === true)
   return { source: { tables: tables.map((table) => join(directory, table.file)), absentPacks: absent, damage }, gone }
 }
 

@@ -12,6 +12,7 @@ export const LEASE_PREFIX = 'leases/'
 export const MARK_PREFIX = 'marks/'
 export const BACKUP_PREFIX = 'backups/'
 export const EXPIRED_PREFIX = 'expired/'
+export const DAMAGE_PREFIX = 'damage/'
 
 export function keySlotKey(key: string, slot: string): string {
   return `${KEY_PREFIX}${key}.${slot}.json`

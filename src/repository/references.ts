@@ -77,9 +77,14 @@ export class ReferenceWalker {
   }
 
   async *#bases(bases: readonly Buffer[], what: string): AsyncGenerator<Reference> {
-    for (const blob of (await this.#reader.fetch(bases, what)).values()) {
-      yield { identity: blob.location.identity, what }
-      const base = decodeBase(openStoredBlob(this.#repository, blob, 'region'))
+    const opened = await this.#reader.withSound(async (fetch) =>
+      [...(await fetch(bases, what)).values()].map((blob) => ({
+        identity: blob.location.identity,
+        base: decodeBase(openStoredBlob(this.#repository, blob, 'region')),
+      })),
+    )
+    for (const { identity, base } of opened) {
+      yield { identity, what }
       for (const chunk of base.chunks) yield { identity: chunk, what }
     }
   }

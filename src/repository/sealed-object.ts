@@ -36,6 +36,7 @@ export const OBJECT_KINDS = {
   fingerprints: 12,
   expired: 13,
   notes: 14,
+  damage: 15,
 } as const
 export type ObjectKind = keyof typeof OBJECT_KINDS
 

@@ -6,10 +6,11 @@ import { Failure } from '../errors.ts'
 import { formatLsn } from '../postgres/lsn.ts'
 import { readObject, type ObjectEntry } from '../storage/storage.ts'
 import { manifestName, readBackupObject, type BackupManifest } from './backups.ts'
+import type { PackFindings } from './damage.ts'
 import { listExpired } from './expired.ts'
 import { listPacks, readIndex, syncIndex } from './index-sync.ts'
 import { keySlotSchema } from './keys.ts'
-import { DESCRIPTOR_KEY, EXPIRED_PREFIX, INDEX_PREFIX, KEY_PREFIX, packKey, SYSTEM_KEY } from './layout.ts'
+import { DAMAGE_PREFIX, DESCRIPTOR_KEY, EXPIRED_PREFIX, INDEX_PREFIX, KEY_PREFIX, packKey, SYSTEM_KEY } from './layout.ts'
 import { markedPacks } from './marks.ts'
 import { ReferenceWalker } from './references.ts'
 import { descriptorSchema, type Repository } from './repository.ts'
@@ -38,6 +39,8 @@ export interface VerifyReport {
   readonly walObjectsChecked: number
   readonly bytesRead: number
   readonly problems: readonly { readonly object: string; readonly problem: string }[]
+  /** Of the packs that were read, those that are damaged, and those that are whole: `keepDamage` keeps them for later backups. */
+  readonly packs: PackFindings
   /** That every byte is as it was written; a recovery is proven only by a restore. */
   readonly verdict: 'verified' | 'failed'
 }
@@ -93,11 +96,13 @@ const RECORDS: Readonly<Record<string, ObjectKind>> = {
   'gaps/': 'gap',
   'verdicts/': 'verdict',
   [EXPIRED_PREFIX]: 'expired',
+  [DAMAGE_PREFIX]: 'damage',
 }
 
 class VerifyRun {
   readonly #options: VerifyOptions
   readonly #problems: { object: string; problem: string }[] = []
+  readonly #packs = { damaged: new Array<string>(), whole: new Array<string>() }
   #objects = 0
   #blobs = 0
   #wal = 0
@@ -114,6 +119,7 @@ class VerifyRun {
       walObjectsChecked: this.#wal,
       bytesRead: this.#bytes,
       problems: this.#problems,
+      packs: this.#packs,
       verdict: this.#problems.length === 0 ? 'verified' : 'failed',
     }
   }
@@ -216,7 +222,10 @@ class VerifyRun {
     try {
       await forEachConcurrent(sizes, { limit: size + 1, signal }, async ([pack, sizeBytes]) => {
         const excuse = async () => (await this.#isGone(packKey(pack))) && (await markedPacks(repository, signal)).has(pack)
-        await this.#check(packKey(pack), () => this.#pack(pool, pack, sizeBytes), excuse)
+        const whole = await this.#check(packKey(pack), () => this.#pack(pool, pack, sizeBytes), excuse)
+        // One that is gone does not count for anybody any more.
+        if (whole === true) this.#packs.whole.push(pack)
+        else if (!(await this.#isGone(packKey(pack)))) this.#packs.damaged.push(pack)
         bytesDone += sizeBytes
         this.#options.onProgress?.({ phase: 'reading packs', bytesDone, bytesTotal })
       })
@@ -278,7 +287,7 @@ class VerifyRun {
     throw new Failure('WAL_GAP', what)
   }
 
-  async #pack(pool: WorkerPool<VerifyPackJob, PackVerdict>, pack: string, sizeBytes: number): Promise<void> {
+  async #pack(pool: WorkerPool<VerifyPackJob, PackVerdict>, pack: string, sizeBytes: number): Promise<boolean> {
     const { storage } = this.#options.repository
     const stored = await storage.getRange(packKey(pack), { offset: 0, length: sizeBytes })
     const bytes = ownBytes(stored)
@@ -286,6 +295,7 @@ class VerifyRun {
     this.#bytes += sizeBytes
     this.#blobs += verdict.blobs
     for (const problem of verdict.problems) this.#problem(packKey(pack), problem)
+    return verdict.problems.length === 0
   }
 
   async #isCovered(branch: Branch, manifest: BackupManifest): Promise<boolean> {

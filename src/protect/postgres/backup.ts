@@ -8,6 +8,7 @@ import { parseControlFile } from '../../postgres/control-file.ts'
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
 import { listBackups, manifestBytes, putManifest, type BackupManifest, type BackupType } from '../../repository/backups.ts'
 import type { BlobIndexSource } from '../../repository/blob-index.ts'
+import { readDamage } from '../../repository/damage.ts'
 import { listPacks, syncIndex } from '../../repository/index-sync.ts'
 import { BlobWriter } from '../../repository/blob-writer.ts'
 import { backupId } from '../../repository/layout.ts'
@@ -223,7 +224,7 @@ async function choosePrevious(run: Run): Promise<Previous> {
 
 async function copyCluster(run: Run & { previous: BackupManifest | undefined; lease: Lease }) {
   const { repository, component, stateDirectory, signal } = run
-  const marked = await markedPacks(repository, signal)
+  const marked = await absentForReuse(run)
   const index = await syncIndex({ repository, stateDirectory, marked, signal })
   const packs = await listPacks(repository, { signal })
   const bytesTotal = listedBytes(component.dataDirectory)
@@ -271,6 +272,15 @@ async function copyCluster(run: Run & { previous: BackupManifest | undefined; le
     await previous?.close()
     writer.close()
   }
+}
+
+/** Packs that must not be built upon: those about to be deleted, and those that a verification found damaged. */
+async function absentForReuse({ repository, signal, onNotice }: Run): Promise<Set<string>> {
+  const { packs, unreadable } = await readDamage(repository, signal)
+  for (const problem of unreadable) onNotice?.(`passed over: ${problem}`)
+  if (packs.size > 0)
+    onNotice?.(`${packs.size} packs of the repository are damaged: what this backup needs of them is stored again`)
+  return new Set([...packs, ...(await markedPacks(repository, signal))])
 }
 
 /**

@@ -21,17 +21,23 @@ const JUDGING: ReadonlySet<FailureCode> = new Set<FailureCode>([
   'OBJECT_DAMAGED',
   'OBJECT_MISSING',
   'BLOB_MISSING',
-  // A flipped bit in an object's header looks like these two.
+  // A flipped bit in an object's header looks like this.
   'REPOSITORY_TOO_NEW',
-  'KEY_WRONG',
   'WAL_GAP',
   'WAL_INVALID',
   'WAL_CONFLICT',
   'SPOOL_DAMAGED',
-  'RESTORE_COMMAND_FAILED',
   'POSTGRES_FAILED',
   'DATA_DIRECTORY_UNREADABLE',
   'NOT_VERIFIED',
+])
+
+/** Failures that say that this machine or user lacks something: nothing is proven, and nothing is said against the backup. */
+const LACKING: ReadonlySet<FailureCode> = new Set<FailureCode>([
+  'RESTORE_COMMAND_FAILED',
+  'KEY_WRONG',
+  'SECRET_UNREADABLE',
+  'CONFIG_UNREADABLE',
 ])
 
 /** Whether a failure is a finding about what is verified. */
@@ -54,7 +60,7 @@ export class CheckList {
     return this.#checks
   }
 
-  /** Makes a check unless one that it needs was not verified. A failure that judges is what was found; others are thrown. */
+  /** Makes a check unless one that it needs was not verified. A failure that judges is what was found, one that says what is lacking proves nothing; others are thrown. */
   async run(planned: PlannedCheck, look: () => Promise<Finding>): Promise<boolean> {
     const { name, expected, needs = [] } = planned
     const missing = needs.find((need) => !this.#isVerified(need))
@@ -84,6 +90,7 @@ export class CheckList {
 }
 
 function judged(error: unknown): Finding {
+  if (error instanceof Failure && LACKING.has(error.code)) return { verdict: 'not proven', found: error.message }
   const said = isJudgement(error) ? error : serverSaid(error)
   return { verdict: 'failed', found: said.message }
 }

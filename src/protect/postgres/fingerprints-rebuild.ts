@@ -79,13 +79,15 @@ async function* rebuildRecords(
 
 async function rebuildStates(repository: Repository, reader: BlobReader, regions: readonly FileRegion[]): Promise<Buffer[]> {
   const identities = regions.flatMap((region) => [region.base, ...region.overlays.map((overlay) => overlay.identity)])
-  const blobs = await reader.fetch(identities, 'the fingerprints of the last backup')
-  return regions.map((region) => {
-    const open = (identity: Buffer, kind: 'region' | 'overlay') =>
-      openStoredBlob(repository, blobs.get(identity.toString('hex'))!, kind)
-    const base = decodeBase(open(region.base, 'region'))
-    const overlays = region.overlays.map((overlay) => decodeOverlay(open(overlay.identity, 'overlay')))
-    return encodeState({ length: region.length, region, ...mergeFingerprints(region.length, base, overlays) })
+  return await reader.withSound(async (fetch) => {
+    const blobs = await fetch(identities, 'the fingerprints of the last backup')
+    return regions.map((region) => {
+      const open = (identity: Buffer, kind: 'region' | 'overlay') =>
+        openStoredBlob(repository, blobs.get(identity.toString('hex'))!, kind)
+      const base = decodeBase(open(region.base, 'region'))
+      const overlays = region.overlays.map((overlay) => decodeOverlay(open(overlay.identity, 'overlay')))
+      return encodeState({ length: region.length, region, ...mergeFingerprints(region.length, base, overlays) })
+    })
   })
 }
 

@@ -5,6 +5,7 @@ import { formatLsn, parseLsn, type Lsn } from '../../postgres/lsn.ts'
 import { listBackups, readManifest, type BackupManifest } from '../../repository/backups.ts'
 import type { Repository } from '../../repository/repository.ts'
 import type { Branch } from '../../repository/wal-branch.ts'
+import { bytesLost, greatestAcknowledged, lossNotice } from './acknowledged-wal.ts'
 import { markedNotice } from './marked-notice.ts'
 import { lineFrom, lineToTimeline, newestLine, type Line } from './recovery-path.ts'
 import { findStop, type KnownMatches, type RecoveryStop } from './recovery-stop.ts'
@@ -53,6 +54,10 @@ export interface PlannedRecovery {
   /** The WAL that recovery reads, and where it ends: everything before is replayed. */
   readonly stretches: readonly Stretch[]
   readonly endLsn: Lsn
+  /** The greatest that the receiver had acknowledged to the server, as far as notes near the end of the WAL tell. */
+  readonly acknowledgedLsn: Lsn | null
+  /** Acknowledged WAL that is not there, at least; null when nothing tells, or the target is not `latest`. */
+  readonly bytesLost: number | null
   /** What a person should know of the choice. */
   readonly notices: readonly string[]
 }
@@ -100,13 +105,24 @@ export async function planRecovery(options: PlanOptions): Promise<PlannedRecover
     ),
     lastRecordEnd: recordEnd,
   }
+  const acknowledgedLsn = await greatestAcknowledged(stretches)
+  const missing = bytesLost({ target: options.target, stretches, acknowledgedLsn })
   return {
     manifest,
     plan,
+    acknowledgedLsn,
+    bytesLost: missing,
     target: await toldTarget(options, stop),
     stretches,
     endLsn: stop.endLsn ?? recordEnd ?? stretches.at(-1)!.to,
-    notices: [...notices, ...stop.notices, ...(await markedNotice(options.repository, manifest))],
+    notices: [
+      ...(acknowledgedLsn !== null && missing !== null && missing > 0
+        ? [lossNotice({ acknowledgedLsn, endLsn: stretches.at(-1)!.to, bytes: missing })]
+        : []),
+      ...notices,
+      ...stop.notices,
+      ...(await markedNotice(options.repository, manifest)),
+    ],
   }
 }
 

@@ -130,8 +130,8 @@ export function restoreCommand(configPath: string): string {
  * The part of it that fetches one file: only our 90 ("absent, by the plan") becomes 1, on which PostgreSQL ends recovery; whatever else goes
  * wrong, also a shell that cannot start us, becomes 255, on which it stops.
  */
-export function getCommand(configPath: string): string {
-  const get = resusWords('wal-get', configPath, []).join(' ')
+export function getCommand(configPath: string, more: readonly string[] = []): string {
+  const get = resusWords('wal-get', configPath, more).join(' ')
   return `${get} %f "%p"; case $? in 0) exit 0;; 90) exit 1;; *) exit 255;; esac`
 }
 

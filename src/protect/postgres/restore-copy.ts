@@ -1,7 +1,7 @@
 import { mkdir, readlink, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Failure, systemErrorCode } from '../../errors.ts'
-import { type BlobReader, openStoredBlob, type StoredBlob } from '../../repository/blob-reader.ts'
+import { type BlobReader, type FetchBlobs, openStoredBlob, type StoredBlob } from '../../repository/blob-reader.ts'
 import { fileRegions } from '../../repository/file-regions.ts'
 import { CHUNK_BYTES } from '../../repository/blob.ts'
 import { decodeBase, decodeOverlay, REGION_BYTES, type RegionBase } from '../../repository/region.ts'
@@ -124,10 +124,13 @@ async function runJob(
   finisher: FileFinisher,
   units: readonly WantedUnit[],
 ): Promise<readonly number[]> {
-  const job = await fetchJob(options, units)
   try {
-    const transfer = job.ranges.map((range) => range.buffer)
-    const restored = (await options.pool.run(job, transfer)) as readonly RestoredUnit[]
+    // Done twice where a blob is damaged that lies in another pack as well: what is written twice is the same.
+    const restored = await options.reader.withSound(async (fetch) => {
+      const job = await fetchJob(options, units, fetch)
+      const transfer = job.ranges.map((range) => range.buffer)
+      return (await options.pool.run(job, transfer)) as readonly RestoredUnit[]
+    })
     for (const { path, length } of units) finisher.wrote(path, length)
     const kept = restored.reduce((sum, unit) => sum + unit.keptBytes, 0)
     options.onBytes({ written: units.reduce((sum, unit) => sum + unit.length, 0) - kept, kept })
@@ -146,11 +149,11 @@ interface PlannedUnit {
 }
 
 /** Fetches what units are made of: first what their bases are, then all blobs together, but for chunks that the files have already. */
-async function fetchJob(options: RestoreCopyOptions, units: readonly WantedUnit[]): Promise<RestoreJob> {
-  const { repository, reader, signal } = options
+async function fetchJob(options: RestoreCopyOptions, units: readonly WantedUnit[], fetch: FetchBlobs): Promise<RestoreJob> {
+  const { repository, signal } = options
   const what = `file "${units[0]!.path}"`
   const bases = units.flatMap(({ content }) => (content.kind === 'region' ? [content.base] : []))
-  const baseBlobs = await reader.fetch(bases, what, signal)
+  const baseBlobs = await fetch(bases, what, signal)
   const planned = units.map((unit): PlannedUnit => {
     const { content } = unit
     if (content.kind === 'chunk') return { unit, base: undefined, chunks: [content.identity], overlays: [] }
@@ -158,12 +161,12 @@ async function fetchJob(options: RestoreCopyOptions, units: readonly WantedUnit[
     // The base may be longer than the region is now: the relation has been truncated since.
     return { unit, base, chunks: base.chunks.slice(0, Math.ceil(unit.length / CHUNK_BYTES)), overlays: content.overlays }
   })
-  const kept = options.delta ? await compareUnits(options, planned) : planned.map((): readonly number[] => [])
+  const kept = options.delta ? await compareUnits(options, planned, fetch) : planned.map((): readonly number[] => [])
   const identities = planned.flatMap(({ chunks, overlays }, index) => {
     const wanted = chunks.filter((_, chunk) => !kept[index]!.includes(chunk))
     return [...wanted, ...(keepsAll(planned[index]!, kept[index]!) ? [] : overlays)]
   })
-  const { places, ranges, packs } = placeBlobs(await reader.fetch(identities, what, signal))
+  const { places, ranges, packs } = placeBlobs(await fetch(identities, what, signal))
   const place = (identity: Buffer) => places.get(identity.toString('hex'))
   const restoreUnits = planned.map(({ unit, base, chunks, overlays }, index): RestoreUnit => {
     const { path, offset, length } = unit
@@ -178,10 +181,11 @@ async function fetchJob(options: RestoreCopyOptions, units: readonly WantedUnit[
 async function compareUnits(
   options: RestoreCopyOptions,
   planned: readonly PlannedUnit[],
+  fetch: FetchBlobs,
 ): Promise<readonly (readonly number[])[]> {
-  const { repository, reader, signal } = options
+  const { repository, signal } = options
   const overlays = planned.flatMap((unit) => unit.overlays)
-  const blobs = await reader.fetch(overlays, `file "${planned[0]!.unit.path}"`, signal)
+  const blobs = await fetch(overlays, `file "${planned[0]!.unit.path}"`, signal)
   const units = planned.map(({ unit, base, chunks, overlays: own }): CompareUnit => {
     const { path, offset, length } = unit
     if (base === undefined) return { path, offset, length, identity: chunks[0]! }

@@ -1,4 +1,4 @@
-import { chmod, mkdir, readdir, readFile, rm, stat, statfs, writeFile } from 'node:fs/promises'
+import { chmod, lstat, mkdir, readdir, readFile, rm, stat, statfs } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { Clock } from '../../clock.ts'
 import { Failure, systemErrorCode } from '../../errors.ts'
@@ -6,8 +6,10 @@ import { isRunning } from '../../postgres/cluster-process.ts'
 import { findUse, findUsedDirectories } from '../../postgres/running-clusters.ts'
 import { WAL_ASIDE } from '../../postgres/relation-file.ts'
 import type { BackupManifest } from '../../repository/backups.ts'
+import type { TreeDefaults } from '../../repository/tree.ts'
 import { RECOVERY_DIRECTORY, TABLESPACE_MARK } from './data-directory.ts'
 import { disarmCluster, whyNotDelta } from './delta-place.ts'
+import { giveDirectory, isRoot, takeDirectory, writeNew } from './durable-file.ts'
 import { FileLock } from './restore-lock.ts'
 import type { TablespacePlace } from './tablespace-map.ts'
 
@@ -67,34 +69,38 @@ export async function preparePlaces(options: PlacesToPrepare): Promise<AsyncDisp
   if (marked) locks.use(await lockPlace(data!, options.onNotice))
   const movedWal = delta && (await disarmCluster({ ...options, directory }))
   for (const place of places) {
+    // Above it the server's user has to come through, as after `mkdir -p`.
+    await mkdir(dirname(place.path), { recursive: true })
     await mkdir(join(place.path, place.mark), { recursive: true, mode: 0o700 })
+    await assertNoLink(place)
     if (place !== data || !marked || movedWal) locks.use(await lockPlace(place, options.onNotice))
   }
   // Whoever had the lock until now may have made a cluster here.
   await assertUsable(options)
   for (const place of places) {
+    await takeDirectory(place.path)
+    await assertNoLink(place)
     if (delta) await clearMark(place)
     else await emptyPlace(place)
-    await chmod(place.path, manifest.defaults.directoryMode)
+    if (!isRoot()) await chmod(place.path, manifest.defaults.directoryMode)
   }
   // It says whose the tablespace is, so that only a restore into the same directory may empty it.
   for (const { path, mark, tablespace } of places) {
-    if (tablespace !== undefined) await writeFile(join(path, mark, MARK_OWNER), directory, { mode: 0o600, flush: true })
+    if (tablespace !== undefined) await writeNew(join(path, mark, MARK_OWNER), directory)
   }
   return locks.move()
 }
 
-/** Takes the marks and locks away, but for the plan's directory, which says that it is complete. */
-export async function finishPlaces(places: readonly Place[]): Promise<void> {
+/** Takes the marks and locks away, but for the plan's directory, which says that it is complete; and gives the places to the server's user. */
+export async function finishPlaces(places: readonly Place[], defaults: TreeDefaults): Promise<void> {
   for (const { path, mark, tablespace } of places) {
-    if (tablespace !== undefined) {
-      await rm(join(path, mark), { recursive: true, force: true })
-      continue
-    }
-    // The cluster is whole without it: it only keeps a directory that has lost its pg_control from being taken for an interrupted restore.
-    await writeFile(join(path, mark, COMPLETE_FILE), '', { mode: 0o600, flush: true }).catch(() => undefined)
-    await rm(join(path, mark, LOCK_FILE), { force: true })
+    if (tablespace === undefined) await rm(join(path, mark, LOCK_FILE), { force: true })
+    else await rm(join(path, mark), { recursive: true, force: true })
   }
+  for (const { path } of places.toReversed()) await giveDirectory(path, defaults.directoryMode, defaults)
+  const [data] = places
+  // The cluster is whole without it: it only keeps a directory that has lost its pg_control from being taken for an interrupted restore.
+  await writeNew(join(data!.path, data!.mark, COMPLETE_FILE), '', { owner: defaults }).catch(() => undefined)
 }
 
 /** Looks, and touches nothing. With `delta`, what holds a stopped cluster of this manifest is a `cluster`, not `occupied`. */
@@ -172,13 +178,30 @@ async function stateOf(place: Place, directory: string, delta: BackupManifest | 
   }
   if (names.length === 0) return { kind: 'empty' }
   // A restore that was interrupted left its mark, and no pg_control, which comes last.
-  const complete = (await exists(join(path, CONTROL_PATH))) || (await exists(join(path, mark, COMPLETE_FILE)))
+  const complete = (await hasControl(path)) || (await exists(join(path, mark, COMPLETE_FILE)))
   if ((await exists(join(path, mark))) && !complete && (await ownerOf({ path, mark, directory })) === directory) {
     return { kind: 'interrupted' }
   }
   if (delta === undefined) return { kind: 'occupied', why: `it holds ${names.length} entries ("${names[0]}", ...)` }
   const why = await whyNotDelta({ ...place, directory, manifest: delta })
   return why === undefined ? { kind: 'cluster' } : { kind: 'occupied', why }
+}
+
+/** A data directory that is root's is no cluster yet: PostgreSQL does not run as root, and a restore by root gives it away last. */
+async function hasControl(directory: string): Promise<boolean> {
+  return (await exists(join(directory, CONTROL_PATH))) && !(isRoot() && (await stat(directory)).uid === 0)
+}
+
+/** The directories of a mark must lie in the place: root would empty what a link leads to. */
+async function assertNoLink({ path, mark }: Place): Promise<void> {
+  const parts = mark.split('/')
+  for (const [index] of parts.entries()) {
+    const at = join(path, ...parts.slice(0, index + 1))
+    if ((await lstat(at)).isDirectory()) continue
+    throw new Failure('DIRECTORY_NOT_EMPTY', `cannot restore into "${path}": "${at}" is a link to somewhere else`, {
+      hint: 'look where it leads, and remove the link; or choose an empty directory',
+    })
+  }
 }
 
 /** The data directory that the mark of a tablespace names. A mark without a name was made by a restore that had written nothing yet. */

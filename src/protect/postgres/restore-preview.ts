@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { systemErrorCode } from '../../errors.ts'
 import { findInstallation } from '../../postgres/installation.ts'
-import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
+import { formatLsn } from '../../postgres/lsn.ts'
 import { microsToMs } from '../../postgres/wal-record.ts'
 import { streamSpool } from './component.ts'
 import { planRecovery, type PlannedRecovery } from './recovery-plan.ts'
@@ -14,7 +14,7 @@ import type { VersionDifference } from './server-versions.ts'
 import { withSpool, type UnpublishedWal } from './spool-supply.ts'
 import { placeTablespaces } from './tablespace-map.ts'
 import { greatestCommitBefore } from './wal-search.ts'
-import { unitsOf, type Stretch } from './wal-stretch.ts'
+import { unitsOf } from './wal-stretch.ts'
 import { repositoryWal } from './wal-supply.ts'
 
 /** How often a living receiver may delete files under us. */
@@ -61,6 +61,8 @@ export interface PreviewedLoss {
   readonly acknowledgedLsn: string | null
   /** Acknowledged WAL that recovery does not replay. */
   readonly bytesNotReplayed: number | null
+  /** Acknowledged WAL that is neither in the repository nor in this host's spool, at least; null when nothing tells, or recovery is to stop earlier. */
+  readonly bytesLost: number | null
   /** From the last commit that is replayed to the target's time. */
   readonly secondsBeforeTarget: number | null
   /** In this host's spool, and not in the repository yet: the restore publishes it first. */
@@ -135,13 +137,17 @@ async function lookAhead(options: RestoreOptions): Promise<RestorePreview> {
 
 async function previewWal(
   { target }: RestoreOptions,
-  { manifest, stretches, endLsn }: PlannedRecovery,
+  { manifest, stretches, endLsn, acknowledgedLsn, bytesLost }: PlannedRecovery,
   unpublished: readonly UnpublishedWal[],
 ): Promise<{ wal: PreviewedWal; loss: PreviewedLoss }> {
   const commit = await greatestCommitBefore(stretches, endLsn)
   const lastCommitMs = commit === null ? null : microsToMs(commit)
   const segments = unitsOf(stretches).filter(({ from, to }) => from < endLsn && to > manifest.startLsn).length
-  const acknowledged = await acknowledgedLsn(stretches, unpublished)
+  const here = unpublished.filter(({ timeline }) => timeline === stretches.at(-1)!.branch.head.timeline)
+  const acknowledged = here.reduce(
+    (greatest, each) => (greatest === null || each.acknowledged > greatest ? each.acknowledged : greatest),
+    acknowledgedLsn,
+  )
   const behind = acknowledged === null ? null : Math.max(0, Number(acknowledged - endLsn))
   const targetMs = target.kind === 'time' ? target.timeMs : null
   return {
@@ -155,6 +161,7 @@ async function previewWal(
     loss: {
       acknowledgedLsn: acknowledged === null ? null : formatLsn(acknowledged),
       bytesNotReplayed: behind,
+      bytesLost,
       secondsBeforeTarget:
         targetMs === null || lastCommitMs === null ? null : Math.max(0, Math.round((targetMs - lastCommitMs) / 1000)),
       spool: unpublished.map(({ timeline, sizeBytes, acknowledged: lsn }) => ({
@@ -164,16 +171,4 @@ async function previewWal(
       })),
     },
   }
-}
-
-/** The greatest noted with the end of the WAL that is read, or known from the spool of its timeline. */
-async function acknowledgedLsn(stretches: readonly Stretch[], unpublished: readonly UnpublishedWal[]): Promise<Lsn | null> {
-  const { parts, branch } = stretches.at(-1)!
-  const here = unpublished.filter(({ timeline }) => timeline === branch.head.timeline).map(({ acknowledged }) => acknowledged)
-  const last = parts.at(-1)
-  const noted = last === undefined ? null : (await last.note()).acknowledged
-  return [...here, ...(noted === null ? [] : [noted])].reduce<Lsn | null>(
-    (greatest, each) => (greatest === null || each > greatest ? each : greatest),
-    null,
-  )
 }

@@ -1,4 +1,4 @@
-import { chmod, chown, open, writeFile } from 'node:fs/promises'
+import { lchown } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import type { Clock } from '../../clock.ts'
@@ -10,11 +10,13 @@ import type { BackupManifest } from '../../repository/backups.ts'
 import { syncIndex } from '../../repository/index-sync.ts'
 import { BlobReader } from '../../repository/blob-reader.ts'
 import type { Repository } from '../../repository/repository.ts'
-import { walkTree, type TreeEntry } from '../../repository/tree.ts'
+import { walkTree } from '../../repository/tree.ts'
 import { WorkerPool } from '../../stream/worker-pool.ts'
 import type { PostgresComponent } from './component.ts'
 import { RECOVERY_DIRECTORY } from './data-directory.ts'
 import { sweepDirectory } from './delta-sweep.ts'
+import { appendDurably, isRoot, syncAncestors, syncDirectory, writeNew } from './durable-file.ts'
+import { AHEAD_DIRECTORY } from './fetcher-lock.ts'
 import type { RestoredFile } from './file-finisher.ts'
 import { arrangeConfiguration, missingPlaces } from './kept-configuration.ts'
 import { encodePlan, planRecovery, type PlannedRecovery } from './recovery-plan.ts'
@@ -25,11 +27,18 @@ import { explainWrite, restoreFiles } from './restore-copy.ts'
 import { publishSpool } from './restore-spool.ts'
 import { finishPlaces, placesOf, preparePlaces } from './restore-place.ts'
 import type { RestoreWorkerJob, RestoreWorkerResult } from './restore-worker.ts'
-import { placeTablespaces, rewriteTablespaceMap, type TablespaceMapping, type TablespacePlace } from './tablespace-map.ts'
+import {
+  linkTablespaces,
+  placeTablespaces,
+  rewriteTablespaceMap,
+  type TablespaceMapping,
+  type TablespacePlace,
+} from './tablespace-map.ts'
 
 const WORKERS_MAX = 4
 const PLAN_FILE = 'plan.json'
 const CONTROL_PATH = 'global/pg_control'
+const AHEAD = `${RECOVERY_DIRECTORY}/${AHEAD_DIRECTORY}`
 
 export interface RestoreProgress {
   readonly phase: 'writing' | 'syncing'
@@ -56,6 +65,10 @@ export interface RestoreReport {
   readonly walEndLsn: string
   /** End of the last complete record in it; null when that is not known. */
   readonly lastRecordEnd: string | null
+  /** The greatest LSN that the receiver had acknowledged to the server, as far as the WAL's notes tell. */
+  readonly acknowledgedLsn: string | null
+  /** Acknowledged WAL that was not there to be restored, at least; null when nothing tells, or the target is not `latest`. */
+  readonly bytesLost: number | null
   readonly plan: string
 }
 
@@ -85,6 +98,8 @@ export interface RestoreOptions {
   readonly signal: AbortSignal
   readonly onProgress?: (progress: RestoreProgress) => void
   readonly onNotice?: (text: string) => void
+  /** A pack of which something did not open; of what another pack has as well, the restore goes on. */
+  readonly onDamagedPack?: (pack: string) => void
 }
 
 /**
@@ -127,7 +142,7 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
     clock,
     onNotice: (text) => options.onNotice?.(text),
   })
-  await writeSynced(join(directory, RECOVERY_DIRECTORY, PLAN_FILE), encodePlan(plan))
+  await writeNew(join(directory, RECOVERY_DIRECTORY, PLAN_FILE), encodePlan(plan), { owner: manifest.defaults })
 
   const restored: Restored = { directory, manifest, tablespaces }
   const made = await writeCluster(options, restored)
@@ -136,11 +151,12 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   await primeRecovery({ directory, plan, configPath: options.configPath, owner: manifest.defaults, signal: options.signal })
   options.onProgress?.({ phase: 'syncing', bytesDone: manifest.totals.bytes, bytesTotal: manifest.totals.bytes })
   for (const path of made.directories.toReversed()) await syncDirectory(path)
+  for (const name of [AHEAD, RECOVERY_DIRECTORY]) await syncDirectory(join(directory, name))
   for (const { path } of places) await syncDirectory(path)
-  for (const { path } of places) await syncDirectory(dirname(path))
+  for (const { path } of places) await syncAncestors(path)
   // Last: until then PostgreSQL refuses to start on a half-restored directory.
   await putControl(directory, manifest)
-  await finishPlaces(places)
+  await finishPlaces(places, manifest.defaults)
   await locks.disposeAsync()
 
   return {
@@ -156,6 +172,8 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
     timeline: plan.timeline,
     walEndLsn: formatLsn(plan.stretches.at(-1)!.to),
     lastRecordEnd: plan.lastRecordEnd === null ? null : formatLsn(plan.lastRecordEnd),
+    acknowledgedLsn: planned.acknowledgedLsn === null ? null : formatLsn(planned.acknowledgedLsn),
+    bytesLost: planned.bytesLost,
     plan: join(directory, RECOVERY_DIRECTORY, PLAN_FILE),
   }
 }
@@ -170,7 +188,15 @@ async function writeCluster(options: RestoreOptions, restored: Restored) {
   const { repository, component, signal } = options
   const { directory, manifest, tablespaces } = restored
   const index = await syncIndex({ repository, stateDirectory: options.stateDirectory, signal })
-  const reader = new BlobReader(repository, index)
+  const damagedPacks = new Set<string>()
+  const reader = new BlobReader(repository, index, ({ pack, problem }) => {
+    if (damagedPacks.has(pack)) return
+    damagedPacks.add(pack)
+    options.onDamagedPack?.(pack)
+    options.onNotice?.(
+      `${problem}; other copies are looked for. Run "resus verify --all", and take a backup, to have it stored again`,
+    )
+  })
   const pool = new WorkerPool<RestoreWorkerJob, RestoreWorkerResult>({
     script: new URL('./restore-worker.ts', import.meta.url),
     size: component.workers ?? Math.min(availableParallelism(), WORKERS_MAX),
@@ -199,18 +225,6 @@ async function writeCluster(options: RestoreOptions, restored: Restored) {
   }
 }
 
-/** The entries of a backup with the links of its tablespaces leading to where those go now. */
-async function* linkTablespaces(
-  entries: AsyncIterable<TreeEntry>,
-  tablespaces: readonly TablespacePlace[],
-): AsyncGenerator<TreeEntry> {
-  const targets = new Map(tablespaces.map(({ oid, path }) => [`pg_tblspc/${oid}`, path]))
-  for await (const entry of entries) {
-    const target = entry.kind === 'link' ? targets.get(entry.path) : undefined
-    yield target === undefined || entry.kind !== 'link' ? entry : { ...entry, target }
-  }
-}
-
 /** Writes PostgreSQL's own `backup_manifest`, so that its tools can judge what we have written. */
 async function writeBackupManifest(restored: Restored, files: AsyncIterable<RestoredFile>): Promise<void> {
   const { directory, manifest } = restored
@@ -230,7 +244,7 @@ async function writeBackupManifest(restored: Restored, files: AsyncIterable<Rest
     }
     yield writer.end([{ timeline: manifest.timeline, startLsn: manifest.startLsn, endLsn: manifest.stopLsn }])
   }
-  await writeSynced(join(directory, 'backup_manifest'), text())
+  await writeNew(join(directory, 'backup_manifest'), text(), { owner: manifest.defaults })
 }
 
 function labelFiles({ manifest, tablespaces }: Restored): Record<string, string> {
@@ -239,38 +253,20 @@ function labelFiles({ manifest, tablespaces }: Restored): Record<string, string>
 }
 
 async function writeRecovery(options: RestoreOptions, restored: Restored, planned: PlannedRecovery): Promise<void> {
-  const { directory } = restored
-  for (const [name, content] of Object.entries(labelFiles(restored))) await writeSynced(join(directory, name), content)
+  const { directory, manifest } = restored
+  const owner = manifest.defaults
+  for (const [name, content] of Object.entries(labelFiles(restored))) await writeNew(join(directory, name), content, { owner })
   const settings = recoverySettings({ ...options, ...planned })
-  await appendSynced(join(directory, 'postgresql.auto.conf'), settings)
-  await writeSynced(join(directory, 'recovery.signal'), '')
-  if (process.getuid?.() === 0) await giveAway(restored)
-}
-
-/** What we add has to belong to the server's user as well. */
-async function giveAway(restored: Restored): Promise<void> {
-  const { directory, tablespaces } = restored
-  const { uid, gid } = restored.manifest.defaults
-  const added = [
-    '.',
-    RECOVERY_DIRECTORY,
-    `${RECOVERY_DIRECTORY}/${PLAN_FILE}`,
-    'backup_manifest',
-    'recovery.signal',
-    'postgresql.auto.conf',
-  ]
-  for (const name of [...added, ...Object.keys(labelFiles(restored))]) await chown(join(directory, name), uid, gid)
-  for (const tablespace of tablespaces) await chown(tablespace.path, uid, gid)
+  await appendDurably(join(directory, 'postgresql.auto.conf'), settings, owner)
+  await writeNew(join(directory, 'recovery.signal'), '', { owner })
+  // The restore_command works here as the server's user.
+  if (isRoot()) await lchown(join(directory, RECOVERY_DIRECTORY), owner.uid, owner.gid)
 }
 
 async function putControl(directory: string, manifest: BackupManifest): Promise<void> {
   const path = join(directory, CONTROL_PATH)
-  await writeSynced(path, Buffer.from(manifest.control, 'base64'))
-  const { fileMode, uid, gid } = manifest.defaults
-  await chmod(path, fileMode)
-  if (process.getuid?.() === 0) {
-    await chown(path, uid, gid)
-  }
+  const owner = manifest.defaults
+  await writeNew(path, Buffer.from(manifest.control, 'base64'), { owner, mode: owner.fileMode })
   await syncDirectory(dirname(path))
 }
 
@@ -280,24 +276,7 @@ async function startCommand(component: RestoredComponent, manifest: BackupManife
   const program = installation === undefined ? 'pg_ctl' : join(installation.binDirectory, 'pg_ctl')
   const log = join(directory, RECOVERY_DIRECTORY, 'server.log')
   const command = [program, '-D', directory, '-l', log, '-w', '-t', '86400', 'start'].map(quoteShell).join(' ')
-  return process.getuid?.() === 0
+  return isRoot()
     ? `setpriv --reuid=${manifest.defaults.uid} --regid=${manifest.defaults.gid} --init-groups -- ${command}`
     : command
-}
-
-async function writeSynced(path: string, content: string | Uint8Array | AsyncIterable<string>): Promise<void> {
-  await writeFile(path, content, { mode: 0o600, flush: true })
-}
-
-async function appendSynced(path: string, text: string): Promise<void> {
-  await writeFile(path, text, { flag: 'a', mode: 0o600, flush: true })
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r')
-  try {
-    await directory.sync()
-  } finally {
-    await directory.close()
-  }
 }

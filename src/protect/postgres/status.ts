@@ -22,7 +22,10 @@ export interface PostgresStatus {
   readonly verdictRemarks: readonly string[]
   /** The newest backup that a restore has proven, and until when that holds; null when there is none. */
   readonly proven: ProvenStatus | null
+  /** Those that can be read. */
   readonly backups: number
+  /** What is wrong with manifests that cannot be read: none of them counts above, the newest included. */
+  readonly damagedBackups: readonly string[]
   readonly newestBackup: {
     readonly id: string
     readonly type: string
@@ -76,7 +79,8 @@ export async function readPostgresStatus(
   component: PostgresComponent,
   options: { spoolDirectory: string; clock: Clock; signal: AbortSignal },
 ): Promise<PostgresStatus> {
-  const backups = await listBackups(repository, component.name)
+  const damagedBackups: string[] = []
+  const backups = await listBackups(repository, component.name, (failure) => damagedBackups.push(failure.message))
   const [newest] = backups
   const now = options.clock.now()
   const standing = newest === undefined ? NOTHING_KNOWN : await judgeNewest(repository, newest, now)
@@ -87,6 +91,7 @@ export async function readPostgresStatus(
     verdictRemarks: standing.remarks,
     proven: await readProven(repository, component.name, now),
     backups: backups.length,
+    damagedBackups,
     newestBackup: newest === undefined ? null : describeBackup(newest, now),
     wal: await readWalStatus(repository, component.name, newest, options.signal),
     receiver: await readReceiver(component),

@@ -1,6 +1,14 @@
 import assert from 'node:assert/strict'
+import { Readable } from 'node:stream'
 import test from 'node:test'
-import { parseTablespaceMapping, placeTablespaces, rewriteTablespaceMap, type TablespaceMapping } from './tablespace-map.ts'
+import type { TreeEntry } from '../../repository/tree.ts'
+import {
+  linkTablespaces,
+  parseTablespaceMapping,
+  placeTablespaces,
+  rewriteTablespaceMap,
+  type TablespaceMapping,
+} from './tablespace-map.ts'
 
 const SCANS = { oid: '16385', path: '/srv/scans' }
 const LABS = { oid: '16386', path: '/srv/labs=old' }
@@ -77,4 +85,21 @@ test('the tablespace map is rewritten, with the escapes that PostgreSQL reads', 
     { oid: '16386', source: '/srv/labs=old', path: '/new' },
   ]
   assert.equal(rewriteTablespaceMap(odd, kept), '16385 /srv/sc\\\\ans\\\n2\n16386 /new\n')
+})
+
+test('links of tablespaces lead to their new places, and any other link is refused', async () => {
+  const link = (path: string): TreeEntry => ({ kind: 'link', path, target: '/etc', mode: 0o777, uid: 0, gid: 0 })
+  const follow = async (...entries: TreeEntry[]) => {
+    const found: TreeEntry[] = []
+    const places = [{ oid: '16385', source: '/data/scans', path: '/new/scans' }]
+    for await (const entry of linkTablespaces(Readable.from(entries) as AsyncIterable<TreeEntry>, places)) found.push(entry)
+    return found
+  }
+  const directory: TreeEntry = { kind: 'directory', path: 'pg_tblspc', mode: 0o700, uid: 0, gid: 0 }
+  const [same, linked] = await follow(directory, link('pg_tblspc/16385'))
+  assert.deepEqual(same, directory)
+  assert.deepEqual(linked, { ...link('pg_tblspc/16385'), target: '/new/scans' })
+  for (const path of ['pg_tblspc/16386', 'global', 'base/5/1259']) {
+    await assert.rejects(follow(directory, link(path)), { code: 'OBJECT_DAMAGED', message: new RegExp(path) })
+  }
 })

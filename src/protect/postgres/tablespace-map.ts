@@ -1,5 +1,7 @@
 import { isAbsolute, resolve } from 'node:path'
 import { Failure } from '../../errors.ts'
+import { damaged } from '../../repository/sealed-object.ts'
+import type { TreeEntry } from '../../repository/tree.ts'
 
 /** `--tablespace-map OLD=NEW`: OLD is the directory that the tablespace had, or its oid. */
 export interface TablespaceMapping {
@@ -48,6 +50,27 @@ export function placeTablespaces(options: {
     if (other !== undefined) throw invalid(`${what}, and tablespace ${other.oid} in "${other.path}": they would share files`)
   }
   return places
+}
+
+/**
+ * The entries of a backup with the links of its tablespaces leading to where those go now. Throws OBJECT_DAMAGED for any other link: a backup has none, and
+ * files would be written through it.
+ */
+export async function* linkTablespaces(
+  entries: AsyncIterable<TreeEntry>,
+  tablespaces: readonly TablespacePlace[],
+): AsyncGenerator<TreeEntry> {
+  const targets = new Map(tablespaces.map(({ oid, path }) => [`pg_tblspc/${oid}`, path]))
+  for await (const entry of entries) {
+    if (entry.kind !== 'link') {
+      yield entry
+      continue
+    }
+    const target = targets.get(entry.path)
+    if (target === undefined)
+      throw damaged(entry.path, `the backup has it as a link to "${entry.target}", and no tablespace of that name`)
+    yield { ...entry, target }
+  }
 }
 
 /**

@@ -1,0 +1,71 @@
+import { constants } from 'node:fs'
+import { chmod, lchown, open, rm } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { systemErrorCode } from '../../errors.ts'
+
+// Files that a restore makes beside those of the backup. Root may write where the server's user can change names: nothing goes through a link.
+
+export interface FileOwner {
+  readonly uid: number
+  readonly gid: number
+}
+
+type Content = string | Uint8Array | AsyncIterable<string>
+
+const { O_WRONLY, O_CREAT, O_EXCL, O_APPEND, O_NOFOLLOW } = constants
+
+/** Makes a new file and makes it durable; what had its name, a link too, goes before. Root gives it to `owner`. */
+export async function writeNew(
+  path: string,
+  content: Content,
+  options: { readonly mode?: number; readonly owner?: FileOwner } = {},
+): Promise<void> {
+  await rm(path, { force: true })
+  await using file = await open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600)
+  await file.writeFile(content)
+  if (options.owner !== undefined && isRoot()) await file.chown(options.owner.uid, options.owner.gid)
+  if (options.mode !== undefined) await file.chmod(options.mode)
+  await file.sync()
+}
+
+/** Appends to a file, which is made when it is missing, and makes it durable. Throws ELOOP for a link. */
+export async function appendDurably(path: string, text: string, owner?: FileOwner): Promise<void> {
+  await using file = await open(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0o600)
+  await file.writeFile(text)
+  if (owner !== undefined && isRoot()) await file.chown(owner.uid, owner.gid)
+  await file.sync()
+}
+
+export async function syncDirectory(path: string): Promise<void> {
+  await using directory = await open(path, 'r')
+  await directory.sync()
+}
+
+/** Makes the names durable of all directories that a path was made with. Those that this user may not read were there before. */
+export async function syncAncestors(path: string): Promise<void> {
+  for (let at = dirname(path); ; at = dirname(at)) {
+    await syncDirectory(at).catch((error: unknown) => {
+      if (systemErrorCode(error) !== 'EACCES') throw error
+    })
+    if (at === dirname(at)) return
+  }
+}
+
+/** Root takes a directory for itself: until it gives it away nobody else changes a name in it, nor comes to what is below. */
+export async function takeDirectory(path: string): Promise<void> {
+  if (!isRoot()) return
+  await lchown(path, 0, 0)
+  await chmod(path, 0o700)
+}
+
+/** The last step: from here on the directory is the server's. */
+export async function giveDirectory(path: string, mode: number, owner: FileOwner): Promise<void> {
+  await chmod(path, mode)
+  if (isRoot()) await lchown(path, owner.uid, owner.gid)
+  await syncDirectory(path)
+}
+
+/** Only root may give files away; anybody else restores as the user that the server will run as. */
+export function isRoot(): boolean {
+  return process.getuid?.() === 0
+}
