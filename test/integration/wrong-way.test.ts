@@ -113,7 +113,12 @@ test('two backups at once, of configurations that connect to two databases, both
   const { connection } = cluster.component
   const other = {
     ...cluster.component,
-    connection: new Secret(connection.reveal().toString().replace(/\/postgres$/, '/template1')),
+    connection: new Secret(
+      connection
+        .reveal()
+        .toString()
+        .replace(/\/postgres$/, '/template1'),
+    ),
   }
   const reports = await Promise.all([cluster.backup(), cluster.backup({ component: other })])
   assert.notEqual(reports[0].id, reports[1].id)
