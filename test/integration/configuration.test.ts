@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { mkdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
-import { killCluster } from '../../src/postgres/cluster-process.ts'
+import { stopCluster } from '../../src/postgres/cluster-process.ts'
 import { listBackups } from '../../src/repository/backups.ts'
 import { Secret } from '../../src/secret.ts'
 import { ask, checkItem, moveConfiguration, restoreOf, startAsPrinted } from '../services/configuration-layout.ts'
@@ -72,7 +72,8 @@ async function backUpAgain(cluster: ProtectedCluster, restored: { to: string; po
   await cluster.backup({ component })
   const [newest] = await listBackups(cluster.repository, 'his-db')
   assert.equal(newest!.configuration, null)
-  await killCluster(restored.to)
+  // A server that is killed leaves a lock on its socket until the system has reaped it.
+  await stopCluster({ directory: restored.to, mode: 'fast' })
   await rename(restored.to, `${restored.to}-gone`)
   const { report } = await restoreOf(cluster, `${restored.to}-again`)
   await using _started = await startAsPrinted(report, restored.port)

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { chmod, mkdir, rm, symlink, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import pg from 'pg'
@@ -112,7 +112,12 @@ export async function ask(port: number, text: string, ssl = false): Promise<Reco
 
 /** Starts a restored cluster as its operator would: with the command that the restore prints, and nothing else. */
 export async function startAsPrinted(report: RestoreReport, port: number): Promise<AsyncDisposable> {
-  await run('/bin/sh', ['-c', report.startCommand], { cwd: '/' })
+  try {
+    await run('/bin/sh', ['-c', report.startCommand], { cwd: '/' })
+  } catch (error) {
+    const log = await readFile(join(report.directory, 'pg_wal/resus_recovery/server.log'), 'utf8').catch(String)
+    throw new Error(`the printed command did not start the server:\n${log}`, { cause: error })
+  }
   while ((await ask(port, 'select pg_is_in_recovery() as recovering'))[0]?.['recovering'] === true) await systemClock.sleep(20)
   return { [Symbol.asyncDispose]: () => killCluster(report.directory) }
 }
