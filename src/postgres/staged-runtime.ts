@@ -28,7 +28,7 @@ import { ordinaryUser, type OrdinaryUser } from './ordinary-user.ts'
 const PARTS = ['package.json', 'resus', 'README.md', 'src', 'test', 'bench', 'docs', 'node_modules'] as const
 /** Tools for development only, PostgreSQL's static libraries, what editors read of packages, and the second name of Node's binary. */
 const LEFT_OUT =
-  /^node_modules\/(?:\.package-lock\.json|typescript|oxlint|oxlint-tsgolint|prettier|@types|@typescript|@oxlint|@oxlint-tsgolint|node\/node_modules|.*\.(?:map|md|d\.[cm]?ts))$|\.a$|^bench\/(?:work|results)$/
+  /^node_modules\/(?:\.package-lock\.json|typescript|oxlint|oxlint-tsgolint|prettier|@types|@typescript|@oxlint|@oxlint-tsgolint|node\/node_modules|.*\.(?:map|md|d\.[cm]?ts))$|\.a$|^bench\/results$/
 /** Why a file cannot get a second name: another file system, one without links, somebody else's file, too many names. */
 const UNLINKABLE: readonly (string | undefined)[] = ['EXDEV', 'EPERM', 'EACCES', 'ENOTSUP', 'EOPNOTSUPP', 'EMLINK']
 const FORWARDED: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP']

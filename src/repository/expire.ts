@@ -23,7 +23,7 @@ import { decideRetention, windowStart, type Keep, type KeepReason } from './rete
 import { newestProvenBackup, provenBackups } from './verdicts.ts'
 import { listBranches, type Branch } from './wal-branch.ts'
 import { expirableWal, lastCommitMs, markedRanges, namedBy, type ExpirableWal } from './wal-expiry.ts'
-import { lineOf, type WalBackup } from './wal-retention.ts'
+import { retainedLine, type WalBackup } from './wal-retention.ts'
 
 const DELETES_AT_ONCE = 4
 /** A closed name stays so long: nobody sleeps longer between a look at the marks and a put. */
@@ -135,7 +135,7 @@ async function judgeComponent(
   const startMs = windowStart(keep, survey.nowMs)
   const lines = []
   for (const branch of branches) {
-    if (await isAlive(options, { branch, branches, newest, startMs })) lines.push(lineOf(branches, branch))
+    if (await isAlive(options, { branch, branches, newest, startMs })) lines.push(retainedLine(branches, branch))
   }
   const reasons = decideRetention({
     keep,

@@ -12,8 +12,7 @@ import { damaged, getRecord, putObject } from './sealed-object.ts'
 const leaseSchema = z.object({
   run: z.string(),
   component: z.string(),
-  /** Leases of before 0.2 do not say it: their run's name cannot be closed. */
-  backup: z.string().optional(),
+  backup: z.string(),
   expiresAt: z.iso.datetime(),
 })
 
@@ -62,7 +61,7 @@ export async function listLeases(repository: Repository, signal: AbortSignal): P
     const lease = leaseSchema.safeParse(head)
     if (!lease.success) throw damaged(key, `its head is not that of a lease: ${lease.error.issues[0]?.message}`)
     const { run, component, backup, expiresAt } = lease.data
-    leases.push({ key, run, backup: `${component}/${backup ?? `?${run}`}`, expiresAtMs: Date.parse(expiresAt) })
+    leases.push({ key, run, backup: `${component}/${backup}`, expiresAtMs: Date.parse(expiresAt) })
   }
   return leases
 }

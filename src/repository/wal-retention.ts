@@ -24,7 +24,7 @@ export interface WalNeed {
 }
 
 /** A branch and its ancestors; where several share a timeline and history, all of them. */
-export function lineOf(branches: readonly Branch[], head: Branch): RetainedLine {
+export function retainedLine(branches: readonly Branch[], head: Branch): RetainedLine {
   const ancestors = branches.flatMap((branch) => {
     const endLsn = switchPoint(head, branch)
     return endLsn === undefined ? [] : [{ branch: branch.path.branch, endLsn }]

@@ -15,8 +15,14 @@ export const vector = (opcode: number, ...immediate: number[]): number[] => [0xf
 export const constant = (lanes: readonly number[]): number[] => vector(12, ...new Uint8Array(Uint32Array.from(lanes).buffer))
 /** Of 16 bytes, at the address on the stack plus `offset`. */
 export const load = (offset: number): number[] => vector(0, 0, ...unsigned(offset))
+/** The address is below the value on the stack. */
+export const store = (offset: number): number[] => vector(11, 0, ...unsigned(offset))
+export const AND = vector(78)
 export const XOR = vector(81)
 export const SHIFT_RIGHT = vector(173)
+export const SHIFT_RIGHT_I8X16 = vector(141)
+/** Looks 16 bytes up in a table of 16. Relaxed SIMD: what an index above 15 gives is open. */
+export const LOOK_UP = vector(256)
 export const ADD_I32X4 = vector(174)
 export const MULTIPLY = vector(181)
 export const ADD_I64X2 = vector(206)
@@ -50,27 +56,33 @@ declare const WebAssembly: {
 
 const MAGIC_AND_VERSION = [0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00]
 
-/** A module of one function without parameters, and 64 KiB of memory. `locals` are counts and types, in the order of their numbers. */
-export function assemble(options: {
+interface FunctionOptions {
   readonly code: readonly number[]
+  /** Types; they are the first locals. */
+  readonly parameters?: readonly number[]
   readonly returns?: typeof I32
+  /** Counts and types, in the order of their numbers. */
   readonly locals: readonly (readonly [count: number, type: number])[]
-}): { run: () => unknown; memory: ArrayBuffer } {
+}
+
+/** A module of one function, and 64 KiB of memory. Throws where the runtime does not know an instruction. */
+export function assemble(options: FunctionOptions): { run: (...values: number[]) => unknown; memory: ArrayBuffer } {
   const { exports } = new WebAssembly.Instance(new WebAssembly.Module(moduleOf(options)))
   const { run, memory } = exports
   assert(typeof run === 'function' && memory instanceof WebAssembly.Memory, 'the module exports its function and its memory')
-  return { run: run as () => unknown, memory: memory.buffer }
+  return { run: run as (...values: number[]) => unknown, memory: memory.buffer }
 }
 
-function moduleOf(options: Parameters<typeof assemble>[0]): Uint8Array<ArrayBuffer> {
+function moduleOf(options: FunctionOptions): Uint8Array<ArrayBuffer> {
   const section = (id: number, content: readonly number[]) => [id, ...unsigned(content.length), ...content]
   const name = (text: string) => [text.length, ...Buffer.from(text)]
+  const { parameters = [] } = options
   const results = options.returns === undefined ? [0] : [1, options.returns]
   const locals = [options.locals.length, ...options.locals.flatMap(([count, type]) => [...unsigned(count), type])]
   const body = [...locals, ...options.code, 0x0b]
   return Uint8Array.from([
     ...MAGIC_AND_VERSION,
-    ...section(1, [1, 0x60, 0, ...results]),
+    ...section(1, [1, 0x60, parameters.length, ...parameters, ...results]),
     ...section(3, [1, 0]),
     ...section(5, [1, 0, 1]),
     ...section(7, [2, ...name('memory'), 2, 0, ...name('run'), 0, 0]),

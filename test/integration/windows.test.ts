@@ -5,9 +5,11 @@ import test, { type TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type pg from 'pg'
+import { systemClock } from '../../src/clock.ts'
 import { parseLsn } from '../../src/postgres/lsn.ts'
 import { branchPrefix } from '../../src/repository/layout.ts'
 import { segmentAt, segmentName } from '../../src/postgres/wal-segment.ts'
+import { planRecovery } from '../../src/protect/postgres/recovery-plan.ts'
 import { streamSpool } from '../../src/protect/postgres/component.ts'
 import { listBranches } from '../../src/repository/wal-branch.ts'
 import { FaultyStorage } from '../../src/storage/faulty-storage.ts'
@@ -22,6 +24,7 @@ interface Shown {
   readonly windows: readonly {
     readonly state: string
     readonly fromLsn: string
+    readonly fromTime: string | null
     readonly toLsn: string
     readonly lastCommit: string | null
     readonly backups: number
@@ -40,6 +43,17 @@ interface ShownAround {
   readonly restorePoints: { readonly before: readonly { name: string }[]; readonly after: readonly { name: string }[] }
   readonly exact: boolean
   readonly command: string
+}
+
+/** Whether a restore to a time is planned. */
+async function reaches({ repository }: ProtectedCluster, timeMs: number): Promise<boolean> {
+  try {
+    await planRecovery({ repository, component: 'his-db', target: { kind: 'time', timeMs }, clock: systemClock })
+    return true
+  } catch (error) {
+    assert.equal((error as { code?: string }).code, 'TARGET_OUTSIDE_WINDOW', String(error))
+    return false
+  }
 }
 
 function run<T>(cluster: ProtectedCluster, ...args: string[]): Promise<T> {
@@ -88,6 +102,10 @@ for (const major of [18, 15]) {
           window!.restorePoints.map(({ name }) => name),
           ['before the import'],
         )
+        const last = Date.parse(window!.lastCommit!)
+        assert.ok(await reaches(cluster, Date.parse(window!.fromTime!)), 'its first moment')
+        assert.ok(await reaches(cluster, last - 1), 'before its last commit')
+        assert.ok(!(await reaches(cluster, last + 1)), 'behind its last commit')
       })
       await t.test('just before the corruption', async () => {
         const around = await run<ShownAround>(cluster, 'windows', '--around', corruption.toISOString())

@@ -1,9 +1,9 @@
 import { constants } from 'node:fs'
-import { chmod, lchown, open, rm } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { chmod, lchown, mkdir, open, rm } from 'node:fs/promises'
+import { dirname, resolve } from 'node:path'
 import { systemErrorCode } from '../../errors.ts'
 
-// Files that a restore makes beside those of the backup. Root may write where the server's user can change names: nothing goes through a link.
+// Files and directories that outlast a power cut, and those that a restore makes beside the backup's. Root may write where the server's user can change names: nothing goes through a link.
 
 export interface FileOwner {
   readonly uid: number
@@ -36,19 +36,30 @@ export async function appendDurably(path: string, text: string, owner?: FileOwne
   await file.sync()
 }
 
+/** Makes the names in a directory durable. */
 export async function syncDirectory(path: string): Promise<void> {
   await using directory = await open(path, 'r')
   await directory.sync()
 }
 
-/** Makes the names durable of all directories that a path was made with. Those that this user may not read were there before. */
+/** A directory that others own, or that lies on what cannot be written to, was there long before us. */
+const NOT_OURS = ['EACCES', 'EPERM', 'EROFS', 'EINVAL']
+
+/** Makes the names durable of all directories that a path was made with. */
 export async function syncAncestors(path: string): Promise<void> {
-  for (let at = dirname(path); ; at = dirname(at)) {
+  for (let at = dirname(resolve(path)); ; at = dirname(at)) {
     await syncDirectory(at).catch((error: unknown) => {
-      if (systemErrorCode(error) !== 'EACCES') throw error
+      if (!NOT_OURS.includes(systemErrorCode(error) ?? '')) throw error
     })
     if (at === dirname(at)) return
   }
+}
+
+/** Makes a directory and those above it, so that a power cut takes none of them away with what is synced in it. */
+export async function makeDirectory(path: string): Promise<void> {
+  await mkdir(path, { recursive: true, mode: 0o700 })
+  // Those that were there already, too: whoever made them may have died before the sync.
+  await syncAncestors(path)
 }
 
 /** Root takes a directory for itself: until it gives it away nobody else changes a name in it, nor comes to what is below. */

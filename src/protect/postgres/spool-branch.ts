@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto'
-import { mkdir, open, readdir, readFile, rename } from 'node:fs/promises'
-import { dirname, join, resolve } from 'node:path'
+import { open, readdir, readFile, rename } from 'node:fs/promises'
+import { join } from 'node:path'
 import { z } from 'zod'
 import { Failure, systemErrorCode } from '../../errors.ts'
 import type { KeyRing } from '../../repository/key-ring.ts'
 import { damaged, openObject, sealObject } from '../../repository/sealed-object.ts'
 import { branchHeadJson, parseBranchHead, type Branch } from '../../repository/wal-branch.ts'
+import { syncDirectory } from './durable-file.ts'
 
 // `<branch>.branch` in a spool: a sealed object of kind 4 whose name is the file's. It says of which component and branch the
 // spool files of that name are, so that a restore on the same host can find them although the receiver is dead.
@@ -68,27 +69,6 @@ export async function listDirectory(directory: string): Promise<string[]> {
     if (systemErrorCode(error) === 'ENOENT') return []
     throw error
   }
-}
-
-/** Makes a directory and those above it, so that a power cut takes none of them away with what is synced in it. */
-export async function makeDirectory(directory: string): Promise<void> {
-  const path = resolve(directory)
-  await mkdir(path, { recursive: true, mode: 0o700 })
-  // Those that were there already, too: whoever made them may have died before the sync. Those that others own were made long ago.
-  for (let at = dirname(path); ; at = dirname(at)) {
-    try {
-      await syncDirectory(at)
-    } catch (error) {
-      if (!['EACCES', 'EPERM', 'EROFS', 'EINVAL'].includes(systemErrorCode(error) ?? '')) throw error
-    }
-    if (at === dirname(at)) return
-  }
-}
-
-/** Makes the names in a directory durable. */
-export async function syncDirectory(directory: string): Promise<void> {
-  await using handle = await open(directory, 'r')
-  await handle.sync()
 }
 
 async function openSpoolBranch(directory: string, ring: KeyRing, name: string): Promise<SpoolBranch | 'gone' | 'damaged'> {

@@ -10,7 +10,8 @@ import type { LsnRange } from '../../repository/wal-archive.ts'
 import type { Branch } from '../../repository/wal-branch.ts'
 import { RecentWal } from './recent-wal.ts'
 import { waitForEvent } from './sleep.ts'
-import { listDirectory, listSpoolBranches, makeDirectory, syncDirectory, writeSpoolBranch } from './spool-branch.ts'
+import { makeDirectory, syncDirectory } from './durable-file.ts'
+import { listDirectory, listSpoolBranches, writeSpoolBranch } from './spool-branch.ts'
 import {
   newSpoolFileName,
   newSpoolKey,
