@@ -1,6 +1,6 @@
 import { configuredComponent, openConfigured, resolveComponent } from '../config/open.ts'
 import { Failure } from '../errors.ts'
-import { backupPostgres, type BackupReport } from '../protect/postgres/backup.ts'
+import type { BackupReport } from '../protect/postgres/backup.ts'
 import { BACKUP_TYPES, type BackupType } from '../repository/backups.ts'
 import { formatBytes, formatDuration, formatFields } from './output.ts'
 import { optionalText, type Given, type Verb } from './verb.ts'
@@ -11,7 +11,11 @@ export const run: Verb = async (context, given) => {
   const type = backupType(given)
   const configuration = await context.configuration()
   const component = await resolveComponent(configuredComponent(configuration, given.args[0]), context.warn)
-  const repository = await openConfigured(configuration, context.warn)
+  // Opening derives a key, which takes another thread a third of a second: the engine is loaded meanwhile.
+  const [repository, { backupPostgres }] = await Promise.all([
+    openConfigured(configuration, context.warn),
+    import('../protect/postgres/backup.ts'),
+  ])
   const report = await backupPostgres({
     repository,
     component,

@@ -24,6 +24,9 @@ const headSchema = z.object({ packs: z.array(z.string()), replaces: z.array(z.st
 const tablesSchema = z.array(z.object({ file: z.string(), members: z.array(z.string()), packs: z.array(z.string()) }))
 type LocalTable = z.infer<typeof tablesSchema>[number]
 
+/** Packs by name, with the sizes of their objects in bytes. */
+export type PackSizes = ReadonlyMap<string, number>
+
 export interface OpenIndexOptions {
   readonly repository: Repository
   /** Where local state lies; the tables go below `<state>/<repository>/index`. */

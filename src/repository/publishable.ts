@@ -1,34 +1,43 @@
 import { Failure } from '../errors.ts'
 import type { BackupManifest } from './backups.ts'
 import { mayRefer, type PackView } from './expiry-protocol.ts'
-import { listPacks, syncIndex } from './index-sync.ts'
+import { listPacks, syncIndex, type PackSizes } from './index-sync.ts'
 import { markedPacks } from './marks.ts'
 import { ReferenceWalker } from './references.ts'
 import type { Repository } from './repository.ts'
 
+/** What a run reused by. */
+export interface PacksSeen {
+  /** Those that it could not reuse: marked, or damaged. */
+  readonly marked: ReadonlySet<string>
+  readonly packs: ReadonlySet<string>
+}
+
 /**
- * The last look before a backup is published (docs/format.md, "A run that writes", step 5): the marks, and then the packs. `seen` is what the run reused by. Throws BACKUP_ABORTED when something
- * that the backup refers to lies only in packs that are marked or gone.
+ * The last look before a backup is published (docs/format.md, "A run that writes", step 5): the marks, and then the packs. Gives the packs that it may refer to: while they
+ * stay, it is whole. Throws BACKUP_ABORTED when something that it refers to lies only in packs that are marked or gone.
  */
 export async function assertPublishable(options: {
   repository: Repository
   manifest: BackupManifest
   stateDirectory: string
-  seen: { marked: ReadonlySet<string>; packs: ReadonlySet<string> }
+  seen: PacksSeen
   signal: AbortSignal
-}): Promise<void> {
+}): Promise<PackSizes> {
   const { repository, manifest, seen, signal } = options
   const marked = await markedPacks(repository, signal)
   const present = await listPacks(repository, { signal })
   const unchanged =
     [...marked].every((pack) => seen.marked.has(pack)) &&
     [...seen.packs].every((pack) => present.has(pack) || seen.marked.has(pack))
+  const usable = new Map([...present].filter(([pack]) => !marked.has(pack) && !seen.marked.has(pack)))
   // Nothing that could be reused was marked or has gone since: nothing of it needs to be walked.
-  if (unchanged) return
+  if (unchanged) return usable
   const index = await syncIndex(options)
   const walker = new ReferenceWalker(repository, index)
   try {
     await assertPlaces(walker, { manifest, view: { present, marked }, signal })
+    return usable
   } finally {
     walker.close()
   }

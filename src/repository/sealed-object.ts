@@ -37,6 +37,7 @@ export const OBJECT_KINDS = {
   expired: 13,
   notes: 14,
   damage: 15,
+  packs: 16,
 } as const
 export type ObjectKind = keyof typeof OBJECT_KINDS
 

@@ -9,7 +9,17 @@ import { MemoryStorage } from '../storage/memory-storage.ts'
 import type { Storage } from '../storage/storage.ts'
 import { branchPrefix } from './layout.ts'
 import { initRepository, type Repository } from './repository.ts'
-import { coverage, listGaps, listWal, putWal, readNote, readWalBytes, recordGap, type WalObject } from './wal-archive.ts'
+import {
+  coverage,
+  coverageOf,
+  listGaps,
+  listWal,
+  putWal,
+  readNote,
+  readWalBytes,
+  recordGap,
+  type WalObject,
+} from './wal-archive.ts'
 import { findNewestBranch, findOrMakeBranch, listBranches, type Branch } from './wal-branch.ts'
 import { joinContents, NO_CONTENTS, type WalNote } from './wal-note.ts'
 import { readSegmentBytes } from './wal-segment-bytes.ts'
@@ -192,6 +202,32 @@ test('coverage ends at the first hole, and tells the others', async () => {
   ])
   const nowhere = await coverage(repository, branch, 0x30_0000n)
   assert.deepEqual([nowhere.endLsn, nowhere.objects], [0x30_0000n, []])
+})
+
+test('the coverage of a range lists its segments alone', async () => {
+  const listed: string[] = []
+  const storage = new MemoryStorage()
+  const repository = await makeRepository(storage)
+  const branch = await makeBranch(repository)
+  const whole = [0x10n, 0x11n, 0x27n]
+  for (let number = 1n; number < 40n; number++) {
+    await store(repository, branch, number, whole.includes(number) ? undefined : [0, 1000])
+  }
+  const recording = Object.create(storage) as MemoryStorage
+  recording.list = async function* (prefix: string) {
+    for await (const entry of storage.list(prefix)) {
+      listed.push(entry.key)
+      yield entry
+    }
+  }
+  const covered = await coverageOf({ ...repository, storage: recording }, branch, { from: 0x100_0000n + 5n, to: 0x120_0000n })
+  assert.equal(covered.objects[0]?.startLsn, 0x100_0000n)
+  assert.ok(covered.endLsn >= 0x120_0000n, 'it reaches the end of the range')
+  assert.equal(covered.holes[0]?.from, 0x120_0000n + 1000n)
+  assert.ok(listed.length <= 16, `${listed.length} names were listed, of 39`)
+  const one = await coverageOf(repository, branch, { from: 0x270_0000n, to: 0x280_0000n })
+  assert.equal(one.endLsn, 0x280_0000n)
+  assert.equal((await coverageOf(repository, branch, { from: 0x280_0000n, to: 0x290_0000n })).endLsn, 0x280_0000n)
 })
 
 test('a gap is recorded once', async () => {

@@ -138,6 +138,23 @@ export async function coverage(
   return coverFrom(stored, fromLsn)
 }
 
+/** The same, of [from, to) alone: lists the names of its segments, and not of the whole branch. */
+export async function coverageOf(
+  repository: Repository,
+  branch: Branch,
+  range: LsnRange,
+  options: CallOptions = {},
+): Promise<Coverage> {
+  const nameAt = (lsn: Lsn) => segmentName(segmentAt(lsn, branch.head.timeline, branch.head.segmentSize))
+  const [first, last] = [nameAt(range.from), nameAt(range.to - 1n)]
+  let alike = first.length
+  while (!last.startsWith(first.slice(0, alike))) alike -= 1
+  const start = first.slice(0, alike)
+  const stored: WalObject[] = []
+  for await (const object of listBelow(repository, branch, start, options)) if (object.endLsn > range.from) stored.push(object)
+  return coverFrom(stored, range.from)
+}
+
 /** The same of stretches that are at hand, in the order of their starts, the longest of those with one start first. */
 export function coverFrom<Stretch extends { readonly startLsn: Lsn; readonly endLsn: Lsn }>(
   stretches: readonly Stretch[],

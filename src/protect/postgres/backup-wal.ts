@@ -5,10 +5,11 @@ import { Failure } from '../../errors.ts'
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
 import { historyFileName } from '../../postgres/timeline-history.ts'
 import type { Repository } from '../../repository/repository.ts'
-import { coverage } from '../../repository/wal-archive.ts'
+import { coverageOf } from '../../repository/wal-archive.ts'
 import { findNewestBranch, type Branch } from '../../repository/wal-branch.ts'
 import { backupSpools, type PostgresComponent } from './component.ts'
 import type { ServerFacts, ServerSession } from './server-session.ts'
+import { waitForEvent } from './sleep.ts'
 import { listDirectory } from './spool-branch.ts'
 import { streamWal } from './stream.ts'
 import type { StreamEvent } from './stream-event.ts'
@@ -64,6 +65,8 @@ export async function guardWal(options: GuardWalOptions): Promise<WalGuard> {
 interface Reached {
   readonly branch: Branch | undefined
   readonly lsn: Lsn
+  /** Resolves when the repository has more, where somebody tells. */
+  readonly news?: Promise<void>
 }
 
 /**
@@ -86,12 +89,14 @@ async function ownReceiver(options: GuardWalOptions): Promise<WalGuard> {
   const connected = Promise.withResolvers<void>()
   let reached: Reached = { branch: undefined, lsn: 0n }
   let trouble = 'it has not answered'
+  let news = Promise.withResolvers<void>()
   const spools = backupSpools(options.stateDirectory, options.component.name)
   await removeDeadSpools(spools, options.clock)
   const spoolDirectory = join(spools, options.id)
   const onEvent = (event: StreamEvent) => {
     if (event.kind === 'connected') connected.resolve()
     if (event.kind === 'acknowledged') reached = { branch: event.branch, lsn: event.lsn }
+    if (event.kind === 'archived') news.resolve()
     if (event.kind === 'disconnected') trouble = `${event.code}: ${event.message}`
     if (event.kind === 'alarm' && event.attempts === 1) options.onNotice?.(`alarm ${event.code}: ${event.message}`)
   }
@@ -123,7 +128,11 @@ async function ownReceiver(options: GuardWalOptions): Promise<WalGuard> {
     throw error
   }
   signal.throwIfAborted()
-  const waitFor = (wal: WalOfBackup) => waitForWal(options, wal, async () => ownReached(reached, wal))
+  const waitFor = (wal: WalOfBackup) =>
+    waitForWal(options, wal, async () => {
+      news = Promise.withResolvers()
+      return { ...ownReached(reached, wal), news: news.promise }
+    })
   return { waitFor: (wal) => Promise.race([waitFor(wal), ended.then(neverEnds)]), [Symbol.asyncDispose]: dispose }
 }
 
@@ -156,18 +165,23 @@ async function connectTimeout(options: GuardWalOptions, stopped: AbortSignal, tr
 async function waitForWal(options: GuardWalOptions, wal: WalOfBackup, look: () => Promise<Reached>): Promise<Branch> {
   const { repository, clock, signal } = options
   let reached = -1n
+  let coveredTo = wal.startLsn
   let progressMs = clock.now()
   for (;;) {
-    const { branch, lsn } = await look()
-    const covered = branch === undefined ? undefined : await coverage(repository, branch, wal.startLsn)
-    if (branch !== undefined && covered !== undefined && covered.endLsn >= wal.stopLsn) return branch
-    const now = covered?.endLsn ?? (lsn < wal.startLsn ? wal.startLsn : lsn)
+    const { branch, lsn, news } = await look()
+    if (branch !== undefined) {
+      const range = { from: coveredTo, to: wal.stopLsn }
+      coveredTo = (await coverageOf(repository, branch, range, { signal })).endLsn
+      if (coveredTo >= wal.stopLsn) return branch
+    }
+    const now = branch !== undefined || lsn < wal.startLsn ? coveredTo : lsn
     if (now !== reached) {
       reached = now
       progressMs = clock.now()
     }
     if (clock.now() - progressMs > STALLED_MS) throw stalled(wal, reached)
-    await clock.sleep(POLL_MS, signal)
+    await waitForEvent(news ?? neverEnds(), { clock, ms: POLL_MS, signal })
+    signal.throwIfAborted()
   }
 }
 

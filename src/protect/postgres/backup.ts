@@ -9,10 +9,10 @@ import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
 import { listBackups, manifestBytes, putManifest, type BackupManifest, type BackupType } from '../../repository/backups.ts'
 import type { BlobIndexSource } from '../../repository/blob-index.ts'
 import { readDamage } from '../../repository/damage.ts'
-import { listPacks, syncIndex } from '../../repository/index-sync.ts'
+import { listPacks, syncIndex, type PackSizes } from '../../repository/index-sync.ts'
 import { BlobWriter } from '../../repository/blob-writer.ts'
 import { backupId } from '../../repository/layout.ts'
-import { assertPublishable } from '../../repository/publishable.ts'
+import { assertPublishable, type PacksSeen } from '../../repository/publishable.ts'
 import { Lease } from '../../repository/lease.ts'
 import { listMarks, markedBackups, markedPacks } from '../../repository/marks.ts'
 import { PackUploads } from '../../repository/pack-uploads.ts'
@@ -37,6 +37,7 @@ import {
 import { findServerVersions } from './installed-versions.ts'
 import { ManifestBuilder } from './manifest-builder.ts'
 import { ServerSession, type ServerFacts } from './server-session.ts'
+import { areWholePacksThere, wholePacksFile, writeWholePacks } from './whole-packs.ts'
 
 /** More threads than this read no faster than a disk gives. */
 const WORKERS_MAX = 4
@@ -155,13 +156,20 @@ export async function backupPostgres(options: BackupOptions): Promise<BackupRepo
     corruptPages: copied.corruptPages,
     passedOver: copied.passedOver,
   }
+  const published = await publish(run, manifest, { lease, seen: copied.seen })
+  await keepForNext(run, previous, published.packs)
+  return backupReport(published.manifest)
+}
+
+/** Makes the backup visible. Gives it as it was put, and the packs that it may refer to. */
+async function publish(run: Run, manifest: BackupManifest, { lease, seen }: { lease: Lease; seen: PacksSeen }) {
+  const { repository, stateDirectory, signal } = run
   const counted = await countManifest(repository, manifest)
   // Not between the look and the put: a lease that is good says that its run has yet to look.
   await lease.renew(signal)
-  await assertPublishable({ repository, manifest: counted, stateDirectory: options.stateDirectory, seen: copied.seen, signal })
+  const packs = await assertPublishable({ repository, manifest: counted, stateDirectory, seen, signal })
   await putManifest(repository, counted, signal)
-  await keepFingerprints(run, previous)
-  return backupReport(counted)
+  return { manifest: counted, packs }
 }
 
 /** The timeline on which a backup began, by its label. What pg_control says is that of the last checkpoint before, on a server that was promoted just now another one. */
@@ -230,7 +238,8 @@ async function copyCluster(run: Run & { previous: BackupManifest | undefined; le
   const bytesTotal = listedBytes(component.dataDirectory)
   const packSuffix = run.lease.packSuffix
   const workerData = { ring: repository.ring, index, compressionLevel: component.compressionLevel, packSuffix }
-  const whole = run.previous !== undefined && (await isWhole(run, run.previous, index))
+  const usable = new Map([...packs].filter(([pack]) => !marked.has(pack)))
+  const whole = run.previous !== undefined && (await isWhole(run, run.previous, { index, usable }))
   const previous = run.previous === undefined || !whole ? undefined : await openFingerprints(run, run.previous, index)
   const uploads = new PackUploads(repository, signal)
   const pool = new WorkerPool<BackupJob, BackupJobResult>({
@@ -257,7 +266,7 @@ async function copyCluster(run: Run & { previous: BackupManifest | undefined; le
     const beside = run.configuration === undefined ? [] : configurationEntries(run.configuration, component.dataDirectory)
     const entries = mergeEntries(walked, beside)
     const parts = copyFiles({ entries, pool, checkPages: run.facts.dataChecksums, previous, accept, signal })
-    const file = { path: fingerprintFile(repository, stateDirectory, component.name, run.id), backup: run.id }
+    const file = { path: fingerprintPath(run, run.id), backup: run.id }
     await writeFingerprints(repository, file, builder.collect(parts))
     const ended = await pool.runOnEach({ kind: 'finish' })
     for (const { outputs } of ended) await uploads.accept(outputs)
@@ -287,7 +296,13 @@ async function absentForReuse({ repository, signal, onNotice }: Run): Promise<Se
  * Whether all that the previous backup refers to is there to be reused. A region that did not change is reused as a whole, by its base:
  * nobody would look for the base's chunks, and a backup that counts on a lost or marked pack would look right.
  */
-async function isWhole(run: Run, previous: BackupManifest, index: BlobIndexSource): Promise<boolean> {
+async function isWhole(
+  run: Run,
+  previous: BackupManifest,
+  { index, usable }: { index: BlobIndexSource; usable: PackSizes },
+): Promise<boolean> {
+  const noted = { path: wholePacksFile(fingerprintPath(run, previous.id)), backup: previous.id }
+  if (index.damage.length === 0 && (await areWholePacksThere(run.repository, noted, usable))) return true
   const walker = new ReferenceWalker(run.repository, index)
   try {
     for await (const location of walker.walk(previous, run.signal)) void location
@@ -372,7 +387,13 @@ function otherServer(component: PostgresComponent, what: string, cause?: unknown
   })
 }
 
-async function keepFingerprints(run: Run, previous: Previous): Promise<void> {
-  const directory = dirname(fingerprintFile(run.repository, run.stateDirectory, run.component.name, run.id))
-  await pruneFingerprints(directory, new Set(previous.keep))
+/** Leaves on this host what a later backup compares with, and no more. The backup is made: what fails here costs the next one time. */
+async function keepForNext(run: Run, previous: Previous, packs: PackSizes): Promise<void> {
+  const path = fingerprintPath(run, run.id)
+  await writeWholePacks(run.repository, { path: wholePacksFile(path), backup: run.id }, packs)
+  await pruneFingerprints(dirname(path), new Set(previous.keep.flatMap((id) => [id, wholePacksFile(id)])))
+}
+
+function fingerprintPath(run: Run, backup: string): string {
+  return fingerprintFile(run.repository, run.stateDirectory, run.component.name, backup)
 }

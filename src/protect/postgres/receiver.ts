@@ -230,7 +230,8 @@ export class Receiver {
     const position = await this.#findPosition(server, restartLsn)
     const { branch, startLsn, knownTo } = position
     this.#position = position
-    this.#writer = await this.#spool.startWriting(branch, startLsn, this.#spoolIsAcknowledged)
+    // Nobody counts on the WAL of a backup before the repository has it.
+    this.#writer = await this.#spool.startWriting(branch, startLsn, this.#spoolIsAcknowledged && !this.#slot.temporary)
     this.#acknowledgedTo = 0n
     const known = { from: startLsn, to: knownTo }
     this.#known = knownTo > startLsn ? new KnownWal(readKnown(this.#context(), branch, known), known) : undefined
