@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
+import { pbkdf2 } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { promisify } from 'node:util'
 import pg from 'pg'
 import { Failure } from '../errors.ts'
 import { skipUnlessInstalled, testCluster, type TestCluster } from '../../test/services/postgres.ts'
@@ -93,6 +95,27 @@ test('a server that does not become ready in time is gone when start gives up', 
     { code: 'POSTGRES_FAILED', message: /no connections after 1 s/ },
   )
   assert.equal(await isRunning(cluster.directory), false)
+})
+
+test('a server that refuses at once is known to have ended, however late this process gets to it', { skip }, async (t) => {
+  const cluster = await testCluster(t, { major: 15 })
+  await cluster.stop()
+  await rm(join(cluster.directory, 'postgresql.conf'))
+  // Closing the log, like all that goes to libuv's four threads, takes longer than the server lives.
+  let busy = true
+  const keepBusy = async () => {
+    while (busy) await promisify(pbkdf2)('x', 'y', 100_000, 32, 'sha512')
+  }
+  const work = Array.from({ length: 16 }, keepBusy)
+  try {
+    const { installation, directory, port, logFile } = cluster
+    const socketDirectory = join(cluster.home, 'socket')
+    const start = startCluster({ installation, directory, port, socketDirectory, logFile, timeoutSeconds: 5 })
+    await assert.rejects(start, { code: 'POSTGRES_FAILED', message: /it ended with status 2/ })
+  } finally {
+    busy = false
+    await Promise.all(work)
+  }
 })
 
 test('aborting a start rejects with the reason and leaves no server', { skip }, async (t) => {

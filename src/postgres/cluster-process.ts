@@ -91,6 +91,7 @@ export async function startCluster(options: StartClusterOptions): Promise<number
   await makeServerDirectory(options.socketDirectory, options.owner)
   const log = await open(logFile, 'a', 0o600)
   let server: ChildProcess
+  let ended: Promise<string>
   const logStart = (await log.stat()).size
   try {
     // Started directly rather than through pg_ctl, which would put the settings through a shell.
@@ -99,17 +100,16 @@ export async function startCluster(options: StartClusterOptions): Promise<number
       detached: true,
       stdio: ['ignore', log.fd, log.fd],
     })
+    // Before anything is waited for: a server that refuses at once has ended by then.
+    ended = endOf(server)
   } finally {
     await log.close()
   }
-  const ended = new Promise<string>((resolve) => {
-    server.once('exit', (status, by) => resolve(by === null ? `it ended with status ${status}` : `it was ended by ${by}`))
-    server.once('error', (error) => resolve(error.message))
-  })
   server.unref()
   const outcome = await waitUntilReady({ server, ended, directory, timeoutSeconds, signal })
   if (outcome === 'ready' && server.pid !== undefined) return server.pid
-  if (server.pid !== undefined && (await isAlive(server.pid))) {
+  // Not "is its number alive": once it has ended, the number may be a stranger's.
+  if (server.pid !== undefined && server.exitCode === null && server.signalCode === null) {
     await killTree(server.pid)
     await ended
   }
@@ -117,6 +117,13 @@ export async function startCluster(options: StartClusterOptions): Promise<number
   const tail = await readTail(logFile, logStart)
   throw new Failure('POSTGRES_FAILED', `cannot start the cluster in "${directory}": ${outcome}\n${tail}`, {
     hint: `the whole log is in "${logFile}"`,
+  })
+}
+
+function endOf(server: ChildProcess): Promise<string> {
+  return new Promise((resolve) => {
+    server.once('exit', (status, by) => resolve(by === null ? `it ended with status ${status}` : `it was ended by ${by}`))
+    server.once('error', (error) => resolve(error.message))
   })
 }
 
