@@ -2,6 +2,18 @@ import type { VerbDefinition } from './verb.ts'
 
 const COMPONENT = ['[component]', 'name of a component; may be left out where there is only one'] as const
 
+/** Which moment: of `restore` and `dump`. */
+const TARGET = [
+  ['--latest', 'to the newest moment that can be reached (the default)'],
+  ['--target-time <time>', 'to the last transaction at or before this time, like 2026-11-21T03:00:00Z'],
+  ['--target-lsn <lsn>', 'to this position in the WAL, like 16/B374D848'],
+  ['--target-xid <id>', 'to the end of this transaction'],
+  ['--target-name <name>', 'to the restore point of this name (pg_create_restore_point)'],
+  ['--backup <id>', 'to the end of this backup; with another target, beginning with it'],
+  ['--target-timeline <number>', 'along this timeline (default: the one that the cluster went last)'],
+  ['--exclusive', 'stop before the time, LSN or transaction, not behind it'],
+] as const
+
 /** Every verb: what `resus --help` shows, and where its code is. */
 export const VERBS: readonly VerbDefinition[] = [
   {
@@ -59,14 +71,7 @@ export const VERBS: readonly VerbDefinition[] = [
     args: [COMPONENT],
     options: [
       ['--to <directory>', 'where to; empty or missing, but for --delta'],
-      ['--latest', 'to the newest moment that can be reached (the default)'],
-      ['--target-time <time>', 'to the last transaction at or before this time, like 2026-11-21T03:00:00Z'],
-      ['--target-lsn <lsn>', 'to this position in the WAL, like 16/B374D848'],
-      ['--target-xid <id>', 'to the end of this transaction'],
-      ['--target-name <name>', 'to the restore point of this name (pg_create_restore_point)'],
-      ['--backup <id>', 'to the end of this backup; with another target, beginning with it'],
-      ['--target-timeline <number>', 'along this timeline (default: the one that the cluster went last)'],
-      ['--exclusive', 'stop before the time, LSN or transaction, not behind it'],
+      ...TARGET,
       ['--action <action>', 'promote, pause or shutdown, when the target is reached (default: promote)'],
       ['--tablespace-map <old=new>', 'put a tablespace elsewhere: its path or oid, and where to; once for each', 'repeatable'],
       ['--delta', 'into a stopped cluster that is there: keep what is right, write the rest, remove what does not belong'],
@@ -74,6 +79,23 @@ export const VERBS: readonly VerbDefinition[] = [
       ['--preview', 'say what would be done, and touch nothing'],
     ],
     load: () => import('./restore.ts'),
+  },
+  {
+    name: 'dump',
+    summary: 'a logical dump (pg_dump) of any restore point, from a restored copy: the living server is not touched',
+    args: [COMPONENT],
+    options: [
+      ['--to <file>', 'where to; it must not exist'],
+      ['--database <name>', 'of this database; may be left out where there is only one'],
+      ['--table <pattern>', "only tables that match, as pg_dump's --table; may be repeated", 'repeatable'],
+      ['--schema <pattern>', "only schemas that match, as pg_dump's --schema; may be repeated", 'repeatable'],
+      ['--globals', 'roles and tablespaces instead of a database (pg_dumpall --globals-only)'],
+      ['--format <format>', 'custom, for pg_restore; or plain, SQL compressed by gzip (default: custom)'],
+      ['--compress <level>', '0 to 9 (default: 6)'],
+      ...TARGET,
+      ['--scratch <directory>', 'where to restore to meanwhile (default: "scratch" in the state directory)'],
+    ],
+    load: () => import('./dump.ts'),
   },
   {
     name: 'wal-get',

@@ -1,7 +1,5 @@
-import { userInfo } from 'node:os'
-import { join, resolve } from 'node:path'
-import { configuredComponent, resolveComponent } from '../config/open.ts'
-import type { ComponentConfiguration, Configuration } from '../config/configuration.ts'
+import { configuredComponent } from '../config/open.ts'
+import type { Configuration } from '../config/configuration.ts'
 import { Failure } from '../errors.ts'
 import { verifyByRestore } from '../protect/postgres/verify.ts'
 import type { ProofTarget } from '../protect/postgres/proof.ts'
@@ -10,6 +8,7 @@ import type { Repository } from '../repository/repository.ts'
 import type { Verdict } from '../repository/verdicts.ts'
 import { keepVerdict } from './keep-verdict.ts'
 import { formatDuration, formatFields, formatTime } from './output.ts'
+import { knownRoles, scratchPlace } from './scratch-place.ts'
 import { optionalText, type Answer, type Context, type Given } from './verb.ts'
 
 const LATEST = 'latest'
@@ -30,14 +29,7 @@ export async function proveByRestore(run: {
     repository,
     component,
     target: await proofTarget(repository, component.name, given.args[0]),
-    scratchRoot: resolve(optionalText(given, 'scratch') ?? join(configuration.state, 'scratch')),
-    forbidden: [
-      ...configuration.components.map(({ name, dataDirectory }) => ({
-        path: dataDirectory,
-        what: `the data directory of "${name}"`,
-      })),
-      ...configuration.repository.storages.map(({ name, path }) => ({ path, what: `the storage "${name}"` })),
-    ],
+    ...scratchPlace(configuration, given),
     stateDirectory: configuration.state,
     configPath: context.configPath,
     roles: await knownRoles(component),
@@ -59,20 +51,6 @@ async function proofTarget(repository: Repository, component: string, named: str
   const backup = named ?? (await newestBackupId(repository, component))
   if (backup !== undefined) return { kind: 'backup', backup }
   throw new Failure('BACKUP_ABSENT', `"${component}" has no backup yet`, { hint: `run "resus backup ${component}"` })
-}
-
-/** Roles that the cluster may have. The password is not needed, so that a secret that is not on this machine keeps nothing back. */
-async function knownRoles(component: ComponentConfiguration): Promise<string[]> {
-  const roles = [userInfo().username]
-  try {
-    const { connection } = await resolveComponent(component)
-    const text = connection.reveal().toString('utf8').replace('@/', '@localhost/')
-    const { username } = new URL(text)
-    if (username !== '') roles.unshift(decodeURIComponent(username))
-  } catch (error) {
-    if (!(error instanceof Failure)) throw error
-  }
-  return roles
 }
 
 function describe(verdict: Verdict): string {

@@ -200,10 +200,15 @@ function serverAccount(owner: Account | undefined): Account | undefined {
   return process.getuid?.() === 0 ? (owner ?? ordinaryUser()) : undefined
 }
 
-/** PostgreSQL refuses root, and must not be led to another server by the PG* variables of whoever called us. */
-function serverProcess(owner?: Account): { env: NodeJS.ProcessEnv; cwd: string; uid?: number; gid?: number } {
+/** What PostgreSQL's programs are given: they must not be led to another server by the PG* variables of whoever called us. */
+export function postgresEnvironment(): Record<string, string> {
   const kept = Object.entries(process.env).filter(([name]) => !/^(PG|LC_|LANG)/.test(name))
-  const env = { ...Object.fromEntries(kept), LANG: 'C.UTF-8', LC_ALL: 'C.UTF-8' }
+  return { ...(Object.fromEntries(kept) as Record<string, string>), LANG: 'C.UTF-8', LC_ALL: 'C.UTF-8' }
+}
+
+/** PostgreSQL refuses root. */
+function serverProcess(owner?: Account): { env: NodeJS.ProcessEnv; cwd: string; uid?: number; gid?: number } {
+  const env = postgresEnvironment()
   const user = serverAccount(owner)
   // Our own working directory may be closed to that account.
   return user === undefined ? { env, cwd: '/' } : { env, cwd: '/', uid: user.uid, gid: user.gid }

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import pg from 'pg'
 import type { Clock } from '../../clock.ts'
 import { Failure, systemErrorCode } from '../../errors.ts'
-import { isRunning, startCluster, stopCluster, type Account } from '../../postgres/cluster-process.ts'
+import { isRunning, postgresEnvironment, startCluster, stopCluster, type Account } from '../../postgres/cluster-process.ts'
 import type { Installation } from '../../postgres/installation.ts'
 
 /** Only names the socket: no TCP port is opened. */
@@ -207,6 +207,20 @@ export class ScratchServer {
     }
   }
 
+  /** What PostgreSQL's own programs take to connect as a superuser, as our sessions do. They have their own search path. */
+  async toolEnvironment(database: string | null): Promise<Record<string, string>> {
+    this.#superuser ??= await this.#findSuperuser()
+    const { search_path: _, ...settings } = ALL_SESSION
+    return {
+      ...postgresEnvironment(),
+      PGHOST: this.#options.socketDirectory,
+      PGPORT: String(PORT),
+      PGUSER: this.#superuser,
+      PGOPTIONS: this.#sessionOptions(settings),
+      ...(database === null ? {} : { PGDATABASE: database }),
+    }
+  }
+
   /** Stops it in good order. Throws POSTGRES_FAILED. */
   async stop(): Promise<void> {
     const { dataDirectory: directory } = this.#options
@@ -275,6 +289,12 @@ export class ScratchServer {
     return undefined
   }
 
+  #sessionOptions(settings: Readonly<Record<string, string>>): string {
+    return Object.entries({ ...settings, ...(this.major >= 17 ? { transaction_timeout: '0' } : {}) })
+      .map(([name, value]) => `-c ${name}=${value}`)
+      .join(' ')
+  }
+
   async #connected<T>(
     to: { database: string; user: string; settings: Readonly<Record<string, string>> },
     work: (client: pg.Client) => Promise<T>,
@@ -288,9 +308,7 @@ export class ScratchServer {
       database: to.database,
       application_name: 'resus verify',
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
-      options: Object.entries({ ...to.settings, ...(this.major >= 17 ? { transaction_timeout: '0' } : {}) })
-        .map(([name, value]) => `-c ${name}=${value}`)
-        .join(' '),
+      options: this.#sessionOptions(to.settings),
     })
     client.on('error', () => undefined)
     const close = () => void client.end().catch(() => undefined)

@@ -14,7 +14,13 @@ async function temporary(t: TestContext): Promise<string> {
   return path
 }
 
-const OPTIONS = { component: 'db', backup: 'b', owner: { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 }, nowMs: 0 }
+const OPTIONS = {
+  purpose: 'resus dump' as const,
+  component: 'db',
+  backup: 'b',
+  owner: { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
+  nowMs: 0,
+}
 
 /** A process that has ended, whose number and start a dead verification would have left. */
 async function deadProcess(): Promise<{ pid: number; started: string }> {
@@ -61,7 +67,7 @@ test('what a dead process left is removed, with its socket directory, and said',
   const root = await temporary(t)
   const { scratch } = await abandoned(root)
   const [notice, ...others] = await removeAbandoned(root)
-  assert.match(notice ?? '', /^removed ".*verify-[0-9a-f]{16}", which a verification that was killed had left/)
+  assert.match(notice ?? '', /^removed ".*verify-[0-9a-f]{16}", which a "resus dump" that was killed had left/)
   assert.deepEqual([others, await readdir(root), await isThere(scratch.socketDirectory)], [[], [], false])
   assert.deepEqual(await removeAbandoned(root), [])
   assert.deepEqual(await removeAbandoned(join(root, 'not there')), [])

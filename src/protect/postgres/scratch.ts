@@ -8,8 +8,9 @@ import { Failure, systemErrorCode } from '../../errors.ts'
 import { killCluster, type Account } from '../../postgres/cluster-process.ts'
 import { processStart } from '../../postgres/process-start.ts'
 import { assertReachable, openTemporaryDirectory } from '../../postgres/staged-runtime.ts'
+import type { BackupManifest } from '../../repository/backups.ts'
 
-// Where a backup is restored to be proven: a directory of our own, which goes when the verification ends, however it ends.
+// Where a backup is restored to be proven or dumped: a directory of our own, which goes when that ends, however it ends.
 //
 //   <root>/verify-<id>.json     the marker: whose directory it is. Made first, removed last
 //   <root>/verify-<id>/         data (the restored cluster), server.log, and the server's own settings
@@ -26,9 +27,15 @@ const REMOVE_TRIES = { maxRetries: 10, retryDelay: 100 }
 const SOCKET_HOME_BYTES_MAX = 107 - 37
 const UNBORN_MS = 60_000
 
+const ROOM_FOR_WAL_BYTES = 512 * 1024 * 1024
+const ROOM_FOR_SEGMENTS = 10
+
+/** What scratch directories are made for: said in the marker. */
+const PURPOSES = ['resus verify --by-restore', 'resus dump'] as const
+
 const markerSchema = z.object({
   format: z.literal(1),
-  purpose: z.literal('resus verify --by-restore'),
+  purpose: z.enum(PURPOSES),
   id: z.string().regex(/^[0-9a-f]{16}$/),
   directory: z.string(),
   socketDirectory: z.string(),
@@ -43,6 +50,7 @@ const markerSchema = z.object({
 type Marker = z.infer<typeof markerSchema>
 
 export interface ScratchOptions {
+  readonly purpose: (typeof PURPOSES)[number]
   /** The directory in which scratch directories are made. */
   readonly root: string
   readonly component: string
@@ -70,7 +78,7 @@ export class ScratchDirectory implements AsyncDisposable {
     assert(started !== undefined, 'this process runs')
     const marker: Marker = {
       format: 1,
-      purpose: 'resus verify --by-restore',
+      purpose: options.purpose,
       id,
       directory: join(root, `verify-${id}`),
       socketDirectory: join(await socketHome(), `resus-${id}`),
@@ -125,7 +133,7 @@ export class ScratchDirectory implements AsyncDisposable {
 }
 
 /**
- * Removes what dead verifications left: only what a marker names that is valid, of this host and this user, beside the directory that it
+ * Removes what dead verifications and dumps left: only what a marker names that is valid, of this host and this user, beside the directory that it
  * names, and whose process runs no more. Says what it removed, and what it left alone and why.
  */
 export async function removeAbandoned(root: string): Promise<string[]> {
@@ -147,7 +155,7 @@ export async function removeAbandoned(root: string): Promise<string[]> {
       continue
     }
     await removeMarked(marker, path)
-    notices.push(`removed "${marker.directory}", which a verification that was killed had left`)
+    notices.push(`removed "${marker.directory}", which a "${marker.purpose}" that was killed had left`)
   }
   return notices
 }
@@ -178,6 +186,11 @@ export async function assertOutside(root: string, places: readonly Place[]): Pro
     if (/^PG_\d+_\d+$/.test(basename(at))) refuse(`the tablespace "${dirname(at)}"`)
     if (at === dirname(at)) return
   }
+}
+
+/** The room that a restored copy needs: its files, the WAL that is fetched ahead and replayed, and what is written in it. */
+export function scratchBytes({ totals, server }: BackupManifest): number {
+  return totals.bytes + ROOM_FOR_WAL_BYTES + ROOM_FOR_SEGMENTS * server.segmentSize
 }
 
 /** Throws DISK_FULL when fewer bytes are free where the root is, or will be. */

@@ -8,11 +8,7 @@ import { resusVersion } from '../../version.ts'
 import { CheckList, isJudgement } from './check-list.ts'
 import { CHAIN, PROVING, ProvingChain, type ProofContext, type Reached } from './proof.ts'
 import { planRecovery } from './recovery-plan.ts'
-import { assertOutside, assertScratchRoom, removeAbandoned, ScratchDirectory, type Place } from './scratch.ts'
-
-/** Room beside the files: WAL that is fetched ahead and replayed, and what the checks write. */
-const ROOM_FOR_WAL_BYTES = 512 * 1024 * 1024
-const ROOM_FOR_SEGMENTS = 10
+import { assertOutside, assertScratchRoom, removeAbandoned, scratchBytes, ScratchDirectory, type Place } from './scratch.ts'
 
 export interface VerifyByRestoreOptions extends ProofContext {
   /** Where the scratch directory is made. */
@@ -40,10 +36,10 @@ export async function verifyByRestore(options: VerifyByRestoreOptions): Promise<
   }
   const { manifest } = subject
   const installation = await requireInstallation(manifest.server.major, options.component.binaries)
-  const room = manifest.totals.bytes + ROOM_FOR_WAL_BYTES + ROOM_FOR_SEGMENTS * manifest.server.segmentSize
-  await assertScratchRoom(scratchRoot, room)
+  await assertScratchRoom(scratchRoot, scratchBytes(manifest))
 
   await using scratch = await ScratchDirectory.make({
+    purpose: 'resus verify --by-restore',
     root: scratchRoot,
     component: manifest.component,
     backup: manifest.id,

@@ -1,0 +1,33 @@
+import { userInfo } from 'node:os'
+import { join, resolve } from 'node:path'
+import type { ComponentConfiguration, Configuration } from '../config/configuration.ts'
+import { resolveComponent } from '../config/open.ts'
+import { Failure } from '../errors.ts'
+import type { Place } from '../protect/postgres/scratch.ts'
+import { optionalText, type Given } from './verb.ts'
+
+/** Where a copy is restored to be looked at: by --scratch, or in the state directory; and where that must never be. */
+export function scratchPlace(configuration: Configuration, given: Given): { scratchRoot: string; forbidden: Place[] } {
+  const { components, repository, state } = configuration
+  return {
+    scratchRoot: resolve(optionalText(given, 'scratch') ?? join(state, 'scratch')),
+    forbidden: [
+      ...components.map(({ name, dataDirectory }) => ({ path: dataDirectory, what: `the data directory of "${name}"` })),
+      ...repository.storages.map(({ name, path }) => ({ path, what: `the storage "${name}"` })),
+    ],
+  }
+}
+
+/** Roles that the cluster may have. The password is not needed, so that a secret that is not on this machine keeps nothing back. */
+export async function knownRoles(component: ComponentConfiguration): Promise<string[]> {
+  const roles = [userInfo().username]
+  try {
+    const { connection } = await resolveComponent(component)
+    const text = connection.reveal().toString('utf8').replace('@/', '@localhost/')
+    const { username } = new URL(text)
+    if (username !== '') roles.unshift(decodeURIComponent(username))
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+  }
+  return roles
+}
