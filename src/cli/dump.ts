@@ -68,7 +68,7 @@ function describe(report: DumpReport): string {
   const how =
     report.format === 'custom'
       ? `pg_restore --dbname=<new database> ${report.file}`
-      : `gunzip -c ${report.file} | psql -v ON_ERROR_STOP=1 --dbname=<${report.database === null ? 'postgres' : 'new database'}>`
+      : `gunzip -c ${report.file} | psql -v ON_ERROR_STOP=1 --dbname=${report.database === null ? 'postgres' : '<new database>'}`
   const fields = [
     [
       'dumped',

@@ -130,6 +130,9 @@ test('PostgreSQL 15: plain SQL of all of it, roles beside it, and what is refuse
   const other = join(directory, 'other.dump')
   await refused(plain, 'ARGUMENTS_INVALID', /all\.sql\.gz" exists/)
   await refused(join(directory, 'none/x.dump'), 'ARGUMENTS_INVALID', /directory ".*none" of --to does not exist/)
+  await chmod(directory, 0o500)
+  await refused(other, 'ARGUMENTS_INVALID', /cannot write the dump .*EACCES/)
+  await chmod(directory, 0o700)
   const nowhere = { kind: 'database', database: 'his', schemas: [], tables: [] } as const
   await refused(other, 'ARGUMENTS_INVALID', /no database "his" at this target: there it has "odd' name", "postgres"/, {
     subject: nowhere,

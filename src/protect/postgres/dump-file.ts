@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
-import { createReadStream, createWriteStream } from 'node:fs'
-import { link, lstat, rm } from 'node:fs/promises'
+import { constants, createReadStream, createWriteStream } from 'node:fs'
+import { access, link, lstat, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
@@ -36,13 +36,18 @@ export interface DumpFile {
   readonly check: (path: string) => Promise<void>
 }
 
-/** Throws ARGUMENTS_INVALID when there is something under a path, or no directory to make it in: nothing is overwritten. */
+/** Before the hours that a restore may take: throws ARGUMENTS_INVALID when there is something under a path, or no directory that can be written to. */
 export async function assertNoFile(path: string): Promise<void> {
   if (await exists(path)) throw fileExists(path)
   if (!(await exists(dirname(path)))) {
     throw new Failure('ARGUMENTS_INVALID', `the directory "${dirname(path)}" of --to does not exist`, {
       hint: 'make it, or name another',
     })
+  }
+  try {
+    await access(dirname(path), constants.W_OK | constants.X_OK)
+  } catch (error) {
+    throw explained(error, path)
   }
 }
 
