@@ -11,6 +11,8 @@ import {
   WAL_PAGE_BYTES,
   factBytes,
   isResourceManager,
+  isTablespaceCreate,
+  mayEndTablespaceCreate,
   parseWalPageHeader,
   readFact,
   type WalFact,
@@ -150,6 +152,8 @@ export class WalDecoder {
 
   /** What was read since the last call. A record belongs to the summary in whose time its last byte came. */
   takeSummary(): WalSummary {
+    const isOpen = this.#readBytes >= RECORD_HEADER_BYTES && !this.#isRest
+    if (isOpen && isTablespaceCreate(this.#held[17]!, this.#held[16]!)) this.#summary.addPossibleTablespace()
     return this.#summary.take()
   }
 
@@ -223,6 +227,7 @@ export class WalDecoder {
       this.#synced = true
       this.#isRest = header.remainingBytes > 0
       this.#totalBytes = header.remainingBytes
+      this.#heldWanted = this.#isRest ? RECORD_HEADER_BYTES : 0
       return true
     }
     if (open && header.abandonsRecord) {
@@ -289,6 +294,7 @@ export class WalDecoder {
   #finishParts(): void {
     const [start, totalBytes, held] = [this.#recordOffset, this.#totalBytes, this.#held]
     const wasRest = this.#isRest
+    if (wasRest && mayEndTablespaceCreate(held, totalBytes)) this.#summary.addPossibleTablespace()
     const isRight = wasRest || this.#options.checkCrc !== true || this.#crcIsRight(held, 0, this.#crc)
     // A page is a multiple of eight bytes, so what is left to the next record's start lies on this page.
     this.#skipBytes = align(this.#inPage) - this.#inPage

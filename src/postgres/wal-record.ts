@@ -120,7 +120,7 @@ export function isResourceManager(id: number): boolean {
 
 /** How many bytes of the record `readFact` needs: 0 for the great mass of records, of which nothing is kept. */
 export function factBytes(resource: number, info: number, totalBytes: number): number {
-  if (resource === RESOURCE_TABLESPACE && (info & 0xf0) === TABLESPACE_CREATE) return Math.min(totalBytes, TABLESPACE_BYTES_MAX)
+  if (isTablespaceCreate(resource, info)) return Math.min(totalBytes, TABLESPACE_BYTES_MAX)
   if (resource > RESOURCE_TRANSACTION) return 0
   if (resource === RESOURCE_XLOG) return isFactOfXlog(info & 0xf0) ? Math.min(totalBytes, FACT_BYTES) : 0
   const operation = info & TRANSACTION_OPERATION
@@ -136,6 +136,20 @@ const FACT_BYTES = 128
 const TABLESPACE_BYTES_MAX = 2048
 /** Of a longer one (a quarter of a million subtransactions) the time is told, and the id is not. */
 const PREPARED_BYTES_MAX = 1 << 20
+
+/** Whether a record makes a tablespace, by its header. */
+export function isTablespaceCreate(resource: number, info: number): boolean {
+  return resource === RESOURCE_TABLESPACE && (info & 0xf0) === TABLESPACE_CREATE
+}
+
+/**
+ * Whether the end of a record whose beginning was not seen may be that of one that makes a tablespace. Its header, of which bytes 16 and 17 tell,
+ * begins at a multiple of 8: eight or sixteen bytes of it lie before; of one that lies there as a whole, its beginning told.
+ */
+export function mayEndTablespaceCreate(rest: Uint8Array, restBytes: number): boolean {
+  if (restBytes > TABLESPACE_BYTES_MAX) return false
+  return [0, 8].some((at) => at + 1 < restBytes && isTablespaceCreate(rest[at + 1]!, rest[at]!))
+}
 
 function isFactOfXlog(info: number): boolean {
   return (

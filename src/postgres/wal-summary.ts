@@ -33,6 +33,8 @@ export interface WalSummary {
   readonly leastXid: number | null
   readonly greatestXid: number | null
   readonly restorePoints: readonly RestorePoint[]
+  /** Whether a record makes a tablespace outside the data directory, or may: of one that is not seen as a whole it is not known. */
+  readonly tablespaces: boolean
   /** True when there were more restore points than `RESTORE_POINTS_MAX`: the list has the first of them. */
   readonly overflow: boolean
 }
@@ -53,6 +55,7 @@ export class WalSummaryBuilder {
   #leastXid: number | null = null
   #greatestXid: number | null = null
   #restorePoints: RestorePoint[] = []
+  #tablespaces = false
   #overflow = false
 
   constructor(origin: Lsn) {
@@ -75,7 +78,12 @@ export class WalSummaryBuilder {
       const { name, timeMicros } = fact
       if (this.#restorePoints.length < RESTORE_POINTS_MAX) this.#restorePoints.push({ name, timeMicros, lsn: endLsn })
       else this.#overflow = true
-    }
+    } else if (fact.kind === 'tablespace' && fact.path !== '') this.#tablespaces = true
+  }
+
+  /** A record that is not seen as a whole may make a tablespace. */
+  addPossibleTablespace(): void {
+    this.#tablespaces = true
   }
 
   take(): WalSummary {
@@ -92,12 +100,14 @@ export class WalSummaryBuilder {
       leastXid: this.#leastXid,
       greatestXid: this.#greatestXid,
       restorePoints: this.#restorePoints,
+      tablespaces: this.#tablespaces,
       overflow: this.#overflow,
     }
     this.#records = this.#commits = this.#aborts = 0
     this.#leastCommit = this.#greatestCommit = null
     this.#leastXid = this.#greatestXid = null
     this.#restorePoints = []
+    this.#tablespaces = false
     this.#overflow = false
     return summary
   }

@@ -17,6 +17,8 @@ export interface WalContents {
   readonly leastXid: number | null
   readonly greatestXid: number | null
   readonly restorePoints: readonly RestorePoint[]
+  /** Whether a record that ends or begins here makes a tablespace outside the data directory, or may. */
+  readonly tablespaces: boolean
 }
 
 export interface WalNote extends WalContents {
@@ -66,6 +68,7 @@ const noteSchema = z.object({
       .object({ name: z.string(), lsn: lsnText, time: microseconds })
       .transform(({ name, lsn, time }) => ({ name, lsn, timeMicros: time })),
   ),
+  tablespaces: z.boolean(),
   acknowledged: lsnText.nullable(),
   source: z.enum(['stream', 'backup', 'push', 'spool']),
   synchronous: z.boolean(),
@@ -79,6 +82,7 @@ export const NO_CONTENTS: WalContents = {
   leastXid: null,
   greatestXid: null,
   restorePoints: [],
+  tablespaces: false,
 }
 
 /** The contents of two stretches, of which `later` follows `earlier`. */
@@ -91,6 +95,7 @@ export function joinContents(earlier: WalContents, later: WalContents): WalConte
     greatestXid: pick(earlier.greatestXid, later.greatestXid, (left, right) => xidPrecedes(right, left)),
     // The first of them, as in one summary: a note has to fit into one frame, whatever an application writes.
     restorePoints: [...earlier.restorePoints, ...later.restorePoints].slice(0, RESTORE_POINTS_MAX),
+    tablespaces: earlier.tablespaces || later.tablespaces,
   }
 }
 

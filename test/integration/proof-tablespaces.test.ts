@@ -61,8 +61,8 @@ for (const major of [18, 15]) {
       await stream.waitFor((event) => event.kind === 'archived' && event.lsn >= end)
       await stream.stop()
       const made = await prove(cluster)
-      assert.deepEqual([made.verdict, checkNamed(made, 'recovery').verdict], ['not proven', 'not proven'])
-      assert.ok(checkNamed(made, 'recovery').found.includes(`"${later}"`), checkNamed(made, 'recovery').found)
+      assert.deepEqual([made.verdict, checkNamed(made, 'restore').verdict], ['not proven', 'not proven'])
+      assert.ok(checkNamed(made, 'restore').found.includes(`"${later}"`), checkNamed(made, 'restore').found)
       assert.equal((await prove(cluster, { target })).verdict, 'verified')
     },
   )

@@ -38,6 +38,8 @@ const LACKING: ReadonlySet<FailureCode> = new Set<FailureCode>([
   'KEY_WRONG',
   'SECRET_UNREADABLE',
   'CONFIG_UNREADABLE',
+  // This host is where the tablespace was made: elsewhere the same backup can be recovered.
+  'TABLESPACE_IN_WAL',
 ])
 
 /** Whether a failure is a finding about what is verified. */

@@ -12,9 +12,6 @@ import type { CheckList, Finding, PlannedCheck } from './check-list.ts'
 import { checkFiles } from './file-check.ts'
 import { checkPages } from './page-check.ts'
 import { runPostgresTool } from './postgres-tool.ts'
-import { planRecovery } from './recovery-plan.ts'
-import { searchWal } from './wal-search.ts'
-import type { WalFact } from '../../postgres/wal-record.ts'
 import { restorePostgres, type RestoredComponent, type RestoreOptions, type RestoreReport } from './restore.ts'
 import type { ScratchDirectory } from './scratch.ts'
 import { ScratchServer } from './scratch-server.ts'
@@ -130,6 +127,7 @@ export class ProvingChain {
     const options: RestoreOptions = {
       ...this.#options,
       to: scratch.dataDirectory,
+      confined: true,
       target,
       // A newer backup that has come since may have tablespaces that are mapped nowhere.
       ...(target.kind === 'latest' ? { from: manifest.id } : {}),
@@ -148,8 +146,6 @@ export class ProvingChain {
 
   async #recover(): Promise<Finding> {
     const { scratch, manifest, onProgress } = this.#options
-    const made = await this.#tablespaceInWal()
-    if (made !== undefined) return { verdict: 'not proven', found: made }
     onProgress?.({ phase: 'recovering', bytesDone: 0, bytesTotal: 0 })
     this.#server = await ScratchServer.recover({
       ...this.#options,
@@ -166,21 +162,6 @@ export class ProvingChain {
     if (problem !== undefined) return { verdict: 'failed', found: `${problem} (${where})` }
     this.#reached = { timeline: found.parent, lsn: found.replayed }
     return { verdict: 'verified', found: where }
-  }
-
-  /** Replaying the making of a tablespace would link to the place that it has on its own host, which may be this one, and write there. */
-  async #tablespaceInWal(): Promise<string | undefined> {
-    const { repository, component, manifest, target, clock, signal } = this.#options
-    const from = target.kind === 'latest' ? { from: manifest.id } : {}
-    const { stretches, endLsn } = await planRecovery({ repository, component: component.name, target, clock, signal, ...from })
-    // What lies behind the stop is not replayed, and its damage is none of this backup's.
-    const replayed = stretches.map((stretch) => (stretch.to > endLsn ? { ...stretch, to: endLsn } : stretch))
-    const wanted = { mayHold: () => true, matches: (fact: WalFact) => fact.kind === 'tablespace' && fact.path !== '' }
-    for await (const { fact, lsn } of searchWal(replayed, wanted)) {
-      if (fact.kind !== 'tablespace') continue
-      return `the WAL at ${formatLsn(lsn)} makes the tablespace ${fact.oid} in "${fact.path}", and replaying it here would write there: take a backup after it, and prove that`
-    }
-    return undefined
   }
 
   #judgeRecovery(found: Recovered): string | undefined {

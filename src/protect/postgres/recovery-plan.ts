@@ -11,6 +11,7 @@ import { lineFrom, lineToTimeline, newestLine, type Line } from './recovery-path
 import { findStop, type KnownMatches, type RecoveryStop } from './recovery-stop.ts'
 import { describeTarget, type RecoveryAction, type RecoveryTarget } from './recovery-target.ts'
 import { describeWindows, windowsOf } from './recovery-window.ts'
+import { findMadeTablespaces, type MadeTablespace } from './tablespaces-in-wal.ts'
 import { lastRecordStart } from './wal-search.ts'
 import { reachOf, type Reach, type Stretch } from './wal-stretch.ts'
 import { repositoryWal, type WalSupply } from './wal-supply.ts'
@@ -58,6 +59,8 @@ export interface PlannedRecovery {
   readonly acknowledgedLsn: Lsn | null
   /** Acknowledged WAL that is not there, at least; null when nothing tells, or the target is not `latest`. */
   readonly bytesLost: number | null
+  /** Tablespaces that replay makes, in the places that they have on their own host. */
+  readonly madeTablespaces: readonly MadeTablespace[]
   /** What a person should know of the choice. */
   readonly notices: readonly string[]
 }
@@ -114,6 +117,7 @@ export async function planRecovery(options: PlanOptions): Promise<PlannedRecover
     bytesLost: missing,
     target: await toldTarget(options, stop),
     stretches,
+    madeTablespaces: await findMadeTablespaces({ stretches, target: options.target, endLsn: stop.endLsn }),
     endLsn: stop.endLsn ?? recordEnd ?? stretches.at(-1)!.to,
     notices: [
       ...(acknowledgedLsn !== null && missing !== null && missing > 0

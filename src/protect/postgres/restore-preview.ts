@@ -12,6 +12,7 @@ import { freeBytes, inspectPlaces, placeFailure, placesOf, ROOM_FOR_WAL_BYTES } 
 import { differencesHere } from './installed-versions.ts'
 import type { VersionDifference } from './server-versions.ts'
 import { withSpool, type UnpublishedWal } from './spool-supply.ts'
+import { judgeMadeTablespaces } from './tablespaces-in-wal.ts'
 import { placeTablespaces } from './tablespace-map.ts'
 import { greatestCommitBefore } from './wal-search.ts'
 import { unitsOf } from './wal-stretch.ts'
@@ -104,6 +105,9 @@ async function lookAhead(options: RestoreOptions): Promise<RestorePreview> {
   const places = await inspectPlaces(placesOf(directory, tablespaces), options.delta === true ? manifest : undefined)
   const bytesFree = await freeBytes(directory)
   const problems = places.flatMap(({ place, state }) => placeFailure(place, state, directory)?.message ?? [])
+  const made = planned.madeTablespaces
+  const judged = await judgeMadeTablespaces({ made, directory, tablespaces, confined: options.confined === true })
+  problems.push(...judged.problems.map((failure) => `${failure.message}: ${failure.hint}`))
   const fits = options.delta === true || bytesFree >= manifest.totals.bytes + ROOM_FOR_WAL_BYTES || tablespaces.length > 0
   if (!fits) problems.push(`there is no room for the restored cluster in "${directory}"`)
   const installation = await findInstallation(manifest.server.major, component.binaries)
@@ -129,6 +133,7 @@ async function lookAhead(options: RestoreOptions): Promise<RestorePreview> {
     differences: await differencesHere(manifest.server, installation),
     notices: [
       ...planned.notices,
+      ...judged.notices,
       ...spool.damaged.map((path) => `spool file "${path}" is damaged: what still opens would be published`),
       ...(corrupt > 0 ? [`the backup holds ${corrupt} pages that were corrupt on the server already`] : []),
     ],

@@ -27,6 +27,7 @@ import { explainWrite, restoreFiles } from './restore-copy.ts'
 import { publishSpool } from './restore-spool.ts'
 import { finishPlaces, placesOf, preparePlaces } from './restore-place.ts'
 import type { RestoreWorkerJob, RestoreWorkerResult } from './restore-worker.ts'
+import { judgeMadeTablespaces, makeTablespaceDirectories } from './tablespaces-in-wal.ts'
 import {
   linkTablespaces,
   placeTablespaces,
@@ -87,6 +88,8 @@ export interface RestoreOptions {
   /** By default, promote. */
   readonly action?: RecoveryAction
   readonly tablespaceMappings?: readonly TablespaceMapping[]
+  /** Refuse WAL that makes a tablespace anywhere: recovery shall write nowhere but where it is told to. */
+  readonly confined?: boolean
   /** Go over a stopped cluster that is there, and write only what differs. */
   readonly delta?: boolean
   readonly stateDirectory: string
@@ -108,7 +111,7 @@ export interface RestoreOptions {
  * into the same directory, it begins anew. With `delta` the directory may hold a stopped cluster: that loses its `pg_control` first.
  *
  * Throws SPOOL_UNPUBLISHED, BACKUP_ABSENT, BACKUP_UNKNOWN, TARGET_OUTSIDE_WINDOW, WAL_GAP, DIRECTORY_NOT_EMPTY, DIRECTORY_IN_USE, DISK_FULL, OBJECT_DAMAGED,
- * BLOB_MISSING, and ARGUMENTS_INVALID for tablespaces that cannot go where they are told to.
+ * BLOB_MISSING, TABLESPACE_IN_WAL, and ARGUMENTS_INVALID for tablespaces that cannot go where they are told to.
  */
 export async function restorePostgres(options: RestoreOptions): Promise<RestoreReport> {
   try {
@@ -135,6 +138,10 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   const mappings = options.tablespaceMappings ?? []
   const tablespaces = placeTablespaces({ tablespaces: manifest.tablespaces, mappings, directory })
   const places = placesOf(directory, tablespaces)
+  const made = planned.madeTablespaces
+  const judged = await judgeMadeTablespaces({ made, directory, tablespaces, confined: options.confined === true })
+  if (judged.problems[0] !== undefined) throw judged.problems[0]
+  for (const notice of judged.notices) options.onNotice?.(notice)
   await using locks = await preparePlaces({
     places,
     manifest,
@@ -145,12 +152,13 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   await writeNew(join(directory, RECOVERY_DIRECTORY, PLAN_FILE), encodePlan(plan), { owner: manifest.defaults })
 
   const restored: Restored = { directory, manifest, tablespaces }
-  const made = await writeCluster(options, restored)
+  const written = await writeCluster(options, restored)
+  await makeTablespaceDirectories(judged.directories, manifest, (text) => options.onNotice?.(text))
   for (const notice of missingPlaces(directory)) options.onNotice?.(notice)
   await writeRecovery(options, restored, planned)
   await primeRecovery({ directory, plan, configPath: options.configPath, owner: manifest.defaults, signal: options.signal })
   options.onProgress?.({ phase: 'syncing', bytesDone: manifest.totals.bytes, bytesTotal: manifest.totals.bytes })
-  for (const path of made.directories.toReversed()) await syncDirectory(path)
+  for (const path of written.directories.toReversed()) await syncDirectory(path)
   for (const name of [AHEAD, RECOVERY_DIRECTORY]) await syncDirectory(join(directory, name))
   for (const { path } of places) await syncDirectory(path)
   for (const { path } of places) await syncAncestors(path)
@@ -163,8 +171,8 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
     backup: manifest.id,
     target: describeTarget(target),
     directory,
-    bytesWritten: made.bytesWritten,
-    bytesKept: made.bytesKept,
+    bytesWritten: written.bytesWritten,
+    bytesKept: written.bytesKept,
     startCommand: await startCommand(component, manifest, directory),
     action,
     tablespaces,

@@ -70,9 +70,9 @@ export class WalDigest {
     const summary = this.#decoder.takeSummary()
     // After a switch the last record reaches to the segment's end, of which not every zero may have come.
     const beyond = summary.lastRecordEnd !== null && summary.lastRecordEnd > this.#at
-    const { leastCommit, greatestCommit, leastXid, greatestXid, restorePoints } = summary
+    const { leastCommit, greatestCommit, leastXid, greatestXid, restorePoints, tablespaces } = summary
     const lastRecordEnd = beyond ? this.#at : summary.lastRecordEnd
-    const contents = { lastRecordEnd, leastCommit, greatestCommit, leastXid, greatestXid, restorePoints }
+    const contents = { lastRecordEnd, leastCommit, greatestCommit, leastXid, greatestXid, restorePoints, tablespaces }
     this.#piece.contents = joinContents(this.#piece.contents, contents)
     this.#segment.contents = joinContents(this.#segment.contents, contents)
   }

@@ -18,7 +18,7 @@ export interface FoundRecord {
 
 export interface WantedRecord {
   /** Whether WAL of which this is noted may hold such a record. */
-  readonly mayHold: (contents: WalContents) => boolean
+  readonly mayHold: (contents: WalContents, unit: WalUnit) => boolean
   readonly matches: (fact: WalFact) => boolean
 }
 
@@ -31,7 +31,7 @@ export async function* searchWal(stretches: readonly Stretch[], wanted: WantedRe
   const reader = new UnitReader(units)
   let before: WalContents = NO_CONTENTS
   for await (const [index, here] of eachContents(units)) {
-    const mayHold = wanted.mayHold(joinContents(before, here))
+    const mayHold = wanted.mayHold(joinContents(before, here), units[index]!)
     before = here
     if (mayHold) yield* (await reader.facts(index)).filter(({ fact }) => wanted.matches(fact))
   }
