@@ -46,6 +46,7 @@ export const FAILURES = {
   SPOOL_DAMAGED: { exit: 1, http: 500, retry: false },
   SPOOL_FULL: { exit: 1, http: 507, retry: true },
   SPOOL_UNPUBLISHED: { exit: 1, http: 409, retry: false },
+  LOCAL_WAL_UNPUBLISHED: { exit: 1, http: 409, retry: false },
   SPOOL_UNWRITABLE: { exit: 1, http: 500, retry: true },
   // Restore.
   TARGET_OUTSIDE_WINDOW: { exit: 2, http: 409, retry: false },

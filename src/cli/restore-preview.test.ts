@@ -21,6 +21,7 @@ const PREVIEW: RestorePreview = {
     bytesLost: 0,
     secondsBeforeTarget: 60,
     spool: [{ timeline: 2, bytes: 4096, acknowledgedLsn: '0/7000100' }],
+    localWal: [{ directory: '/restored/pg_wal', timeline: 2, bytes: 8192, endLsn: '0/7002100' }],
   },
   directory: { path: '/restored', state: 'missing' },
   tablespaces: [{ oid: '16385', source: '/srv/scans', path: '/new', state: 'empty' }],
@@ -43,6 +44,7 @@ last commit:      2026-11-21 03:59:00Z
 acknowledged:     up to 0/7000100: 256 B of it are not replayed
 quiet:            1 min 0 s between the last commit and the target
 spool:            4.1 kB of WAL of timeline 2 in this host's spool, acknowledged up to 0/7000100, would be published
+local WAL:        8.2 kB of timeline 2 that only /restored/pg_wal has, up to 0/7002100, would be published
 programs:         none of this major version
 
 Settings that are overridden:

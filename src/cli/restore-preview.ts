@@ -54,6 +54,12 @@ function lossFields({ loss }: RestorePreview): (readonly [string, string])[] {
     const what = `${formatBytes(bytes)} of WAL of timeline ${timeline} in this host's spool`
     fields.push(['spool', `${what}, acknowledged up to ${acknowledgedLsn}, would be published`])
   }
+  for (const { directory, timeline, bytes, endLsn } of loss.localWal) {
+    fields.push([
+      'local WAL',
+      `${formatBytes(bytes)} of timeline ${timeline} that only ${directory} has, up to ${endLsn}, would be published`,
+    ])
+  }
   return fields
 }
 

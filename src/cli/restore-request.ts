@@ -16,7 +16,7 @@ const XID_BITS = 32
 
 export type RestoreRequest = Pick<
   RestoreOptions,
-  'target' | 'timeline' | 'from' | 'action' | 'tablespaceMappings' | 'withoutSpool' | 'delta'
+  'target' | 'timeline' | 'from' | 'action' | 'tablespaceMappings' | 'withoutSpool' | 'withoutLocalWal' | 'delta'
 > & {
   readonly preview: boolean
 }
@@ -39,6 +39,7 @@ export function restoreRequest(given: Given): RestoreRequest {
     tablespaceMappings: Array.isArray(maps) ? maps.map((map) => parseTablespaceMapping(String(map))) : [],
     delta: given.options.delta === true,
     ...(given.options.withoutSpool === true ? { withoutSpool: true } : {}),
+    ...(given.options.withoutLocalWal === true ? { withoutLocalWal: true } : {}),
     preview: given.options.preview === true,
   }
 }

@@ -76,6 +76,10 @@ export const VERBS: readonly VerbDefinition[] = [
       ['--tablespace-map <old=new>', 'put a tablespace elsewhere: its path or oid, and where to; once for each', 'repeatable'],
       ['--delta', 'into a stopped cluster that is there: keep what is right, write the rest, remove what does not belong'],
       ['--without-spool', "go on when acknowledged WAL of this host's spool cannot be published"],
+      [
+        '--without-local-wal',
+        'with --delta: do not bring WAL that only the pg_wal there has into the repository, and restore without it',
+      ],
       ['--preview', 'say what would be done, and touch nothing'],
     ],
     load: () => import('./restore.ts'),

@@ -5,7 +5,7 @@ import { damaged } from './sealed-object.ts'
 
 // What is noted with each stored stretch of WAL: the head of a segment or piece (docs/format.md, "WAL").
 
-export type WalSource = 'stream' | 'backup' | 'push' | 'spool'
+export type WalSource = 'stream' | 'backup' | 'push' | 'spool' | 'local'
 
 /** What the bytes say, seen as WAL: null where nothing of the kind is in them. */
 export interface WalContents {
@@ -70,7 +70,7 @@ const noteSchema = z.object({
   ),
   tablespaces: z.boolean(),
   acknowledged: lsnText.nullable(),
-  source: z.enum(['stream', 'backup', 'push', 'spool']),
+  source: z.enum(['stream', 'backup', 'push', 'spool', 'local']),
   synchronous: z.boolean(),
 })
 

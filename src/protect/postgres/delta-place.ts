@@ -75,7 +75,7 @@ export async function disarmCluster(options: {
   await rename(wal, aside)
   await syncIfThere(directory)
   options.onNotice(
-    `the WAL that was in "${wal}" is in "${aside}" now. It may be the only copy of the last changes: recovery does not read it, so keep it until the restored cluster is what you want`,
+    `the WAL that was in "${wal}" is in "${aside}" now. What of it follows on the repository's WAL was stored there before, unless that was not wanted; keep the rest until the restored cluster is what you want`,
   )
   return true
 }

@@ -5,8 +5,9 @@ import type { Lsn } from '../../postgres/lsn.ts'
 import type { Repository } from '../../repository/repository.ts'
 import { listWal, putWal, type LsnRange } from '../../repository/wal-archive.ts'
 import { findOrMakeBranch, type Branch } from '../../repository/wal-branch.ts'
+import type { WalSource } from '../../repository/wal-note.ts'
 import { listSpoolBranches } from './spool-branch.ts'
-import { joinRanges, readSpool, type SpoolContents } from './spool.ts'
+import { joinRanges, readSpool, type HeldWal, type SpoolContents } from './spool.ts'
 import { WalDigest, type WalDescription } from './wal-digest.ts'
 
 /** How often a living receiver may delete files under us before we give up: each time it has stored a whole segment more. */
@@ -104,10 +105,10 @@ async function missingRanges(drain: BranchDrain, contents: SpoolContents): Promi
   return unstoredRanges(branch, contents, objects)
 }
 
-/** What of a spool is not stored, cut at segment ends: what `drainSpool` would store. A segment that the spool has whole comes whole. */
+/** What of held WAL is not stored, cut at segment ends: what `drainSpool` would store. A segment that is held whole comes whole. */
 export function unstoredRanges(
   branch: Branch,
-  contents: SpoolContents,
+  contents: HeldWal,
   objects: readonly { readonly startLsn: Lsn; readonly endLsn: Lsn }[],
 ): LsnRange[] {
   const size = BigInt(branch.head.segmentSize)
@@ -145,7 +146,7 @@ async function storeMissing(
 ): Promise<void> {
   for (const range of await missingRanges(drain, contents)) {
     try {
-      await storeRange(drain, contents, range)
+      await storeHeld({ ...drain, source: 'spool' }, contents, range)
       found.stored.push(range)
     } catch (failure) {
       const isRefused = failure instanceof Failure && (failure.code === 'WAL_CONFLICT' || failure.code === 'SPOOL_DAMAGED')
@@ -155,18 +156,23 @@ async function storeMissing(
   }
 }
 
-async function storeRange(drain: BranchDrain, contents: SpoolContents, range: LsnRange): Promise<void> {
-  const { repository, branch, signal } = drain
-  const description = await describeRange(branch, contents, range)
-  const note = { ...description, acknowledged: null, source: 'spool' as const, synchronous: false }
-  await putWal(repository, branch, { note, body: contents.read(range), ...callOptions(signal) })
+/** Stores one of the ranges of held WAL that are not stored. Throws WAL_CONFLICT, and what the storage throws. */
+export async function storeHeld(
+  to: { repository: Repository; branch: Branch; source: WalSource; signal: AbortSignal | undefined },
+  held: HeldWal,
+  range: LsnRange,
+): Promise<void> {
+  const { repository, branch, source, signal } = to
+  const description = await describeRange(branch, held, range)
+  const note = { ...description, acknowledged: null, source, synchronous: false }
+  await putWal(repository, branch, { note, body: held.read(range), ...callOptions(signal) })
 }
 
 /**
- * What `drainSpool` would note with a range of a spool. Reads from the segment's start where the spool has it: only there it is known for
+ * What would be noted with a range of held WAL. Reads from the segment's start where it is held: only there it is known for
  * sure where a record begins.
  */
-export async function describeRange(branch: Branch, contents: SpoolContents, range: LsnRange): Promise<WalDescription> {
+export async function describeRange(branch: Branch, contents: HeldWal, range: LsnRange): Promise<WalDescription> {
   const size = BigInt(branch.head.segmentSize)
   const segmentStart = (range.from / size) * size
   const held = contents.ranges.find(({ from, to }) => from <= range.from && range.to <= to)

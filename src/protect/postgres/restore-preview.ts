@@ -8,6 +8,7 @@ import { planRecovery, type PlannedRecovery } from './recovery-plan.ts'
 import { overriddenSettings } from './recovery-settings.ts'
 import { describeTarget, type RecoveryAction } from './recovery-target.ts'
 import type { RestoreOptions } from './restore.ts'
+import { withLocalWal, type UsedLocalWal } from './restore-local-wal.ts'
 import { freeBytes, inspectPlaces, placeFailure, placesOf, ROOM_FOR_WAL_BYTES } from './restore-place.ts'
 import { differencesHere } from './installed-versions.ts'
 import type { VersionDifference } from './server-versions.ts'
@@ -62,12 +63,19 @@ export interface PreviewedLoss {
   readonly acknowledgedLsn: string | null
   /** Acknowledged WAL that recovery does not replay. */
   readonly bytesNotReplayed: number | null
-  /** Acknowledged WAL that is neither in the repository nor in this host's spool, at least; null when nothing tells, or recovery is to stop earlier. */
+  /** Acknowledged WAL that is neither in the repository nor on this host, at least; null when nothing tells, or recovery is to stop earlier. */
   readonly bytesLost: number | null
   /** From the last commit that is replayed to the target's time. */
   readonly secondsBeforeTarget: number | null
   /** In this host's spool, and not in the repository yet: the restore publishes it first. */
   readonly spool: readonly { readonly timeline: number; readonly bytes: number; readonly acknowledgedLsn: string }[]
+  /** Only in the pg_wal of the cluster that `delta` goes over: the restore publishes it first. */
+  readonly localWal: readonly {
+    readonly directory: string
+    readonly timeline: number
+    readonly bytes: number
+    readonly endLsn: string
+  }[]
 }
 
 export interface PreviewedPlace {
@@ -98,7 +106,9 @@ async function lookAhead(options: RestoreOptions): Promise<RestorePreview> {
     component: component.name,
     ring: repository.ring,
   })
-  const planned = await planRecovery({ ...options, component: component.name, supply: spool.supply })
+  const usesLocal = options.delta === true && options.withoutLocalWal !== true
+  const local = usesLocal ? await withLocalWal(spool.supply, { directory, signal: options.signal }) : undefined
+  const planned = await planRecovery({ ...options, component: component.name, supply: local?.supply ?? spool.supply })
   const { manifest, plan } = planned
   const mappings = options.tablespaceMappings ?? []
   const tablespaces = placeTablespaces({ tablespaces: manifest.tablespaces, mappings, directory })
@@ -125,7 +135,7 @@ async function lookAhead(options: RestoreOptions): Promise<RestorePreview> {
     filesToWrite: manifest.totals.files,
     bytesFree,
     roomForWalBytes: ROOM_FOR_WAL_BYTES,
-    ...(await previewWal(options, planned, spool.unpublished)),
+    ...(await previewWal(options, planned, { unpublished: spool.unpublished, local: local?.local ?? [] })),
     directory: data!,
     tablespaces: tablespaces.map(({ oid, source }, index) => ({ oid, source, ...others[index]! })),
     settings: overriddenSettings({ ...options, ...planned }),
@@ -134,6 +144,7 @@ async function lookAhead(options: RestoreOptions): Promise<RestorePreview> {
     notices: [
       ...planned.notices,
       ...judged.notices,
+      ...(local?.notices ?? []),
       ...spool.damaged.map((path) => `spool file "${path}" is damaged: what still opens would be published`),
       ...(corrupt > 0 ? [`the backup holds ${corrupt} pages that were corrupt on the server already`] : []),
     ],
@@ -143,7 +154,7 @@ async function lookAhead(options: RestoreOptions): Promise<RestorePreview> {
 async function previewWal(
   { target }: RestoreOptions,
   { manifest, stretches, endLsn, acknowledgedLsn, bytesLost }: PlannedRecovery,
-  unpublished: readonly UnpublishedWal[],
+  { unpublished, local }: { unpublished: readonly UnpublishedWal[]; local: readonly UsedLocalWal[] },
 ): Promise<{ wal: PreviewedWal; loss: PreviewedLoss }> {
   const commit = await greatestCommitBefore(stretches, endLsn)
   const lastCommitMs = commit === null ? null : microsToMs(commit)
@@ -173,6 +184,12 @@ async function previewWal(
         timeline,
         bytes: sizeBytes,
         acknowledgedLsn: formatLsn(lsn),
+      })),
+      localWal: local.map(({ directory, timeline, sizeBytes, endLsn: end }) => ({
+        directory,
+        timeline,
+        bytes: sizeBytes,
+        endLsn: formatLsn(end),
       })),
     },
   }

@@ -24,6 +24,7 @@ import { primeRecovery } from './recovery-prime.ts'
 import { quoteShell, recoverySettings } from './recovery-settings.ts'
 import { describeTarget, type RecoveryAction, type RecoveryTarget } from './recovery-target.ts'
 import { explainWrite, restoreFiles } from './restore-copy.ts'
+import { publishLocalWal } from './restore-local-wal.ts'
 import { publishSpool } from './restore-spool.ts'
 import { finishPlaces, placesOf, preparePlaces } from './restore-place.ts'
 import type { RestoreWorkerJob, RestoreWorkerResult } from './restore-worker.ts'
@@ -70,6 +71,8 @@ export interface RestoreReport {
   readonly acknowledgedLsn: string | null
   /** Acknowledged WAL that was not there to be restored, at least; null when nothing tells, or the target is not `latest`. */
   readonly bytesLost: number | null
+  /** WAL that only the pg_wal of the cluster that was there had; it was stored first. */
+  readonly localWalBytes: number
   readonly plan: string
 }
 
@@ -95,6 +98,8 @@ export interface RestoreOptions {
   readonly stateDirectory: string
   /** Go on when what this host's spool holds cannot be stored, or read: acknowledged WAL is then left out. */
   readonly withoutSpool?: boolean
+  /** With `delta`: go on when WAL that only the cluster's own pg_wal has cannot be stored, or is not wanted: it is then left out. */
+  readonly withoutLocalWal?: boolean
   /** Of the configuration that `restore_command` will use. */
   readonly configPath: string
   readonly clock: Clock
@@ -110,7 +115,7 @@ export interface RestoreOptions {
  * directory as ours), the files, the settings, everything durable, and `pg_control` last: without it PostgreSQL does not start. Run again
  * into the same directory, it begins anew. With `delta` the directory may hold a stopped cluster: that loses its `pg_control` first.
  *
- * Throws SPOOL_UNPUBLISHED, BACKUP_ABSENT, BACKUP_UNKNOWN, TARGET_OUTSIDE_WINDOW, WAL_GAP, DIRECTORY_NOT_EMPTY, DIRECTORY_IN_USE, DISK_FULL, OBJECT_DAMAGED,
+ * Throws SPOOL_UNPUBLISHED, LOCAL_WAL_UNPUBLISHED, BACKUP_ABSENT, BACKUP_UNKNOWN, TARGET_OUTSIDE_WINDOW, WAL_GAP, DIRECTORY_NOT_EMPTY, DIRECTORY_IN_USE, DISK_FULL, OBJECT_DAMAGED,
  * BLOB_MISSING, TABLESPACE_IN_WAL, and ARGUMENTS_INVALID for tablespaces that cannot go where they are told to.
  */
 export async function restorePostgres(options: RestoreOptions): Promise<RestoreReport> {
@@ -126,8 +131,10 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   const { component, clock, target, action = 'promote' } = options
   const startedMs = clock.now()
   const directory = resolve(options.to)
-  await publishSpool({ ...options, component: component.name })
-  const planned = await planRecovery({ ...options, component: component.name })
+  const names = { ...options, component: component.name }
+  await publishSpool(names)
+  const localWal = options.delta === true ? await publishLocalWal({ ...names, directory }) : []
+  const planned = await planRecovery(names)
   const { manifest, plan } = planned
   for (const notice of planned.notices) options.onNotice?.(notice)
   if (manifest.totals.corruptPages > 0) {
@@ -182,6 +189,7 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
     lastRecordEnd: plan.lastRecordEnd === null ? null : formatLsn(plan.lastRecordEnd),
     acknowledgedLsn: planned.acknowledgedLsn === null ? null : formatLsn(planned.acknowledgedLsn),
     bytesLost: planned.bytesLost,
+    localWalBytes: localWal.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
     plan: join(directory, RECOVERY_DIRECTORY, PLAN_FILE),
   }
 }

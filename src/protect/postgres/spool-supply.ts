@@ -1,11 +1,11 @@
 import type { Lsn } from '../../postgres/lsn.ts'
 import type { KeyRing } from '../../repository/key-ring.ts'
 import type { Branch } from '../../repository/wal-branch.ts'
-import { describeRange, unstoredRanges } from './drain.ts'
+import { unstoredRanges } from './drain.ts'
+import { heldParts } from './held-parts.ts'
 import { listSpoolBranches } from './spool-branch.ts'
 import { readSpool } from './spool.ts'
-import type { WalDescription } from './wal-digest.ts'
-import type { WalPart, WalSupply } from './wal-supply.ts'
+import { withMoreParts, type WalPart, type WalSupply } from './wal-supply.ts'
 
 /** WAL in this host's spool that a restore would publish before it plans. */
 export interface UnpublishedWal {
@@ -40,8 +40,7 @@ export async function withSpool(
 ): Promise<{ supply: WalSupply; unpublished: UnpublishedWal[]; damaged: readonly string[] }> {
   const stored = await supply.branches()
   const listed = await listSpoolBranches(spool.directory, spool.ring)
-  const added = new Map<string, WalPart[]>()
-  const branches: Branch[] = [...stored]
+  const more: { branch: Branch; parts: readonly WalPart[] }[] = []
   const unpublished: UnpublishedWal[] = []
   const damaged = [...listed.damaged]
   for (const { component, branch } of listed.branches) {
@@ -50,29 +49,11 @@ export async function withSpool(
     const contents = await readSpool(spool.directory, spool.ring, branch.path.branch)
     damaged.push(...contents.damaged)
     const ranges = unstoredRanges(branch, contents, isStored ? await supply.parts(branch) : [])
-    if (!isStored) branches.push(branch)
     const last = contents.ranges.at(-1)
+    more.push({ branch, parts: last === undefined ? [] : heldParts({ branch, held: contents, ranges, acknowledged: last.to }) })
     if (ranges.length === 0 || last === undefined) continue
     const sizeBytes = ranges.reduce((sum, { from, to }) => sum + Number(to - from), 0)
     unpublished.push({ timeline: branch.head.timeline, sizeBytes, acknowledged: last.to })
-    const parts = ranges.map((range): WalPart => {
-      // Each call would read the segment again.
-      let described: Promise<WalDescription> | undefined
-      const note = async () => ({ ...(await (described ??= describeRange(branch, contents, range))), acknowledged: last.to })
-      return { startLsn: range.from, endLsn: range.to, note, read: () => contents.read(range) }
-    })
-    added.set(branch.path.branch, parts)
   }
-  const parts = async (branch: Branch): Promise<readonly WalPart[]> => {
-    const more = added.get(branch.path.branch)
-    const there = stored.some(({ path }) => path.branch === branch.path.branch) ? await supply.parts(branch) : []
-    return more === undefined ? there : [...there, ...more].toSorted(byStart)
-  }
-  return { supply: { branches: async () => branches, parts }, unpublished, damaged }
-}
-
-function byStart(left: WalPart, right: WalPart): number {
-  if (left.startLsn !== right.startLsn) return left.startLsn < right.startLsn ? -1 : 1
-  if (left.endLsn === right.endLsn) return 0
-  return left.endLsn > right.endLsn ? -1 : 1
+  return { supply: withMoreParts(supply, more), unpublished, damaged }
 }

@@ -40,11 +40,17 @@ const ZEROS = Buffer.alloc(AHEAD_BYTES)
 /** How often a file may be deleted under a reader before it gives up. */
 const GONE_MAX = 100
 
-/** What a spool holds of one branch. */
-export interface SpoolContents {
-  readonly files: readonly SpoolFile[]
+/** WAL of one branch that this host has, whether the repository has it or not. */
+export interface HeldWal {
   /** Without holes each, in LSN order. */
   readonly ranges: readonly LsnRange[]
+  /** The bytes [from, to), which must lie in one of the ranges. */
+  read(range: LsnRange): AsyncGenerator<Uint8Array>
+}
+
+/** What a spool holds of one branch. */
+export interface SpoolContents extends HeldWal {
+  readonly files: readonly SpoolFile[]
   /** Paths of files that were changed after they were written: acknowledged WAL may be lost. */
   readonly damaged: readonly string[]
   /** The bytes [from, to), which must lie in one of the ranges. Throws SPOOL_DAMAGED; ENOENT when a file was deleted meanwhile. */

@@ -27,6 +27,33 @@ export interface WalSupply {
   readonly parts: (branch: Branch) => Promise<readonly WalPart[]>
 }
 
+/** A supply with more parts: of branches that it has, or of others. */
+export function withMoreParts(
+  supply: WalSupply,
+  more: readonly { readonly branch: Branch; readonly parts: readonly WalPart[] }[],
+): WalSupply {
+  const isOf = (branch: Branch) => (other: { branch: Branch }) => other.branch.path.branch === branch.path.branch
+  return {
+    branches: async () => {
+      const known = await supply.branches()
+      const isKnown = (branch: Branch) => known.some(({ path }) => path.branch === branch.path.branch)
+      return [...known, ...more.filter(({ branch }) => !isKnown(branch)).map(({ branch }) => branch)]
+    },
+    parts: async (branch) => {
+      const isKnown = (await supply.branches()).some(({ path }) => path.branch === branch.path.branch)
+      const there = isKnown ? await supply.parts(branch) : []
+      const added = more.filter(isOf(branch)).flatMap(({ parts }) => parts)
+      return added.length === 0 ? there : [...there, ...added].toSorted(byStart)
+    },
+  }
+}
+
+function byStart(left: WalPart, right: WalPart): number {
+  if (left.startLsn !== right.startLsn) return left.startLsn < right.startLsn ? -1 : 1
+  if (left.endLsn === right.endLsn) return 0
+  return left.endLsn > right.endLsn ? -1 : 1
+}
+
 /** The WAL of a component in the repository. Each branch is listed once, however often it is asked for. */
 export function repositoryWal(repository: Repository, component: string, signal?: AbortSignal): WalSupply {
   const options = signal === undefined ? {} : { signal }
