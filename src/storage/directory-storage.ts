@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { type Dirent } from 'node:fs'
-import { link, mkdir, open, readdir, rm, stat, unlink, type FileHandle } from 'node:fs/promises'
+import { lchown, link, mkdir, open, readdir, rm, stat, unlink, type FileHandle } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { Failure, systemErrorCode } from '../errors.ts'
 import { sourcePieces, type CallOptions, type ObjectEntry, type ObjectSource, type Storage } from './storage.ts'
@@ -33,6 +33,7 @@ export class DirectoryStorage implements Storage {
     const staging = join(this.#root, STAGING)
     try {
       const first = await mkdir(staging, { recursive: true, mode: 0o700 })
+      await giveTo(await this.#ownerOfRoot(), (uid, gid) => lchown(staging, uid, gid))
       await this.#syncAbove(staging, first)
       for (const name of await readdir(staging)) {
         // A put of another process may end now, and take its file away.
@@ -49,7 +50,7 @@ export class DirectoryStorage implements Storage {
     const temporary = join(this.#root, STAGING, randomBytes(12).toString('hex'))
     try {
       await this.#makeDirectory(dirname(path))
-      await writeDurably(temporary, source, options.signal)
+      await writeDurably(temporary, source, { signal: options.signal, owner: await this.#ownerOfRoot() })
       await link(temporary, path)
       await unlink(temporary)
       // The name is durable only once its directory is.
@@ -174,7 +175,18 @@ export class DirectoryStorage implements Storage {
     } catch (error) {
       if (systemErrorCode(error) !== 'EEXIST') throw error
     }
+    await giveTo(await this.#ownerOfRoot(), (uid, gid) => lchown(path, uid, gid))
     await syncDirectory(parent)
+  }
+
+  /**
+   * What root puts into somebody's storage is that account's, like all else in it: a server's restore_command reads what root's restore has published, and
+   * a receiver writes beside it.
+   */
+  async #ownerOfRoot(): Promise<FileOwner | undefined> {
+    if (process.getuid?.() !== 0) return undefined
+    const { uid, gid } = await stat(this.#root)
+    return uid === 0 ? undefined : { uid, gid }
   }
 
   async #syncParent(key: string): Promise<void> {
@@ -207,13 +219,33 @@ export class DirectoryStorage implements Storage {
   }
 }
 
-async function writeDurably(path: string, source: ObjectSource, signal: AbortSignal | undefined): Promise<void> {
+interface FileOwner {
+  readonly uid: number
+  readonly gid: number
+}
+
+async function giveTo(owner: FileOwner | undefined, give: (uid: number, gid: number) => Promise<void>): Promise<void> {
+  if (owner === undefined) return
+  try {
+    await give(owner.uid, owner.gid)
+  } catch (error) {
+    // A network file system may know no owners, or not take root for root: what is made there is whose it says.
+    if (!['EPERM', 'EINVAL', 'ENOTSUP', 'EOPNOTSUPP'].includes(systemErrorCode(error) ?? '')) throw error
+  }
+}
+
+async function writeDurably(
+  path: string,
+  source: ObjectSource,
+  { signal, owner }: { signal: AbortSignal | undefined; owner: FileOwner | undefined },
+): Promise<void> {
   const file = await open(path, 'wx', 0o600)
   try {
     for await (const piece of sourcePieces(source)) {
       signal?.throwIfAborted()
       await writeAll(file, piece)
     }
+    await giveTo(owner, (uid, gid) => file.chown(uid, gid))
     await file.sync()
   } finally {
     await file.close()

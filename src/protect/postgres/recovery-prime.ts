@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { chmod, rm } from 'node:fs/promises'
+import { chmod, lchown, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { Failure, type FailureCode } from '../../errors.ts'
@@ -35,8 +35,11 @@ export async function primeRecovery(options: PrimeOptions): Promise<void> {
   const ahead = `${RECOVERY_DIRECTORY}/${AHEAD_DIRECTORY}`
   // All by the server's user, so that root moves nothing where that user can put a link.
   const command = `( ${get} ) || exit $?; mkdir -p -m 700 ${ahead} && mv -f ${fetched} ${ahead}/${name}`
-  // That user has to come through.
-  if (isRoot()) await chmod(directory, 0o711)
+  // That user has to come through, and nobody else: files may be readable for all that only this directory keeps from them.
+  if (isRoot()) {
+    await lchown(directory, 0, options.owner.gid)
+    await chmod(directory, 0o710)
+  }
   const ended = await runShell(command, options)
   if (ended.status === 0) return
   await rm(join(directory, fetched), { force: true })
