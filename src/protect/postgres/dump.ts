@@ -161,6 +161,7 @@ async function recoverCopy(
   await restorePostgres({
     ...options,
     to: scratch.dataDirectory,
+    confined: true,
     // A newer backup that has come since may have tablespaces that are mapped nowhere.
     ...(target.kind === 'backup' ? {} : { from: manifest.id }),
     tablespaceMappings: manifest.tablespaces.map(({ oid }) => ({ old: oid, new: join(scratch.path, 'tablespaces', oid) })),

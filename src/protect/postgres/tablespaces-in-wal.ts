@@ -80,7 +80,7 @@ export async function judgeMadeTablespaces(options: TablespacesToJudge): Promise
     // One of the backup that goes back to its own place, which is judged as such.
     if (tablespaces.some(({ oid, path }) => oid === made.oid && resolve(path) === resolve(made.path))) continue
     const why = confined
-      ? 'which a proof does not do: take a backup after it, and prove that'
+      ? 'outside the scratch directory: take a backup after it, and use that'
       : await whyTaken(made, directory, tablespaces)
     if (why !== undefined) {
       problems.push(refusal(made, why))
