@@ -108,7 +108,10 @@ export const VERBS: readonly VerbDefinition[] = [
       ['<name>', 'the file that PostgreSQL asks for (%f)'],
       ['<destination>', 'where it wants it (%p)'],
     ],
-    options: [['--plan <path>', 'the plan that the restore froze']],
+    options: [
+      ['--plan <path>', 'the plan that the restore froze'],
+      ['--first', 'before recovery begins: also put there what it will ask for next'],
+    ],
     load: () => import('./wal-get.ts'),
   },
   {
@@ -118,6 +121,7 @@ export const VERBS: readonly VerbDefinition[] = [
     options: [
       ['--plan <path>', 'the plan that the restore froze'],
       ['--while <pid>', 'the process that recovers: when it ends, so does the fetching'],
+      ['--itself', 'fetch that segment too: it is not there'],
     ],
     load: () => import('./wal-ahead.ts'),
   },

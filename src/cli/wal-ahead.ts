@@ -19,6 +19,7 @@ export const run: Verb = async (context, given) => {
   }
   const openRepository = async () => await openConfigured(await context.configuration(), context.warn)
   const { clock, signal } = context
-  const fetched = await walAhead({ planPath, name, pid, openRepository, clock, signal })
+  const itself = given.options.itself === true
+  const fetched = await walAhead({ planPath, name, itself, pid, openRepository, clock, signal })
   return { json: { name, fetched }, text: '' }
 }

@@ -1,6 +1,8 @@
 import { openConfigured } from '../config/open.ts'
 import { Failure } from '../errors.ts'
+import { fetchFirstWal } from '../protect/postgres/wal-ahead.ts'
 import { walGet } from '../protect/postgres/wal-get.ts'
+import type { Repository } from '../repository/repository.ts'
 import { optionalText, type Verb } from './verb.ts'
 
 const EXIT_ABSENT = 90
@@ -14,7 +16,10 @@ export const run: Verb = async (context, given) => {
       hint: 'it is called by the restore_command that "resus restore" writes',
     })
   }
-  const openRepository = async () => await openConfigured(await context.configuration(), context.warn)
+  let opened: Promise<Repository> | undefined
+  const open = async () => await openConfigured(await context.configuration(), context.warn)
+  const openRepository = async () => await (opened ??= open())
   const outcome = await walGet({ planPath, name, destination, openRepository })
+  if (given.options.first === true) await fetchFirstWal({ planPath, name, openRepository, signal: context.signal })
   return { json: { name, outcome }, text: '', exitStatus: outcome === 'delivered' ? 0 : EXIT_ABSENT }
 }

@@ -1,8 +1,9 @@
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto'
-import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
+import { constants } from 'node:zlib'
 import { assert } from '../assert.ts'
 import { Failure } from '../errors.ts'
 import type { CallOptions, Storage } from '../storage/storage.ts'
+import { ZstdCompressor, ZstdDecompressor } from '../stream/zstd.ts'
 import { objectKey, type KeyRing } from './key-ring.ts'
 
 // Sealed objects (docs/format.md, "Sealed objects"):
@@ -188,8 +189,13 @@ interface FrameContext {
   readonly key: Buffer
 }
 
+/** One of each for a thread, made when it is needed. Frames are made and opened in one step each, so that they never mix. */
+let compressor: ZstdCompressor | undefined
+let decompressor: ZstdDecompressor | undefined
+
 function sealFrame(context: { key: Buffer; header: Buffer; number: bigint; last: boolean }, bytes: Buffer): Buffer {
-  const compressed = zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: 1 } })
+  compressor ??= new ZstdCompressor({ [constants.ZSTD_c_compressionLevel]: 1 })
+  const compressed = compressor.compress(bytes)
   const plain = compressed.length >= bytes.length
   const content = plain ? bytes : compressed
   const prefix = Buffer.alloc(FRAME_PREFIX_BYTES)
@@ -242,7 +248,8 @@ function decodeFrame(opened: Buffer): Buffer {
   const length = opened.readUInt32LE(1)
   const content = opened.subarray(FRAME_PREFIX_BYTES)
   if (opened[0] === 0) return content
-  return zstdDecompressSync(content, { chunkSize: Math.max(length, 64), maxOutputLength: Math.max(length, 1) })
+  decompressor ??= new ZstdDecompressor()
+  return decompressor.decompress(content, length)
 }
 
 function parseHead(name: string, frame: Buffer): unknown {

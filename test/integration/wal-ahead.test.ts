@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { formatLsn } from '../../src/postgres/lsn.ts'
 import { segmentAt, segmentName } from '../../src/postgres/wal-segment.ts'
 import { AHEAD_DIRECTORY, COMING_DIRECTORY, LOCK_FILE } from '../../src/protect/postgres/fetcher-lock.ts'
+import { stopCluster } from '../../src/postgres/cluster-process.ts'
 import type { RestoreReport } from '../../src/protect/postgres/restore.ts'
 import { readPlan } from '../../src/protect/postgres/wal-get.ts'
 import { listWal } from '../../src/repository/wal-archive.ts'
@@ -102,6 +103,7 @@ for (const major of [18, 15]) {
   test(`PostgreSQL ${major}: WAL is fetched ahead of recovery`, { skip: await skipUnlessInstalled(major) }, async (t) => {
     const past = await makePast(t, major)
     await t.test('recovery takes what was fetched ahead, and nothing is left running', () => takesWhatIsThere(past))
+    await t.test('recovery waits for a fetcher that is only beginning, and needs nobody else', () => needsOnlyTheFetcher(past))
     await t.test('a recovery whose fetcher, storage or segments fail stops, and goes on when they are mended', (each) =>
       stopsUntilMended(each, past),
     )
@@ -121,6 +123,18 @@ async function takesWhatIsThere({ cluster, expected }: Past): Promise<void> {
     const left = await readdir(join(dirname(report.plan), COMING_DIRECTORY))
     assert.deepEqual(left, [])
   }
+}
+
+async function needsOnlyTheFetcher({ cluster, expected }: Past): Promise<void> {
+  const report = await cluster.restore()
+  await emptyAhead(report)
+  // Whatever is asked of it, it fails.
+  const settings = join(report.directory, 'postgresql.auto.conf')
+  const text = await readFile(settings, 'utf8')
+  assert.match(text, / wal-get /)
+  await writeFile(settings, text.replaceAll(' wal-get ', ' not-a-verb '))
+  await using restored = await cluster.startRestored(report)
+  assert.deepEqual(await restored.query(FINGERPRINT), expected)
 }
 
 async function stopsUntilMended(t: TestContext, { cluster, expected }: Past): Promise<void> {
@@ -173,6 +187,7 @@ async function stopsUntilMended(t: TestContext, { cluster, expected }: Past): Pr
   await t.test('mended, with a fetcher that is killed at random, it completes', async () => {
     await emptyAhead(report)
     const port = await startRestoredDirectory({ directory, home, installation }, { logFile: `${directory}.log` })
+    t.after(() => stopCluster({ directory, mode: 'immediate' }))
     for (let kills = 0; kills < 3; kills += 1) {
       for (const pid of await findFetchers(report)) process.kill(pid, 'SIGKILL')
       await delay(random.below(300))

@@ -7,12 +7,14 @@ import { systemErrorCode } from '../../errors.ts'
 //   ahead/<segment>    fetched, whole, checked and durable: whoever needs it moves it away
 //   coming/<segment>   promised by the fetcher that works now; gone when the segment is in ahead/, or will not come
 //   absent/<name>      not part of this recovery, by the plan: PostgreSQL ends recovery on it
+//   histories/<name>   a history file of the plan, to be copied
 //   fetcher            the process that works now: its number, and a token of its own
-//   starting           the number of the process that restore_command started last
+//   starting           the number of the process that restore_command started last; gone when that has promised what it is going to fetch
 
 export const AHEAD_DIRECTORY = 'ahead'
 export const COMING_DIRECTORY = 'coming'
 export const ABSENT_DIRECTORY = 'absent'
+export const HISTORIES_DIRECTORY = 'histories'
 export const LOCK_FILE = 'fetcher'
 export const STARTING_FILE = 'starting'
 const BEAT_MS = 1000

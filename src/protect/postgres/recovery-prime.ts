@@ -24,14 +24,15 @@ export interface PrimeOptions {
 /**
  * Runs what the restore_command runs, once, for the first segment, as the user that PostgreSQL will run as. A command that cannot work (a configuration,
  * key or storage that this user may not read) is found now, with its reason, and not in a log when the server stops; and the first segment
- * lies ready when recovery begins. Throws RESTORE_COMMAND_FAILED, or what the command itself found wrong with the repository.
+ * lies ready when recovery begins, with some of what follows it. Throws RESTORE_COMMAND_FAILED, or what the command itself found wrong with the repository.
  */
 export async function primeRecovery(options: PrimeOptions): Promise<void> {
   const { directory, plan } = options
   const [stretch] = plan.stretches
   const name = segmentName(segmentAt(stretch!.from, stretch!.timeline, plan.segmentSize))
   const fetched = `${RECOVERY_DIRECTORY}/first-segment`
-  const get = getCommand(options.configPath, ['--json']).replaceAll('%f', name).replaceAll('%p', fetched).replaceAll('%%', '%')
+  const words = getCommand(options.configPath, ['--json', '--first'])
+  const get = words.replaceAll('%f', name).replaceAll('%p', fetched).replaceAll('%%', '%')
   const ahead = `${RECOVERY_DIRECTORY}/${AHEAD_DIRECTORY}`
   // All by the server's user, so that root moves nothing where that user can put a link.
   const command = `( ${get} ) || exit $?; mkdir -p -m 700 ${ahead} && mv -f ${fetched} ${ahead}/${name}`

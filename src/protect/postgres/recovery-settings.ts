@@ -5,10 +5,17 @@ import type { BackupManifest } from '../../repository/backups.ts'
 import { RECOVERY_DIRECTORY } from './data-directory.ts'
 import type { RecoveryPlan } from './recovery-plan.ts'
 import type { RecoveryAction, RecoveryTarget } from './recovery-target.ts'
-import { ABSENT_DIRECTORY, AHEAD_DIRECTORY, COMING_DIRECTORY, LOCK_FILE, STARTING_FILE } from './fetcher-lock.ts'
+import {
+  ABSENT_DIRECTORY,
+  AHEAD_DIRECTORY,
+  COMING_DIRECTORY,
+  HISTORIES_DIRECTORY,
+  LOCK_FILE,
+  STARTING_FILE,
+} from './fetcher-lock.ts'
 
-/** How often, a fiftieth of a second apart, the command looks for a promised segment before it fetches it itself. */
-const PROMISE_LOOKS = 500
+/** How often, a hundredth of a second apart, the command looks for a promised segment before it fetches it itself. */
+const PROMISE_LOOKS = 3000
 
 /** Settings that would make a restored server act on the one that it came from, or wait for it. */
 const HARMLESS: Readonly<Record<string, string>> = {
@@ -106,24 +113,34 @@ function targetSettings({ target }: RecoverySettingsOptions): Record<string, str
 
 /**
  * The shell command that PostgreSQL runs in the data directory for each WAL file. It sees to it that a fetcher works ahead for as long as the
- * process that runs the command (PostgreSQL's startup process) lives, waits for a segment that the fetcher has promised, and moves it in place. What
- * the fetcher has marked as absent by the plan, is.
+ * process that runs the command (PostgreSQL's startup process) lives, waits for a segment that the fetcher has promised, or for one that has only
+ * begun, and moves the segment in place. What the plan alone answers lies there as a mark, or as a history file.
  * Whatever is not there then, `getCommand` gets.
  */
 export function restoreCommand(configPath: string): string {
   const at = (name: string) => `${RECOVERY_DIRECTORY}/${name}`
-  const fetch = resusWords('wal-ahead', configPath, ['--while']).join(' ')
-  const isWorking = `{ read pid <${at(LOCK_FILE)} && kill -0 "$pid"; } 2>/dev/null`
-  // Until it has taken the lock, the next calls must not each start another.
-  const isStarting = `{ read started <${at(STARTING_FILE)} && kill -0 "$started"; } 2>/dev/null`
-  const start = `${fetch} "$PPID" %f </dev/null >/dev/null 2>&1 & echo $! 2>/dev/null >${at(STARTING_FILE)}`
-  const begin = `${isWorking} || ${isStarting} || { ${start}; }`
-  const promised = `test -e ${at(COMING_DIRECTORY)}/%f && test $n -lt ${PROMISE_LOOKS} && kill -0 "$pid" 2>/dev/null`
-  const wait = `n=0; while ${promised}; do sleep 0.02; n=$((n+1)); done`
-  const take = `mv ${at(AHEAD_DIRECTORY)}/%f "%p" 2>/dev/null && exit 0`
   // A mark that is there, not one that is missing: only the plan's own word is proof.
   const absent = `if test -e ${at(ABSENT_DIRECTORY)}/%f; then exit 1; fi`
-  return `${absent}; case %f in *.history) ;; *) pid=; ${begin}; ${wait}; ${take};; esac; ${getCommand(configPath)}`
+  const history = `*.history) if test -e ${at(HISTORIES_DIRECTORY)}/%f; then cp ${at(HISTORIES_DIRECTORY)}/%f "%p" && exit 0; fi`
+  return `${absent}; case %f in ${history};; *) ${takeFetched(at)};; esac; ${getCommand(configPath)}`
+
+  /** Every line of it is only for speed. */
+  function takeFetched(file: typeof at): string {
+    const fetched = `${file(AHEAD_DIRECTORY)}/%f`
+    const fetch = resusWords('wal-ahead', configPath, ['--while']).join(' ')
+    const isWorking = `{ read pid <${file(LOCK_FILE)} && kill -0 "$pid"; } 2>/dev/null`
+    // Until it has made its promises, the next calls must not each start another.
+    const isStarting = `{ read pid <${file(STARTING_FILE)} && kill -0 "$pid"; } 2>/dev/null`
+    const start = `${fetch} "$PPID" $itself %f </dev/null >/dev/null 2>&1 & echo $! 2>/dev/null >${file(STARTING_FILE)}`
+    const begin = `itself=; test -e ${fetched} || itself=--itself; ${isWorking} || ${isStarting} || { ${start}; }`
+    const isPromised = `{ test -e ${file(COMING_DIRECTORY)}/%f && ${isWorking}; }`
+    // In this order: one that has begun promises, and only then is no longer starting.
+    const mayCome = `{ ${isStarting} || ${isPromised} || test -e ${fetched}; } && test $n -lt ${PROMISE_LOOKS}`
+    const wait = `n=0; until test -e ${fetched}; do ${mayCome} || break; sleep 0.01; n=$((n+1)); done`
+    // One that never comes so far has ended, and nobody has asked for its status.
+    const forget = `test $n -lt ${PROMISE_LOOKS} || rm -f ${file(STARTING_FILE)}`
+    return `${begin}; ${wait}; ${forget}; mv ${fetched} "%p" 2>/dev/null && exit 0`
+  }
 }
 
 /**

@@ -1,14 +1,31 @@
-import { mkdir, readdir, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { Clock } from '../../clock.ts'
-import { segmentName } from '../../postgres/wal-segment.ts'
+import { historyFileName } from '../../postgres/timeline-history.ts'
+import { parseSegmentName, segmentName } from '../../postgres/wal-segment.ts'
 import type { Repository } from '../../repository/repository.ts'
 import { forEachConcurrent } from '../../stream/for-each-concurrent.ts'
-import { ABSENT_DIRECTORY, AHEAD_DIRECTORY, COMING_DIRECTORY, FetcherLock } from './fetcher-lock.ts'
+import {
+  ABSENT_DIRECTORY,
+  AHEAD_DIRECTORY,
+  COMING_DIRECTORY,
+  FetcherLock,
+  HISTORIES_DIRECTORY,
+  STARTING_FILE,
+} from './fetcher-lock.ts'
 import { ProcessWatch } from './process-watch.ts'
 import type { RecoveryPlan } from './recovery-plan.ts'
 import { sleepUnlessAborted } from './sleep.ts'
-import { absentNames, deliver, openPlanned, readPlan, segmentsBehind, type PlannedSegment } from './wal-get.ts'
+import {
+  absentNames,
+  deliver,
+  openPlanned,
+  plannedSegment,
+  readPlan,
+  segmentsBehind,
+  writeDurably,
+  type PlannedSegment,
+} from './wal-get.ts'
 
 /** What may lie ahead of recovery. */
 const AHEAD_BYTES_MAX = 256 * 1024 * 1024
@@ -16,6 +33,8 @@ const SEGMENTS_MAX = 32
 /** Segments may have 1 GiB: while one is replayed, the next is fetched. */
 const SEGMENTS_MIN = 2
 const FETCHES_AT_ONCE = 2
+/** What a restore puts there: PostgreSQL replays it while its first fetcher starts. */
+const FIRST_BYTES_MAX = 128 * 1024 * 1024
 const LOOK_MS = 20
 /** A recovery that takes nothing for so long is paused, or over; if it goes on, its restore_command starts another fetcher. */
 const IDLE_MS_MAX = 60_000
@@ -24,6 +43,8 @@ export interface WalAheadOptions {
   readonly planPath: string
   /** The segment that was asked for last: what follows it is fetched. */
   readonly name: string
+  /** That one as well: it is not there. */
+  readonly itself: boolean
   /** The process that recovers. */
   readonly pid: number
   readonly openRepository: () => Promise<Repository>
@@ -43,7 +64,7 @@ export async function walAhead(options: WalAheadOptions): Promise<number> {
   await using lock = await FetcherLock.take(directory)
   if (lock === undefined) return 0
   const plan = await readPlan(options.planPath)
-  const fetcher = new Fetcher(directory, plan, options.name)
+  const fetcher = new Fetcher(directory, plan, options)
   const goesOn = async () => !options.signal.aborted && (await lock.hold(options.clock.now())) && (await watched.runs())
   try {
     return await fetcher.work({ ...options, goesOn })
@@ -52,27 +73,74 @@ export async function walAhead(options: WalAheadOptions): Promise<number> {
   }
 }
 
+export interface FirstWalOptions extends Pick<WalAheadOptions, 'planPath' | 'name' | 'openRepository'> {
+  /** Those that wait for nothing but this end with it. */
+  readonly signal: AbortSignal
+}
+
+/**
+ * Puts there, before recovery begins, what it will ask for first: the answers that the plan alone gives, and the segments behind `name`. What an
+ * earlier restore left goes. A segment that cannot be had is not looked for again: PostgreSQL asks for it, and gets the failure.
+ */
+export async function fetchFirstWal(options: FirstWalOptions): Promise<void> {
+  const directory = dirname(options.planPath)
+  const plan = await readPlan(options.planPath)
+  // A mark of another plan would end recovery too early.
+  for (const each of [ABSENT_DIRECTORY, HISTORIES_DIRECTORY, AHEAD_DIRECTORY]) {
+    await rm(join(directory, each), { recursive: true, force: true })
+  }
+  await writeAnswers(directory, plan)
+  const ahead = join(directory, AHEAD_DIRECTORY)
+  await mkdir(ahead, { recursive: true, mode: 0o700 })
+  const repository = await openPlanned(plan, options.openRepository)
+  const count = Math.floor(Math.min(SEGMENTS_MAX, FIRST_BYTES_MAX / plan.segmentSize))
+  try {
+    await forEachConcurrent(
+      takeFirst(segmentsBehind(plan, options.name), count),
+      { limit: FETCHES_AT_ONCE, signal: options.signal },
+      async (segment) => {
+        await deliver(repository, segment, join(ahead, segmentName(segment.segment)))
+      },
+    )
+  } catch {
+    // It only saves time, and whoever needs the segment says what is wrong with it.
+    options.signal.throwIfAborted()
+  }
+}
+
+/** Puts the answers there that need no more than the plan: what does not belong to the recovery, and history files. */
+async function writeAnswers(directory: string, plan: RecoveryPlan): Promise<void> {
+  const absent = join(directory, ABSENT_DIRECTORY)
+  const histories = join(directory, HISTORIES_DIRECTORY)
+  for (const each of [absent, histories]) await mkdir(each, { recursive: true, mode: 0o700 })
+  for (const { timeline, text } of plan.histories) {
+    await writeDurably(join(histories, historyFileName(timeline)), [Buffer.from(text)])
+  }
+  for (const name of absentNames(plan)) await writeFile(join(absent, name), '')
+}
+
 interface FetcherOptions extends Pick<WalAheadOptions, 'openRepository' | 'clock' | 'signal'> {
   readonly goesOn: () => Promise<boolean>
 }
 
 class Fetcher {
+  readonly #directory: string
   readonly #ahead: string
   readonly #coming: string
-  readonly #absent: string
   readonly #plan: RecoveryPlan
   readonly #segments: Generator<PlannedSegment>
   readonly #limit: number
   readonly #promised = new Map<string, PlannedSegment>()
   #last: PlannedSegment | undefined
+  #promising = false
   #repository: Repository | undefined
 
-  constructor(directory: string, plan: RecoveryPlan, name: string) {
+  constructor(directory: string, plan: RecoveryPlan, begin: { name: string; itself: boolean }) {
+    this.#directory = directory
     this.#ahead = join(directory, AHEAD_DIRECTORY)
     this.#coming = join(directory, COMING_DIRECTORY)
-    this.#absent = join(directory, ABSENT_DIRECTORY)
     this.#plan = plan
-    this.#segments = segmentsBehind(plan, name)
+    this.#segments = begin.itself ? segmentsFrom(plan, begin.name) : segmentsBehind(plan, begin.name)
     this.#limit = Math.min(SEGMENTS_MAX, Math.max(SEGMENTS_MIN, Math.floor(AHEAD_BYTES_MAX / plan.segmentSize)))
   }
 
@@ -83,7 +151,7 @@ class Fetcher {
     let failed = false
     await this.#prepare()
     while (await goesOn()) {
-      if (!failed) await this.#promise(await readdir(this.#ahead))
+      if (!failed) await this.#promise()
       if (this.#promised.size === 0) {
         if (clock.now() - lastMs > IDLE_MS_MAX) break
         await sleepUnlessAborted(clock, LOOK_MS, signal)
@@ -109,6 +177,8 @@ class Fetcher {
       if (!(await goesOn())) return
       await deliver(repository, segment, join(this.#ahead, name))
       fetched += 1
+      // The next one first: recovery may ask for it at once, and would fetch for itself what nobody has promised.
+      await this.#promise()
       await this.#settle(name)
     })
     return fetched
@@ -123,8 +193,7 @@ class Fetcher {
   async #prepare(): Promise<void> {
     await mkdir(this.#ahead, { recursive: true, mode: 0o700 })
     await mkdir(this.#coming, { recursive: true, mode: 0o700 })
-    await mkdir(this.#absent, { recursive: true, mode: 0o700 })
-    for (const name of absentNames(this.#plan)) await writeFile(join(this.#absent, name), '')
+    await writeAnswers(this.#directory, this.#plan)
     for (const name of await readdir(this.#coming)) await rm(join(this.#coming, name), { force: true })
     const kept = new Set<string>()
     for (let count = 0; count < this.#limit; count += 1) {
@@ -140,10 +209,27 @@ class Fetcher {
       else await rm(join(this.#ahead, name), { force: true })
     }
     for (const name of this.#promised.keys()) await writeFile(join(this.#coming, name), '')
+    const starting = join(this.#directory, STARTING_FILE)
+    const started = await readFile(starting, 'utf8').catch(() => '')
+    if (started.trim() === String(process.pid)) await rm(starting, { force: true })
   }
 
-  async #promise(present: readonly string[]): Promise<void> {
-    for (let more = this.#limit - present.length - this.#promised.size; more > 0; more -= 1) {
+  /** Promises as much as may lie ahead. */
+  async #promise(): Promise<void> {
+    if (this.#promising) return
+    this.#promising = true
+    try {
+      // Counted before we look: what is delivered meanwhile counts twice, and never too little.
+      const promised = this.#promised.size
+      const present = await readdir(this.#ahead)
+      await this.#promiseMore(this.#limit - present.length - promised, present)
+    } finally {
+      this.#promising = false
+    }
+  }
+
+  async #promiseMore(count: number, present: readonly string[]): Promise<void> {
+    for (let more = count; more > 0; more -= 1) {
       const next = this.#segments.next()
       // At the end of recovery PostgreSQL asks for the last segment once more.
       const segment = next.done === true ? this.#last : next.value
@@ -160,4 +246,23 @@ class Fetcher {
     await rm(join(this.#coming, name), { force: true })
     this.#promised.delete(name)
   }
+}
+
+function* takeFirst<T>(items: Iterable<T>, count: number): Generator<T> {
+  if (count === 0) return
+  let taken = 0
+  for (const item of items) {
+    yield item
+    taken += 1
+    if (taken === count) return
+  }
+}
+
+/** A segment of the plan, and what follows it. */
+function* segmentsFrom(plan: RecoveryPlan, name: string): Generator<PlannedSegment> {
+  const begin = parseSegmentName(name, plan.segmentSize)
+  const first = begin === undefined ? undefined : plannedSegment(plan, begin)
+  if (first === undefined) return
+  yield first
+  yield* segmentsBehind(plan, name)
 }

@@ -11,6 +11,9 @@ import { readSegmentBytes } from '../../repository/wal-segment-bytes.ts'
 import { dismissFetcher } from './fetcher-lock.ts'
 import { planSchema, type RecoveryPlan } from './recovery-plan.ts'
 
+/** No timeline is before the first: it has no history, and PostgreSQL asks for it when it leaves that timeline. */
+const FIRST_HISTORY = '00000001.history'
+
 export interface WalGetOptions {
   readonly planPath: string
   /** What PostgreSQL asks for: %f. */
@@ -98,7 +101,7 @@ export function absentNames(plan: RecoveryPlan): string[] {
   const known = plan.histories.map((history) => history.timeline)
   const begun = Math.max(timeline, ...known) + 1
   const histories = [timeline, begun].filter((each) => each > 1 && !known.includes(each)).map(historyFileName)
-  return [...(plannedSegment(plan, behind) === undefined ? [segmentName(behind)] : []), ...histories]
+  return [...(plannedSegment(plan, behind) === undefined ? [segmentName(behind)] : []), FIRST_HISTORY, ...histories]
 }
 
 function branchOf(plan: RecoveryPlan, stretch: RecoveryPlan['stretches'][number]): Branch {
@@ -140,7 +143,7 @@ async function* cutOff(bytes: AsyncIterable<Uint8Array>, needed: number, sizeByt
 }
 
 /** Writes a file that is there whole and durable, or not at all: a torn segment would look to PostgreSQL like the end of WAL. */
-async function writeDurably(path: string, pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<void> {
+export async function writeDurably(path: string, pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<void> {
   const temporary = join(dirname(path), `.${basename(path)}.resus-${process.pid}-${randomBytes(4).toString('hex')}`)
   try {
     const file = await open(temporary, 'w', 0o600)
