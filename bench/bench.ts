@@ -8,27 +8,50 @@ import { requireInstallation } from '../src/postgres/installation.ts'
 import { ordinaryUser } from '../src/postgres/ordinary-user.ts'
 import { assertReachable, makeDirectoryOf, openTemporaryDirectory, reexecAsOrdinaryUser } from '../src/postgres/staged-runtime.ts'
 import { BENCH_MAJOR } from './cluster.ts'
+import { benchIncrementals, incrementalsRatios } from './incrementals-bench.ts'
 import { findPgBackRest } from './pgbackrest.ts'
-import { formatReport, ratiosOf } from './report.ts'
-import { benchStream, formatStreamReport, streamRatios } from './stream-bench.ts'
-import { compareSideBySide, type Samples } from './side-by-side.ts'
+import { benchRecovery, recoveryRatios } from './recovery-bench.ts'
+import { benchRelations, relationsRatios } from './relations-bench.ts'
+import { formatFigures, formatLoads, formatReport, ratiosOf, type Figures, type Ratio } from './report.ts'
+import { benchStream, streamRatios } from './stream-bench.ts'
+import { compareSideBySide } from './side-by-side.ts'
 
-// `npm run bench [-- --size-mb 2048 --rounds 3 --keep --directory <path>]`: Resus beside pgBackRest and the machine's own limits.
-// `npm run bench -- --only stream [--rounds 3 --seconds 10 --wal-mb 50]`: the receiver beside pg_receivewal.
+// `npm run bench [-- --only <row>[,<row>] --rounds 3 --keep --directory <path>]`: Resus beside other tools and the machine's own limits. The rows:
+//   backup        full, incremental and restore beside pgBackRest (--size-mb 2048)
+//   relations     a cluster of many small files beside pgBackRest (--relations 10000)
+//   incrementals  the restore of the 50th incremental beside that of a full (--incrementals 50 --incrementals-mb 500)
+//   stream        the receiver beside pg_receivewal, and WAL at a rate (--seconds 10 --wal-mb 50)
+//   recovery      recovery with our restore_command beside cp (--recovery-mb 512)
+// Each writes bench/results/<date>-<row>.json; `backup` is <date>.json.
 
 const CHECKOUT = fileURLToPath(new URL('..', import.meta.url))
 const RESULTS = join(CHECKOUT, 'bench/results')
 
+const ROWS = { backup, relations, incrementals, stream, recovery } as const
+type RowName = keyof typeof ROWS
+
+/** A row that was measured. */
+interface Row {
+  readonly report: string
+  readonly result: Readonly<Record<string, unknown>>
+}
+
+const SIZES = {
+  'size-mb': '2048',
+  rounds: '3',
+  relations: '10000',
+  incrementals: '50',
+  'incrementals-mb': '500',
+  seconds: '10',
+  'wal-mb': '50',
+  'recovery-mb': '512',
+} as const
+type SizeName = keyof typeof SIZES
+
 interface Options {
-  readonly sizeMb: number
-  readonly rounds: number
-  /** The receiver instead of backup and restore. */
-  readonly only: 'stream' | undefined
-  /** Of each run of the receiver's bench. */
-  readonly seconds: number
-  /** Megabytes of WAL a second in the receiver's bench. */
-  readonly walMb: number
-  /** Leave the cluster and the repositories. */
+  readonly sizes: Readonly<Record<SizeName, number>>
+  readonly only: readonly RowName[]
+  /** Leave the clusters and the repositories. */
   readonly keep: boolean
   /** Where to work: about three times the size is needed. */
   readonly directory: string | undefined
@@ -47,10 +70,9 @@ async function benchAsOrdinaryUser(): Promise<number> {
   const results = join(directory, 'results')
   await makeDirectoryOf(ordinaryUser()!, directory)
   try {
-    const sizes = ['--size-mb', String(options.sizeMb), '--rounds', String(options.rounds)]
-    const stream = ['--seconds', String(options.seconds), '--wal-mb', String(options.walMb)]
-    const only = options.only === undefined ? [] : ['--only', options.only, ...stream]
-    const args = [...sizes, ...only, '--directory', directory, '--results', results, ...(options.keep ? ['--keep'] : [])]
+    const sizes = Object.entries(options.sizes).flatMap(([name, value]) => [`--${name}`, String(value)])
+    const places = ['--only', options.only.join(','), '--directory', directory, '--results', results]
+    const args = [...sizes, ...places, ...(options.keep ? ['--keep'] : [])]
     const status = await reexecAsOrdinaryUser({ checkout: CHECKOUT, entry: import.meta.filename, args })
     if (status !== 0) return status ?? 1
     await mkdir(options.results, { recursive: true })
@@ -62,95 +84,144 @@ async function benchAsOrdinaryUser(): Promise<number> {
 }
 
 async function bench(): Promise<number> {
-  return options.only === 'stream' ? await inHome(benchReceiver) : await benchEngine()
-}
-
-async function benchReceiver(home: string): Promise<void> {
-  const { rounds, seconds, walMb: walMbPerSecond } = options
   const date = new Date().toISOString()
-  const samples = await benchStream({ home, rounds, seconds, walMbPerSecond, onStep: (text) => console.error(text) })
-  console.log(`\n${formatStreamReport(samples)}`)
-  const versions = { node: process.version, postgres: (await requireInstallation(BENCH_MAJOR)).version }
-  const result = { seconds, walMbPerSecond, versions, ...samples, ratios: streamRatios(samples) }
-  await writeResult(date, '-stream', result)
-}
-
-async function benchEngine(): Promise<number> {
-  const pgBackRest = findPgBackRest()
-  if (pgBackRest === undefined) {
+  const beside = (['backup', 'relations'] as const).some((row) => options.only.includes(row))
+  if (beside && findPgBackRest() === undefined) {
     console.error('pgBackRest is not installed: install the package "pgbackrest"')
     return 2
   }
-  return await inHome(async (home) => {
-    const { sizeMb, rounds } = options
-    const date = new Date().toISOString()
-    const samples = await compareSideBySide({ home, sizeMb, rounds, pgBackRest, onStep: (text) => console.error(text) })
-    console.log(`\n${formatReport(samples)}`)
-    await writeResults(samples, { date, pgBackRest })
-  })
+  for (const name of options.only) {
+    const { report, result } = await inHome(ROWS[name])
+    console.log(`\n${report}`)
+    await writeResult(date, name, result)
+  }
+  return 0
+}
+
+async function backup(home: string): Promise<Row> {
+  const { rounds, 'size-mb': sizeMb } = options.sizes
+  const samples = await compareSideBySide({ home, sizeMb, rounds, pgBackRest: findPgBackRest()!, onStep })
+  const result = { sizeMb, versions: await besideVersions(), ...samples, ratios: ratiosOf(samples) }
+  return { report: formatReport(samples), result }
+}
+
+async function relations(home: string): Promise<Row> {
+  const samples = await benchRelations({ home, ...options.sizes, pgBackRest: findPgBackRest()!, onStep })
+  const what = `Cluster of ${samples.files} files, ${megabytes(samples.clusterBytes)}.`
+  return rowOf({ what, samples, ratios: relationsRatios(samples), versions: await besideVersions() })
+}
+
+async function incrementals(home: string): Promise<Row> {
+  const samples = await benchIncrementals({ home, ...options.sizes, sizeMb: options.sizes['incrementals-mb'], onStep })
+  const what = `${samples.incrementals} incremental backups of a cluster of ${megabytes(samples.clusterBytes)}.`
+  return rowOf({ what, samples, ratios: incrementalsRatios(samples), versions: await versions() })
+}
+
+async function stream(home: string): Promise<Row> {
+  const { rounds, seconds, 'wal-mb': walMbPerSecond } = options.sizes
+  const samples = await benchStream({ home, rounds, seconds, walMbPerSecond, onStep })
+  const what = `Receivers, ${seconds} s each.`
+  const row = rowOf({ what, samples, ratios: streamRatios(samples), versions: await versions() })
+  return { ...row, result: { seconds, walMbPerSecond, ...row.result } }
+}
+
+async function recovery(home: string): Promise<Row> {
+  const samples = await benchRecovery({ home, rounds: options.sizes.rounds, walMb: options.sizes['recovery-mb'], onStep })
+  const what = `Recovery of ${samples.walMb} MB of WAL.`
+  return rowOf({ what, samples, ratios: recoveryRatios(samples), versions: await versions() })
+}
+
+function rowOf(row: {
+  readonly what: string
+  readonly samples: { readonly figures: Figures; readonly loads: readonly number[] }
+  readonly ratios: readonly Ratio[]
+  readonly versions: object
+}): Row {
+  const { what, samples, ratios } = row
+  const load = `Load (processes that want a core) before each round: ${formatLoads(samples.loads)}.`
+  const report = [what, load, formatFigures(samples.figures, ratios)].join('\n\n')
+  return { report, result: { versions: row.versions, ...samples, ratios } }
+}
+
+function onStep(text: string): void {
+  console.error(text)
+}
+
+function megabytes(bytes: number): string {
+  return `${(bytes / 1e6).toFixed(0)} MB`
 }
 
 /** Works in a directory of its own. */
-async function inHome(work: (home: string) => Promise<void>): Promise<number> {
+async function inHome<T>(work: (home: string) => Promise<T>): Promise<T> {
   await requireInstallation(BENCH_MAJOR)
   const above = options.directory ?? tmpdir()
   await mkdir(above, { recursive: true })
   // A path of a socket has at most 107 bytes.
   const home = await mkdtemp(join(above, 'b-'))
   try {
-    await work(home)
-    return 0
+    return await work(home)
   } finally {
     if (options.keep) console.error(`kept in ${home}`)
     else await rm(home, { recursive: true, force: true })
   }
 }
 
-async function writeResults(samples: Samples, run: { date: string; pgBackRest: string }): Promise<void> {
-  const { stdout } = await promisify(execFile)(run.pgBackRest, ['version'])
-  const versions = {
-    node: process.version,
-    postgres: (await requireInstallation(BENCH_MAJOR)).version,
-    pgBackRest: stdout.trim(),
-  }
-  await writeResult(run.date, '', { sizeMb: options.sizeMb, versions, ...samples, ratios: ratiosOf(samples) })
+async function versions(): Promise<{ node: string; postgres: string }> {
+  return { node: process.version, postgres: (await requireInstallation(BENCH_MAJOR)).version }
 }
 
-async function writeResult(date: string, what: string, result: object): Promise<void> {
+async function besideVersions(): Promise<object> {
+  const { stdout } = await promisify(execFile)(findPgBackRest()!, ['version'])
+  return { ...(await versions()), pgBackRest: stdout.trim() }
+}
+
+async function writeResult(date: string, row: RowName, result: object): Promise<void> {
   const machine = { cores: availableParallelism(), processor: cpus()[0]?.model, memoryGiB: Math.round(totalmem() / 1024 ** 3) }
   await mkdir(options.results, { recursive: true })
-  const path = join(options.results, `${date.replaceAll(':', '-').slice(0, 19)}${what}.json`)
-  await writeFile(path, `${JSON.stringify({ date, rounds: options.rounds, machine, ...result }, null, 2)}\n`)
+  const name = `${date.replaceAll(':', '-').slice(0, 19)}${row === 'backup' ? '' : `-${row}`}.json`
+  const text = JSON.stringify({ date, rounds: options.sizes.rounds, machine, ...result }, null, 2)
+  await writeFile(join(options.results, name), `${text}\n`)
 }
 
 function readOptions(): Options {
+  const sizes = Object.fromEntries(
+    Object.entries(SIZES).map(([name, value]) => [name, { type: 'string' as const, default: value }]),
+  )
   const { values } = parseArgs({
     options: {
-      'size-mb': { type: 'string', default: '2048' },
-      rounds: { type: 'string', default: '3' },
-      only: { type: 'string' },
-      seconds: { type: 'string', default: '10' },
-      'wal-mb': { type: 'string', default: '50' },
+      ...sizes,
+      only: { type: 'string', default: Object.keys(ROWS).join(',') },
       keep: { type: 'boolean', default: false },
       directory: { type: 'string' },
       results: { type: 'string', default: RESULTS },
     },
   })
+  const given: Readonly<Record<string, unknown>> = values
+  const size = (name: SizeName) => positive(`--${name}`, String(given[name]))
   return {
-    sizeMb: positive('--size-mb', values['size-mb']),
-    rounds: positive('--rounds', values.rounds),
-    only: onlyOf(values.only),
-    seconds: positive('--seconds', values.seconds),
-    walMb: positive('--wal-mb', values['wal-mb']),
+    sizes: {
+      'size-mb': size('size-mb'),
+      rounds: size('rounds'),
+      relations: size('relations'),
+      incrementals: size('incrementals'),
+      'incrementals-mb': size('incrementals-mb'),
+      seconds: size('seconds'),
+      'wal-mb': size('wal-mb'),
+      'recovery-mb': size('recovery-mb'),
+    },
+    only: rowsOf(values.only),
     keep: values.keep,
     directory: values.directory === undefined ? undefined : resolve(values.directory),
     results: resolve(values.results),
   }
 }
 
-function onlyOf(text: string | undefined): 'stream' | undefined {
-  if (text === undefined || text === 'stream') return text
-  throw new Error(`--only is "${text}", wanted "stream"`)
+function rowsOf(text: string): RowName[] {
+  const known = Object.keys(ROWS) as RowName[]
+  const wanted = text.split(',')
+  const unknown = wanted.find((each) => !known.some((row) => row === each))
+  if (unknown !== undefined) throw new Error(`--only names "${unknown}", wanted ${known.join(', ')}`)
+  return known.filter((row) => wanted.includes(row))
 }
 
 function positive(name: string, text: string): number {

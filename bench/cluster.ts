@@ -12,6 +12,7 @@ const BYTES_PER_MB = 1_000_000
 /** An empty cluster. */
 const EMPTY_BYTES = 22 * BYTES_PER_MB
 const RECOVERY_TIMEOUT_MS = 120_000
+const RELATIONS_AT_ONCE = 1000
 
 // Rows like a hospital's, without one word of a real one. An update finds room on its own page, so that it changes no other.
 const TABLES = [
@@ -80,6 +81,8 @@ export interface BenchClusterOptions {
   /** A directory of its own. */
   readonly home: string
   readonly sizeMb: number
+  /** So many tables of one page each besides; none by default. */
+  readonly relations?: number
   /** A shell command, as PostgreSQL's setting. */
   readonly archiveCommand: string
 }
@@ -120,6 +123,7 @@ export async function makeCluster(options: BenchClusterOptions): Promise<BenchCl
   try {
     await start(FILLING)
     await fill(connectionString, options.sizeMb)
+    await addRelations(connectionString, options.relations ?? 0)
     await stopCluster({ directory, mode: 'fast' })
     await start({ wal_level: 'replica', archive_mode: 'on', archive_command: options.archiveCommand })
   } catch (error) {
@@ -207,6 +211,20 @@ async function fill(connection: string, sizeMb: number): Promise<void> {
   )
   await withClient(connection, async (client) => {
     await client.query('vacuum (freeze)')
+    await client.query('checkpoint')
+  })
+}
+
+/** Tables without an index or a TOAST table, each with rows that no other has: one file each. */
+async function addRelations(connection: string, count: number): Promise<void> {
+  await withClient(connection, async (client) => {
+    for (let from = 1; from <= count; from += RELATIONS_AT_ONCE) {
+      const to = Math.min(count, from + RELATIONS_AT_ONCE - 1)
+      // Each statement locks every table that it makes.
+      await client.query(`do $$ begin for number in ${from} .. ${to} loop
+        execute format('create table relation_%s as select i as id, md5(%s || ''.'' || i)::uuid as uid from generate_series(1, 60) i', number, number);
+        end loop; end $$`)
+    }
     await client.query('checkpoint')
   })
 }

@@ -3,12 +3,15 @@ import { readFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 
 const SAMPLE_MS = 50
+const CLOCK_TICKS_PER_SECOND = 100
 /** A command that says more than this on its way to a failure is cut off. */
 const OUTPUT_BYTES_MAX = 4 * 1024 * 1024
 
 export interface MeasuredCommand {
   /** From the start of the process to its end. */
   readonly seconds: number
+  /** User and system time of the command and its children. One command is measured at a time. */
+  readonly cpuSeconds: number
   /** Greatest sum of the resident memory of the command and its children, sampled; of a process alone, as the kernel noted it. */
   readonly peakBytes: number
   readonly stdout: string
@@ -20,6 +23,7 @@ export async function measureCommand(
   args: readonly string[],
   environment: Readonly<Record<string, string>> = {},
 ): Promise<MeasuredCommand> {
+  const cpuBefore = await childrenCpuSeconds()
   const begun = performance.now()
   const child = spawn(program, args, { env: { ...process.env, ...environment }, stdio: ['ignore', 'pipe', 'pipe'] })
   const output = { stdout: '', stderr: '' }
@@ -45,8 +49,16 @@ export async function measureCommand(
   }
   const { status, seconds } = await ended
   await closed
-  if (status === '0') return { seconds, peakBytes, stdout: output.stdout }
+  const cpuSeconds = (await childrenCpuSeconds()) - cpuBefore
+  if (status === '0') return { seconds, cpuSeconds, peakBytes, stdout: output.stdout }
   throw new Error(`${program} ${args.join(' ')} ended with ${status}: ${output.stderr.trim()} ${output.stdout.trim()}`)
+}
+
+/** What the kernel has noted of children that have ended, and of theirs (cutime and cstime). */
+async function childrenCpuSeconds(): Promise<number> {
+  const stat = await readFile('/proc/self/stat', 'utf8')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return (Number(fields[13]) + Number(fields[14])) / CLOCK_TICKS_PER_SECOND
 }
 
 async function residentBytes(pid: number): Promise<number> {

@@ -8,6 +8,9 @@ export interface Ratio {
   readonly target: string
 }
 
+/** Every figure that was measured, one number for each time, by what it is of. Its name ends with its unit. */
+export type Figures = Readonly<Record<string, readonly number[]>>
+
 export interface Spread {
   readonly median: number
   readonly min: number
@@ -55,25 +58,35 @@ export function ratiosOf(samples: Samples): Ratio[] {
 
 /** The tables as Markdown, which a terminal shows well enough. */
 export function formatReport(samples: Samples): string {
-  const rows = Object.entries(samples.figures).map(([name, values]) => {
+  return [
+    `Cluster of ${megabytes(samples.clusterBytes)}; restored, started and compared: ${samples.compared.join(', ')}.`,
+    `Load (processes that want a core) before each round and at the end: ${formatLoads(samples.loads)}.`,
+    formatFigures(samples.figures, ratiosOf(samples)),
+  ].join('\n\n')
+}
+
+/** What was measured, and the ratios. */
+export function formatFigures(figures: Figures, ratios: readonly Ratio[]): string {
+  const rows = Object.entries(figures).map(([name, values]) => {
     const { median, min, max } = spreadOf(values)
     const [what, format] = describe(name)
     return [what, format(median), values.length === 1 ? '' : `${format(min)} - ${format(max)}`]
   })
-  const ratios = ratiosOf(samples).map(({ name, value, target }) => [name, value.toFixed(2), target])
-  return [
-    `Cluster of ${megabytes(samples.clusterBytes)}; restored, started and compared: ${samples.compared.join(', ')}.`,
-    `Load (processes that want a core) before each round and at the end: ${samples.loads.map((load) => load.toFixed(1)).join(', ')}.`,
-    table(['measured', 'median', 'min - max'], rows),
-    table(['ratio', 'of the medians', 'wanted'], ratios),
-  ].join('\n\n')
+  const ratioRows = ratios.map(({ name, value, target }) => [name, value.toFixed(2), target])
+  return [table(['measured', 'median', 'min - max'], rows), table(['ratio', 'of the medians', 'wanted'], ratioRows)].join('\n\n')
+}
+
+export function formatLoads(loads: readonly number[]): string {
+  return loads.map((load) => load.toFixed(1)).join(', ')
 }
 
 function describe(name: string): [what: string, format: (value: number) => string] {
   if (name.endsWith(' bytes/s')) return [name.replace(/ bytes\/s$/, ', rate'), (value) => `${megabytes(value)}/s`]
+  if (name.endsWith(' CPU seconds')) return [name.replace(/ CPU seconds$/, ', CPU'), (value) => `${value.toFixed(2)} s`]
   if (name.endsWith(' seconds')) return [name.replace(/ seconds$/, ', time'), (value) => `${value.toFixed(2)} s`]
   if (name.endsWith(' bytes')) return [name.replace(/ (\S+) bytes$/, ', $1'), megabytes]
-  return [name, (value) => `${(100 * value).toFixed(2)} %`]
+  if (name.includes('share of')) return [name, (value) => `${(100 * value).toFixed(2)} %`]
+  return [name, (value) => value.toFixed(value < 10 ? 2 : 0)]
 }
 
 function megabytes(bytes: number): string {

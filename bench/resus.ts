@@ -10,15 +10,23 @@ const RESUS = fileURLToPath(new URL('../resus', import.meta.url))
 
 const backupReport = z.object({ id: z.string(), bytesStored: z.number(), corruptPages: z.array(z.unknown()).length(0) })
 
+export const BENCH_PASSPHRASE = 'only for this bench'
+export const BENCH_SYSTEM = 'bench-his'
+
+/** The program and arguments of a command of Resus in such a home. */
+export function runResus(home: string, args: readonly string[]): [program: string, args: readonly string[]] {
+  return [RESUS, [...args, '--json', '--config', join(home, 'resus.yaml')]]
+}
+
 /** Resus by its command line, as README.md shows it: an encrypted repository in a directory. */
 export function resusTool(home: string, cluster: BenchCluster): Tool {
-  const run = (args: readonly string[]) => measureCommand(RESUS, [...args, '--json', '--config', join(home, 'resus.yaml')])
+  const run = (args: readonly string[]) => measureCommand(...runResus(home, args))
   return {
     name: 'Resus',
     reset: async () => {
       await rm(home, { recursive: true, force: true })
       await mkdir(home)
-      await writeFile(join(home, 'passphrase'), 'only for this bench', { mode: 0o600 })
+      await writeFile(join(home, 'passphrase'), BENCH_PASSPHRASE, { mode: 0o600 })
       // JSON is YAML.
       await writeFile(join(home, 'resus.yaml'), JSON.stringify(configuration(home, cluster)))
       await run(['init'])
@@ -35,7 +43,7 @@ export function resusTool(home: string, cluster: BenchCluster): Tool {
 
 function configuration(home: string, cluster: BenchCluster): unknown {
   return {
-    system: 'bench-his',
+    system: BENCH_SYSTEM,
     state: join(home, 'state'),
     repository: {
       storages: [{ name: 'main', kind: 'directory', path: join(home, 'repository') }],

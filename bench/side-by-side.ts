@@ -139,8 +139,9 @@ class Run {
     return made
   }
 
-  #noteCommand(what: string, { seconds, peakBytes }: MeasuredCommand): void {
+  #noteCommand(what: string, { seconds, cpuSeconds, peakBytes }: MeasuredCommand): void {
     this.#note(`${what} seconds`, seconds)
+    this.#note(`${what} CPU seconds`, cpuSeconds)
     this.#note(`${what} peak bytes`, peakBytes)
   }
 

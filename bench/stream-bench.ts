@@ -13,7 +13,7 @@ import { requireInstallation, toolPath, type Installation } from '../src/postgre
 import { parseLsn } from '../src/postgres/lsn.ts'
 import { parseSegmentName, segmentStart } from '../src/postgres/wal-segment.ts'
 import { BENCH_MAJOR } from './cluster.ts'
-import { spreadOf, table, type Ratio } from './report.ts'
+import { spreadOf, type Figures, type Ratio } from './report.ts'
 
 // `npm run bench -- --only stream`: commits that wait for a receiver, by turns for ours and for pg_receivewal of the same major; how far
 // the repository is behind at a given rate of WAL; what the receiver costs.
@@ -37,7 +37,7 @@ export interface StreamBenchOptions {
 }
 
 export interface StreamSamples {
-  readonly figures: Readonly<Record<string, readonly number[]>>
+  readonly figures: Figures
   readonly loads: readonly number[]
 }
 
@@ -88,24 +88,9 @@ export function streamRatios({ figures }: StreamSamples): Ratio[] {
   return [
     ...commits,
     ...costly,
-    { name: 'seconds that the repository is behind', value: spreadOf(behind).median, target: '<= 1' },
+    { name: 'WAL: MB/s that the server reached', value: of('Resus WAL MB/s written'), target: '(50)' },
+    { name: 'WAL: seconds that the repository is behind', value: spreadOf(behind).median, target: '<= 1' },
   ]
-}
-
-/** The tables as Markdown. */
-export function formatStreamReport(samples: StreamSamples): string {
-  const figure = (name: string, value: number) =>
-    name.endsWith(' bytes') ? `${(value / 1e6).toFixed(0)} MB` : value.toFixed(value < 10 ? 2 : 0)
-  const rows = Object.entries(samples.figures).map(([name, values]) => {
-    const { median, min, max } = spreadOf(values)
-    return [name.replace(/ bytes$/, ''), figure(name, median), `${figure(name, min)} - ${figure(name, max)}`]
-  })
-  const ratios = streamRatios(samples).map(({ name, value, target }) => [name, value.toFixed(2), target])
-  return [
-    `Load (processes that want a core) before each round: ${samples.loads.map((load) => load.toFixed(1)).join(', ')}.`,
-    table(['measured', 'median', 'min - max'], rows),
-    table(['ratio', 'of the medians', 'wanted'], ratios),
-  ].join('\n\n')
 }
 
 interface Cluster extends AsyncDisposable {

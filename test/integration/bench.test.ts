@@ -23,7 +23,7 @@ test('the bench ends, with every restored cluster compared and every figure meas
   const directory = await mkdtemp(join(tmpdir(), 'n-'))
   t.after(() => rm(directory, { recursive: true, force: true }))
   const results = join(directory, 'results')
-  const sizes = ['--size-mb', '60', '--rounds', '1']
+  const sizes = ['--only', 'backup', '--size-mb', '60', '--rounds', '1']
   const { stdout } = await promisify(execFile)(process.execPath, [
     BENCH,
     ...sizes,

@@ -24,7 +24,7 @@ import { guardWal } from './backup-wal.ts'
 import type { BackupJob, BackupJobResult } from './backup-worker.ts'
 import { copyFiles } from './cluster-copy.ts'
 import type { PostgresComponent } from './component.ts'
-import { walkDataDirectory, type PassedOver } from './data-directory.ts'
+import { walkDataDirectory, type DataEntry, type PassedOver } from './data-directory.ts'
 import { fingerprintFile, FingerprintReader, pruneFingerprints, writeFingerprints } from './fingerprints.ts'
 import { ensureFingerprints } from './fingerprints-rebuild.ts'
 import {
@@ -42,6 +42,8 @@ import { areWholePacksThere, wholePacksFile, writeWholePacks } from './whole-pac
 /** More threads than this read no faster than a disk gives. */
 const WORKERS_MAX = 4
 /** Leftovers that a manifest names; each is told to the caller in any case. */
+/** Some 20 MB of memory. */
+const ENTRIES_HELD_MAX = 50_000
 const PASSED_OVER_MAX = 100
 const CONTROL_READS = 20
 const CONTROL_REREAD_MS = 100
@@ -235,7 +237,6 @@ async function copyCluster(run: Run & { previous: BackupManifest | undefined; le
   const marked = await absentForReuse(run)
   const index = await syncIndex({ repository, stateDirectory, marked, signal })
   const packs = await listPacks(repository, { signal })
-  const bytesTotal = listedBytes(component.dataDirectory)
   const packSuffix = run.lease.packSuffix
   const workerData = { ring: repository.ring, index, compressionLevel: component.compressionLevel, packSuffix }
   const usable = new Map([...packs].filter(([pack]) => !marked.has(pack)))
@@ -250,19 +251,18 @@ async function copyCluster(run: Run & { previous: BackupManifest | undefined; le
   const writer = new BlobWriter(workerData)
   const builder = new ManifestBuilder({ writer, uploads, dataDirectory: component.dataDirectory })
   try {
+    const passedOver: PassedOver[] = []
+    const onPassedOver = (each: PassedOver) => {
+      run.onNotice?.(`passed over: "${each.path}" in the data directory: ${each.why}`)
+      if (passedOver.length < PASSED_OVER_MAX) passedOver.push(each)
+    }
+    const { bytesTotal, walked } = listData(component.dataDirectory, onPassedOver)
     const accept = async (result: BackupJobResult) => {
       await uploads.accept(result.outputs)
       builder.countRead(result)
       run.onProgress?.({ phase: 'copying', bytesDone: builder.bytesDone, bytesTotal })
       await run.lease.renew(signal)
     }
-    const passedOver: PassedOver[] = []
-    const walked = walkDataDirectory(component.dataDirectory, {
-      onPassedOver: (each) => {
-        run.onNotice?.(`passed over: "${each.path}" in the data directory: ${each.why}`)
-        if (passedOver.length < PASSED_OVER_MAX) passedOver.push(each)
-      },
-    })
     const beside = run.configuration === undefined ? [] : configurationEntries(run.configuration, component.dataDirectory)
     const entries = mergeEntries(walked, beside)
     const parts = copyFiles({ entries, pool, checkPages: run.facts.dataChecksums, previous, accept, signal })
@@ -323,10 +323,21 @@ async function openFingerprints(run: Run, previous: BackupManifest, index: BlobI
   return new FingerprintReader(run.repository, { path, backup: previous.id }, run.onNotice)
 }
 
-function listedBytes(dataDirectory: string): number {
-  let bytes = 0
-  for (const entry of walkDataDirectory(dataDirectory)) if (entry.kind === 'file') bytes += entry.sizeBytes
-  return bytes
+/** Sums up the sizes of all files. Where they are not very many, those that were seen are those that are read: to look for them again takes as long. */
+function listData(
+  dataDirectory: string,
+  onPassedOver: (each: PassedOver) => void,
+): { bytesTotal: number; walked: Iterable<DataEntry> } {
+  const passedOver: PassedOver[] = []
+  const entries: DataEntry[] = []
+  let bytesTotal = 0
+  for (const entry of walkDataDirectory(dataDirectory, { onPassedOver: (each) => passedOver.push(each) })) {
+    if (entry.kind === 'file') bytesTotal += entry.sizeBytes
+    if (entries.length <= ENTRIES_HELD_MAX) entries.push(entry)
+  }
+  if (entries.length > ENTRIES_HELD_MAX) return { bytesTotal, walked: walkDataDirectory(dataDirectory, { onPassedOver }) }
+  for (const each of passedOver) onPassedOver(each)
+  return { bytesTotal, walked: entries }
 }
 
 /** Reads `pg_control` until it is whole: the server may be writing it. Throws DATA_DIRECTORY_UNREADABLE. */

@@ -9,7 +9,9 @@ import {
   ABSENT_DIRECTORY,
   AHEAD_DIRECTORY,
   COMING_DIRECTORY,
+  COMPLETE_FILE,
   HISTORIES_DIRECTORY,
+  LAST_DIRECTORY,
   LOCK_FILE,
   STARTING_FILE,
 } from './fetcher-lock.ts'
@@ -112,9 +114,10 @@ function targetSettings({ target }: RecoverySettingsOptions): Record<string, str
 }
 
 /**
- * The shell command that PostgreSQL runs in the data directory for each WAL file. It sees to it that a fetcher works ahead for as long as the
- * process that runs the command (PostgreSQL's startup process) lives, waits for a segment that the fetcher has promised, or for one that has only
- * begun, and moves the segment in place. What the plan alone answers lies there as a mark, or as a history file.
+ * The shell command that PostgreSQL runs in the data directory for each WAL file. Unless all was there when recovery began, it sees to it that
+ * a fetcher works ahead for as long as the process that runs the command (PostgreSQL's startup process) lives. It waits for a segment that
+ * the fetcher has promised, or for one that has only begun, and moves the segment in place; the last is copied, because PostgreSQL asks
+ * for it again. What the plan alone answers lies there as a mark, or as a history file.
  * Whatever is not there then, `getCommand` gets.
  */
 export function restoreCommand(configPath: string): string {
@@ -127,19 +130,24 @@ export function restoreCommand(configPath: string): string {
   /** Every line of it is only for speed. */
   function takeFetched(file: typeof at): string {
     const fetched = `${file(AHEAD_DIRECTORY)}/%f`
+    const last = `${file(LAST_DIRECTORY)}/%f`
+    // To be looked for again and again: either of the two.
+    const isThere = `{ test -e ${fetched} || test -e ${last}; }`
     const fetch = resusWords('wal-ahead', configPath, ['--while']).join(' ')
     const isWorking = `{ read pid <${file(LOCK_FILE)} && kill -0 "$pid"; } 2>/dev/null`
     // Until it has made its promises, the next calls must not each start another.
     const isStarting = `{ read pid <${file(STARTING_FILE)} && kill -0 "$pid"; } 2>/dev/null`
     const start = `${fetch} "$PPID" $itself %f </dev/null >/dev/null 2>&1 & echo $! 2>/dev/null >${file(STARTING_FILE)}`
-    const begin = `itself=; test -e ${fetched} || itself=--itself; ${isWorking} || ${isStarting} || { ${start}; }`
+    const isNeeded = `itself=; ${isThere} || itself=--itself; test -n "$itself" || ! test -e ${file(COMPLETE_FILE)}`
+    const begin = `{ ${isNeeded}; } && { ${isWorking} || ${isStarting} || { ${start}; }; }`
     const isPromised = `{ test -e ${file(COMING_DIRECTORY)}/%f && ${isWorking}; }`
     // In this order: one that has begun promises, and only then is no longer starting.
-    const mayCome = `{ ${isStarting} || ${isPromised} || test -e ${fetched}; } && test $n -lt ${PROMISE_LOOKS}`
-    const wait = `n=0; until test -e ${fetched}; do ${mayCome} || break; sleep 0.01; n=$((n+1)); done`
+    const mayCome = `{ ${isStarting} || ${isPromised} || ${isThere}; } && test $n -lt ${PROMISE_LOOKS}`
+    const wait = `n=0; until ${isThere}; do ${mayCome} || break; sleep 0.01; n=$((n+1)); done`
     // One that never comes so far has ended, and nobody has asked for its status.
     const forget = `test $n -lt ${PROMISE_LOOKS} || rm -f ${file(STARTING_FILE)}`
-    return `${begin}; ${wait}; ${forget}; mv ${fetched} "%p" 2>/dev/null && exit 0`
+    const copyLast = `if test -e ${last}; then cp ${last} "%p" && exit 0; fi`
+    return `${begin}; ${wait}; ${forget}; ${copyLast}; mv ${fetched} "%p" 2>/dev/null && exit 0`
   }
 }
 

@@ -2,15 +2,17 @@ import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { Clock } from '../../clock.ts'
 import { historyFileName } from '../../postgres/timeline-history.ts'
-import { parseSegmentName, segmentName } from '../../postgres/wal-segment.ts'
+import { parseSegmentName, segmentEnd, segmentName } from '../../postgres/wal-segment.ts'
 import type { Repository } from '../../repository/repository.ts'
 import { forEachConcurrent } from '../../stream/for-each-concurrent.ts'
 import {
   ABSENT_DIRECTORY,
   AHEAD_DIRECTORY,
   COMING_DIRECTORY,
+  COMPLETE_FILE,
   FetcherLock,
   HISTORIES_DIRECTORY,
+  LAST_DIRECTORY,
   STARTING_FILE,
 } from './fetcher-lock.ts'
 import { ProcessWatch } from './process-watch.ts'
@@ -86,33 +88,31 @@ export async function fetchFirstWal(options: FirstWalOptions): Promise<void> {
   const directory = dirname(options.planPath)
   const plan = await readPlan(options.planPath)
   // A mark of another plan would end recovery too early.
-  for (const each of [ABSENT_DIRECTORY, HISTORIES_DIRECTORY, AHEAD_DIRECTORY]) {
+  for (const each of [COMPLETE_FILE, ABSENT_DIRECTORY, HISTORIES_DIRECTORY, AHEAD_DIRECTORY, LAST_DIRECTORY]) {
     await rm(join(directory, each), { recursive: true, force: true })
   }
   await writeAnswers(directory, plan)
-  const ahead = join(directory, AHEAD_DIRECTORY)
-  await mkdir(ahead, { recursive: true, mode: 0o700 })
   const repository = await openPlanned(plan, options.openRepository)
-  const count = Math.floor(Math.min(SEGMENTS_MAX, FIRST_BYTES_MAX / plan.segmentSize))
+  const first = [...takeFirst(segmentsFrom(plan, options.name), Math.min(SEGMENTS_MAX, FIRST_BYTES_MAX / plan.segmentSize))]
+  // The very first is there already.
+  const wanted = first.filter((segment, at) => at > 0 || isLast(plan, segment))
   try {
-    await forEachConcurrent(
-      takeFirst(segmentsBehind(plan, options.name), count),
-      { limit: FETCHES_AT_ONCE, signal: options.signal },
-      async (segment) => {
-        await deliver(repository, segment, join(ahead, segmentName(segment.segment)))
-      },
-    )
+    await forEachConcurrent(wanted, { limit: FETCHES_AT_ONCE, signal: options.signal }, async (segment) => {
+      await deliver(repository, segment, placeOf(directory, plan, segment))
+    })
+    if (first.some((segment) => isLast(plan, segment))) await writeFile(join(directory, COMPLETE_FILE), '')
   } catch {
     // It only saves time, and whoever needs the segment says what is wrong with it.
     options.signal.throwIfAborted()
   }
 }
 
-/** Puts the answers there that need no more than the plan: what does not belong to the recovery, and history files. */
+/** Makes the directories, and puts the answers there that need no more than the plan: what does not belong to the recovery, and history files. */
 async function writeAnswers(directory: string, plan: RecoveryPlan): Promise<void> {
   const absent = join(directory, ABSENT_DIRECTORY)
   const histories = join(directory, HISTORIES_DIRECTORY)
-  for (const each of [absent, histories]) await mkdir(each, { recursive: true, mode: 0o700 })
+  const segments = [AHEAD_DIRECTORY, LAST_DIRECTORY].map((each) => join(directory, each))
+  for (const each of [absent, histories, ...segments]) await mkdir(each, { recursive: true, mode: 0o700 })
   for (const { timeline, text } of plan.histories) {
     await writeDurably(join(histories, historyFileName(timeline)), [Buffer.from(text)])
   }
@@ -131,7 +131,6 @@ class Fetcher {
   readonly #segments: Generator<PlannedSegment>
   readonly #limit: number
   readonly #promised = new Map<string, PlannedSegment>()
-  #last: PlannedSegment | undefined
   #promising = false
   #repository: Repository | undefined
 
@@ -175,7 +174,7 @@ class Fetcher {
     let fetched = 0
     await forEachConcurrent([...this.#promised], { limit: FETCHES_AT_ONCE }, async ([name, segment]) => {
       if (!(await goesOn())) return
-      await deliver(repository, segment, join(this.#ahead, name))
+      await deliver(repository, segment, placeOf(this.#directory, this.#plan, segment))
       fetched += 1
       // The next one first: recovery may ask for it at once, and would fetch for itself what nobody has promised.
       await this.#promise()
@@ -191,7 +190,6 @@ class Fetcher {
 
   /** What an earlier fetcher left goes, unless it is what we are about to fetch; and we promise what we are going to fetch. */
   async #prepare(): Promise<void> {
-    await mkdir(this.#ahead, { recursive: true, mode: 0o700 })
     await mkdir(this.#coming, { recursive: true, mode: 0o700 })
     await writeAnswers(this.#directory, this.#plan)
     for (const name of await readdir(this.#coming)) await rm(join(this.#coming, name), { force: true })
@@ -201,9 +199,9 @@ class Fetcher {
       if (next.done === true) break
       const name = segmentName(next.value.segment)
       kept.add(name)
-      this.#last = next.value
       this.#promised.set(name, next.value)
     }
+    for (const name of await readdir(join(this.#directory, LAST_DIRECTORY))) this.#promised.delete(name)
     for (const name of await readdir(this.#ahead)) {
       if (kept.has(name)) this.#promised.delete(name)
       else await rm(join(this.#ahead, name), { force: true })
@@ -222,23 +220,19 @@ class Fetcher {
       // Counted before we look: what is delivered meanwhile counts twice, and never too little.
       const promised = this.#promised.size
       const present = await readdir(this.#ahead)
-      await this.#promiseMore(this.#limit - present.length - promised, present)
+      await this.#promiseMore(this.#limit - present.length - promised)
     } finally {
       this.#promising = false
     }
   }
 
-  async #promiseMore(count: number, present: readonly string[]): Promise<void> {
+  async #promiseMore(count: number): Promise<void> {
     for (let more = count; more > 0; more -= 1) {
       const next = this.#segments.next()
-      // At the end of recovery PostgreSQL asks for the last segment once more.
-      const segment = next.done === true ? this.#last : next.value
-      if (segment === undefined) return
-      this.#last = segment
-      const name = segmentName(segment.segment)
-      if (this.#promised.has(name) || present.includes(name)) return
+      if (next.done === true) return
+      const name = segmentName(next.value.segment)
       await writeFile(join(this.#coming, name), '')
-      this.#promised.set(name, segment)
+      this.#promised.set(name, next.value)
     }
   }
 
@@ -249,13 +243,22 @@ class Fetcher {
 }
 
 function* takeFirst<T>(items: Iterable<T>, count: number): Generator<T> {
-  if (count === 0) return
   let taken = 0
   for (const item of items) {
     yield item
     taken += 1
-    if (taken === count) return
+    if (taken >= count) return
   }
+}
+
+/** Where a segment belongs: the plan's last is asked for twice. */
+function placeOf(directory: string, plan: RecoveryPlan, segment: PlannedSegment): string {
+  return join(directory, isLast(plan, segment) ? LAST_DIRECTORY : AHEAD_DIRECTORY, segmentName(segment.segment))
+}
+
+function isLast(plan: RecoveryPlan, { segment }: PlannedSegment): boolean {
+  const { timeline, to } = plan.stretches.at(-1)!
+  return segment.timeline === timeline && segmentEnd(segment) >= to
 }
 
 /** A segment of the plan, and what follows it. */

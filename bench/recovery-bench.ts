@@ -1,29 +1,28 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { loadavg } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { parseArgs } from 'node:util'
 import pg from 'pg'
 import { assert } from '../src/assert.ts'
 import { freePort, initCluster, killCluster, startCluster } from '../src/postgres/cluster-process.ts'
 import { requireInstallation, type Installation } from '../src/postgres/installation.ts'
-import { reexecAsOrdinaryUser } from '../src/postgres/staged-runtime.ts'
 import { quoteShell } from '../src/protect/postgres/recovery-settings.ts'
+import { BENCH_MAJOR } from './cluster.ts'
+import { settleDisk } from './machine.ts'
 import { measureCommand } from './measured-command.ts'
+import { spreadOf, type Figures, type Ratio } from './report.ts'
 
-// `node bench/wal-recovery.ts [--wal-mb 1024 --rounds 3 --major 15]`: recovery of so much WAL with the restore_command of Resus, and with the WAL
-// in a local directory and `cp`, by turns. Prints the seconds of each and the ratio.
+// `npm run bench -- --only recovery [--recovery-mb 512 --rounds 3]`: recovery of so much WAL with the restore_command of Resus, and with the WAL
+// in a local directory and `cp`, by turns. From the start of the server to the end of recovery.
 
-const CHECKOUT = fileURLToPath(new URL('..', import.meta.url))
-const RESUS = join(CHECKOUT, 'resus')
+const RESUS = fileURLToPath(new URL('../resus', import.meta.url))
 const WAIT_MS = 600_000
 const QUIET = {
   listen_addresses: '127.0.0.1',
   shared_buffers: '256MB',
-  fsync: 'off',
   dynamic_shared_memory_type: 'mmap',
   autovacuum: 'off',
 }
@@ -36,41 +35,58 @@ interface Bench {
   readonly archive: string
 }
 
-const args = process.argv.slice(2)
-process.exitCode = (await reexecAsOrdinaryUser({ checkout: CHECKOUT, entry: import.meta.filename, args })) ?? (await main())
+/** Of the recovering server. `on` is what a hospital runs with. */
+const FSYNCS = ['on', 'off'] as const
+type Fsync = (typeof FSYNCS)[number]
 
-async function main(): Promise<number> {
-  const { values } = parseArgs({
-    args,
-    options: {
-      'wal-mb': { type: 'string', default: '1024' },
-      rounds: { type: 'string', default: '3' },
-      major: { type: 'string', default: '15' },
-    },
-  })
-  const home = await mkdtemp(join(tmpdir(), 'resus-wal-bench-'))
-  try {
-    const bench = await makeWal(home, { walMb: Number(values['wal-mb']), major: Number(values.major) })
-    const seconds = { resus: [] as number[], cp: [] as number[] }
-    for (let round = 0; round < Number(values.rounds); round += 1) {
-      for (const kind of round % 2 === 0 ? (['resus', 'cp'] as const) : (['cp', 'resus'] as const)) {
-        seconds[kind].push(await recover(bench, kind))
-        process.stderr.write(`round ${round + 1}: ${kind} ${seconds[kind].at(-1)!.toFixed(2)} s\n`)
-      }
-    }
-    const median = (list: readonly number[]) => list.toSorted((left, right) => left - right)[Math.floor(list.length / 2)]!
-    const ratio = median(seconds.resus) / median(seconds.cp)
-    process.stdout.write(
-      `${JSON.stringify({ walMb: Number(values['wal-mb']), seconds, ratio: Number(ratio.toFixed(3)) }, null, 2)}\n`,
-    )
-    return 0
-  } finally {
-    await rm(home, { recursive: true, force: true })
-  }
+export interface RecoveryBenchOptions {
+  readonly home: string
+  readonly rounds: number
+  readonly walMb: number
+  readonly onStep: (text: string) => void
 }
 
-async function makeWal(home: string, options: { walMb: number; major: number }): Promise<Bench> {
-  const installation = await requireInstallation(options.major)
+export interface RecoverySamples {
+  readonly walMb: number
+  readonly figures: Figures
+  readonly loads: readonly number[]
+}
+
+export async function benchRecovery(options: RecoveryBenchOptions): Promise<RecoverySamples> {
+  const { home, rounds, walMb, onStep } = options
+  onStep(`making ${walMb} MB of WAL`)
+  const bench = await makeWal(home, walMb)
+  const figures: Record<string, number[]> = {}
+  const loads: number[] = []
+  for (let round = 0; round < rounds; round += 1) {
+    loads.push(loadavg()[0]!)
+    for (const fsync of FSYNCS) {
+      // Whoever goes first in one round goes last in the next.
+      for (const kind of round % 2 === 0 ? (['Resus', 'cp'] as const) : (['cp', 'Resus'] as const)) {
+        onStep(`round ${round + 1} of ${rounds}: recovery with ${kind}, fsync ${fsync}`)
+        const { restoreSeconds, recoverySeconds } = await recover(bench, { kind, fsync })
+        ;(figures[recoveryName(kind, fsync)] ??= []).push(recoverySeconds)
+        ;(figures['restore before it seconds'] ??= []).push(restoreSeconds)
+      }
+    }
+  }
+  return { walMb, figures, loads }
+}
+
+export function recoveryRatios({ figures }: RecoverySamples): Ratio[] {
+  return FSYNCS.map((fsync) => ({
+    name: `recovery, fsync ${fsync}: time, of that with a local directory and cp`,
+    value: spreadOf(figures[recoveryName('Resus', fsync)]!).median / spreadOf(figures[recoveryName('cp', fsync)]!).median,
+    target: fsync === 'on' ? '<= 1' : '-',
+  }))
+}
+
+function recoveryName(kind: 'Resus' | 'cp', fsync: Fsync): string {
+  return `${kind} recovery, fsync ${fsync} seconds`
+}
+
+async function makeWal(home: string, walMb: number): Promise<Bench> {
+  const installation = await requireInstallation(BENCH_MAJOR)
   const directory = join(home, 'data')
   const archive = join(home, 'archive')
   await mkdir(archive)
@@ -80,6 +96,7 @@ async function makeWal(home: string, options: { walMb: number; major: number }):
   const config = await writeConfiguration(home, { connectionString, directory })
   const settings = {
     ...QUIET,
+    fsync: 'off',
     archive_mode: 'on',
     archive_command: `cp "%p" ${quoteShell(archive)}/%f`,
     max_wal_size: '4GB',
@@ -100,7 +117,7 @@ async function makeWal(home: string, options: { walMb: number; major: number }):
     await client.query('create table visits (id bigint, note text)')
     await measureCommand(RESUS, ['backup', '--config', config])
     const stream = spawn(RESUS, ['stream', '--config', config], { stdio: 'ignore' })
-    await writeUntil(client, options.walMb)
+    await writeUntil(client, walMb)
     const { rows } = await client.query<{ name: string }>('select pg_walfile_name(pg_switch_wal()) as name')
     const last = rows[0]!.name
     await waitUntil('all is archived', async () => (await readdir(archive)).includes(last))
@@ -128,16 +145,20 @@ async function writeUntil(client: pg.Client, walMb: number): Promise<void> {
 }
 
 /** Restores, starts, and gives the seconds from the start to the end of recovery. */
-async function recover(bench: Bench, kind: 'resus' | 'cp'): Promise<number> {
+async function recover(
+  bench: Bench,
+  { kind, fsync }: { kind: 'Resus' | 'cp'; fsync: Fsync },
+): Promise<{ restoreSeconds: number; recoverySeconds: number }> {
   const { home, installation, config, archive } = bench
   const directory = join(home, 'restored')
   await rm(directory, { recursive: true, force: true })
-  await measureCommand(RESUS, ['restore', '--config', config, '--to', directory])
+  const restored = await measureCommand(RESUS, ['restore', '--config', config, '--to', directory])
   if (kind === 'cp') {
     const path = join(directory, 'postgresql.auto.conf')
     const lines = (await readFile(path, 'utf8')).split('\n').filter((line) => !line.startsWith('restore_command'))
     await writeFile(path, [...lines, `restore_command = 'cp ${quoteShell(archive)}/%f "%p"'`, ''].join('\n'))
   }
+  await settleDisk()
   const port = await freePort()
   const begun = performance.now()
   try {
@@ -147,7 +168,7 @@ async function recover(bench: Bench, kind: 'resus' | 'cp'): Promise<number> {
       port,
       socketDirectory: join(home, 'r'),
       logFile: join(home, `${kind}.log`),
-      settings: QUIET,
+      settings: { ...QUIET, fsync },
       timeoutSeconds: 600,
     })
     const client = new pg.Client({ connectionString: `postgres://postgres@127.0.0.1:${port}/postgres` })
@@ -156,9 +177,9 @@ async function recover(bench: Bench, kind: 'resus' | 'cp'): Promise<number> {
       const { rows } = await client.query<{ recovering: boolean }>('select pg_is_in_recovery() as recovering')
       return rows[0]?.recovering === false
     })
-    const seconds = (performance.now() - begun) / 1000
+    const recoverySeconds = (performance.now() - begun) / 1000
     await client.end()
-    return seconds
+    return { restoreSeconds: restored.seconds, recoverySeconds }
   } finally {
     await killCluster(directory)
   }
