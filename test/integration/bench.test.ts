@@ -44,3 +44,25 @@ test('the bench ends, with every restored cluster compared and every figure meas
   for (const { name, value } of result.ratios) assert.ok(value > 0 && stdout.includes(name), `${name}: ${value}`)
   assert.deepEqual(await readdir(directory), ['results'], 'the bench leaves nothing behind')
 })
+
+test('the rows of many files, of incrementals and of recovery end, each with its figures and ratios', { skip }, async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'n-'))
+  t.after(() => rm(directory, { recursive: true, force: true }))
+  const results = join(directory, 'results')
+  const rows = ['--only', 'relations,incrementals,recovery', '--rounds', '1']
+  const sizes = ['--relations', '40', '--incrementals', '2', '--incrementals-mb', '60', '--recovery-mb', '20']
+  const places = ['--directory', directory, '--results', results]
+  const { stdout } = await promisify(execFile)(process.execPath, [BENCH, ...rows, ...sizes, ...places])
+  const names = (await readdir(results)).toSorted()
+  assert.deepEqual(
+    names.map((name) => name.slice('2026-11-21T00-00-00-'.length)),
+    ['incrementals.json', 'recovery.json', 'relations.json'],
+  )
+  for (const name of names) {
+    const { figures, ratios } = JSON.parse(await readFile(join(results, name), 'utf8')) as BenchResult
+    for (const [what, values] of Object.entries(figures)) for (const value of values) assert.ok(value > 0, `${what}: ${value}`)
+    assert.equal(ratios.length, 2)
+    for (const { name: what, value } of ratios) assert.ok(value > 0 && stdout.includes(what), `${what}: ${value}`)
+  }
+  assert.deepEqual(await readdir(directory), ['results'], 'the bench leaves nothing behind')
+})

@@ -1,6 +1,7 @@
 import { createCipheriv, createDecipheriv, createSecretKey, randomBytes, type KeyObject } from 'node:crypto'
 import { open, type FileHandle } from 'node:fs/promises'
 import { basename } from 'node:path'
+import { assert } from '../../assert.ts'
 import { Failure } from '../../errors.ts'
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
 import type { KeyRing } from '../../repository/key-ring.ts'
@@ -80,13 +81,17 @@ export function newSpoolKey(ring: KeyRing, name: string): SpoolKey {
   return { header, key: createSecretKey(key) }
 }
 
-export function sealSpoolFrame(file: SpoolKey, number: bigint, lsn: Lsn, bytes: Uint8Array): Buffer {
+/** A frame, in pieces that are to be written one behind the other: to put them together would copy all WAL once more. */
+export function sealSpoolFrame(file: SpoolKey, number: bigint, lsn: Lsn, bytes: Uint8Array): Buffer[] {
   const head = Buffer.alloc(FRAME_HEADER_BYTES)
   head.writeUInt32LE(bytes.length)
   head.writeBigUInt64LE(lsn, 4)
   const cipher = createCipheriv('aes-256-gcm', file.key, frameNonce(number, FRAME_PURPOSE))
   cipher.setAAD(Buffer.concat([file.header, head]))
-  return Buffer.concat([head, cipher.update(bytes), cipher.final(), cipher.getAuthTag()])
+  const sealed = cipher.update(bytes)
+  // Of GCM nothing is left to give, but it has to be ended.
+  assert(cipher.final().length === 0 && sealed.length === bytes.length, 'GCM gives as many bytes as it takes')
+  return [head, sealed, cipher.getAuthTag()]
 }
 
 /** Undefined when the frame does not open. */

@@ -1,4 +1,4 @@
-import { fdatasyncSync, writeSync } from 'node:fs'
+import { fdatasyncSync, writevSync } from 'node:fs'
 import { open, rename, rm, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { assert } from '../../assert.ts'
@@ -369,7 +369,9 @@ export class SpoolWriter {
     const created = this.#file === undefined
     const file = (this.#file ??= await this.#createFile())
     const taken = this.#buffered.length
-    const all = Buffer.concat(this.#buffered)
+    // A commit is most often one message: then there is nothing to put together.
+    const [only] = this.#buffered
+    const all = taken === 1 ? asBuffer(only!) : Buffer.concat(this.#buffered)
     const length = Math.min(all.length, Number(file.endLsn - this.#durableLsn))
     const run = file.run ?? { ...file.known, endLsn: this.#durableLsn, startLsn: this.#durableLsn, points: [] }
     const sealed: Buffer[] = created ? [file.key.header] : []
@@ -379,13 +381,13 @@ export class SpoolWriter {
       const lsn = this.#durableLsn + BigInt(at)
       const frame = sealSpoolFrame(file.key, file.frames, lsn, all.subarray(at, Math.min(length, at + SPOOL_FRAME_BYTES)))
       points.push({ lsn, offset, number: file.frames })
-      sealed.push(frame)
-      offset += frame.length
+      sealed.push(...frame)
+      offset += bytesOf(frame)
       file.frames += 1n
     }
     const { directory, durably } = this.#options
     if (durably) await writeAhead(file, offset, offset - file.known.sizeBytes)
-    await writeAll(file.handle, Buffer.concat(sealed), created ? 0 : file.known.sizeBytes)
+    await writeAll(file.handle, sealed, created ? 0 : file.known.sizeBytes)
     if (durably) await this.#syncFile(file, offset - file.known.sizeBytes)
     // The file's name is durable only once its directory is.
     if (durably && created) await syncDirectory(directory)
@@ -453,20 +455,38 @@ export class SpoolWriter {
  */
 async function writeAhead(file: OpenFile, endOffset: number, batchBytes: number): Promise<void> {
   if (batchBytes > AHEAD_BATCH_BYTES_MAX || endOffset <= file.aheadTo) return
-  await writeAll(file.handle, ZEROS, endOffset)
+  await writeAll(file.handle, [ZEROS], endOffset)
   file.aheadTo = endOffset + AHEAD_BYTES
 }
 
-async function writeAll(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
-  if (bytes.length <= WRITE_AT_ONCE_BYTES_MAX) {
-    // Into the page cache, which takes less time than handing it to another thread; only the sync waits for the disk.
-    for (let done = 0; done < bytes.length;) done += writeSync(file.fd, bytes, done, bytes.length - done, position + done)
-    return
+async function writeAll(file: FileHandle, pieces: readonly Buffer[], position: number): Promise<void> {
+  let left = pieces
+  for (let at = position; left.length > 0;) {
+    // A small batch goes into the page cache, which takes less time than handing it to another thread; only the sync waits for the disk.
+    const written =
+      bytesOf(left) <= WRITE_AT_ONCE_BYTES_MAX ? writevSync(file.fd, left, at) : (await file.writev(left, at)).bytesWritten
+    at += written
+    left = withoutFirst(left, written)
   }
-  for (let done = 0; done < bytes.length;) {
-    const { bytesWritten } = await file.write(bytes, done, bytes.length - done, position + done)
-    done += bytesWritten
+}
+
+/** What a write that took only some of the bytes has left. */
+function withoutFirst(pieces: readonly Buffer[], bytes: number): Buffer[] {
+  let taken = bytes
+  const left: Buffer[] = []
+  for (const piece of pieces) {
+    if (taken < piece.length) left.push(piece.subarray(taken))
+    taken = Math.max(0, taken - piece.length)
   }
+  return left
+}
+
+function bytesOf(pieces: readonly Buffer[]): number {
+  return pieces.reduce((sum, { length }) => sum + length, 0)
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
 }
 
 async function scanUnlessGone(path: string, ring: KeyRing): Promise<SpoolFile | undefined> {

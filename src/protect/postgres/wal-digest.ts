@@ -39,7 +39,8 @@ export class WalDigest {
     const { segmentSize } = this.#branch.head
     const left = BigInt(segmentSize) - (this.#at % BigInt(segmentSize))
     assert(BigInt(bytes.length) <= left, 'bytes of one segment only are described at a time')
-    this.#piece.hash.update(bytes)
+    // A piece that begins with the segment has the same bytes so far.
+    if (this.#piece.startLsn !== this.#segment.startLsn) this.#piece.hash.update(bytes)
     this.#segment.hash.update(bytes)
     this.#decoder.feed(this.#at, bytes)
     this.#at += BigInt(bytes.length)
@@ -48,9 +49,10 @@ export class WalDigest {
   /** What was fed since the last piece was taken. */
   takePiece(): WalDescription {
     this.#settle()
-    const piece = this.#piece
+    const { startLsn, contents } = this.#piece
+    const { hash } = startLsn === this.#segment.startLsn ? this.#segment : this.#piece
     this.#piece = newStretch(this.#at)
-    return this.#describe(piece)
+    return this.#describe({ startLsn, contents, hash })
   }
 
   /** The segment that is complete now. It also ends the piece at hand. */
