@@ -1,5 +1,7 @@
 import { lstatSync, readSync, openSync, closeSync } from 'node:fs'
 import { hash } from 'node:crypto'
+import { readdir, stat } from 'node:fs/promises'
+import { join } from 'node:path'
 import { constants, zstdCompressSync } from 'node:zlib'
 import { PAGE_BYTES } from '../src/postgres/page-checksum.ts'
 import { walkDataDirectory } from '../src/protect/postgres/data-directory.ts'
@@ -71,4 +73,13 @@ function* pagesOf(path: string): Generator<Buffer> {
   } finally {
     closeSync(file)
   }
+}
+
+/** The bytes of all files in a directory and below it. */
+export async function treeBytes(directory: string): Promise<number> {
+  let bytes = 0
+  for (const entry of await readdir(directory, { withFileTypes: true, recursive: true })) {
+    if (entry.isFile()) bytes += (await stat(join(entry.parentPath, entry.name))).size
+  }
+  return bytes
 }

@@ -1,8 +1,9 @@
 import { existsSync } from 'node:fs'
-import { mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { z } from 'zod'
+import { treeBytes } from './cluster-files.ts'
 import type { BenchCluster } from './cluster.ts'
 import { measureCommand } from './measured-command.ts'
 import type { Tool } from './tool.ts'
@@ -84,12 +85,4 @@ function settings(home: string, cluster: BenchCluster, compression: Compression)
     'pg1-user=postgres',
   ]
   return `${lines.join('\n')}\n`
-}
-
-async function treeBytes(directory: string): Promise<number> {
-  let bytes = 0
-  for (const entry of await readdir(directory, { withFileTypes: true, recursive: true })) {
-    if (entry.isFile()) bytes += (await stat(join(entry.parentPath, entry.name))).size
-  }
-  return bytes
 }

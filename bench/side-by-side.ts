@@ -2,13 +2,14 @@ import { mkdir, rm } from 'node:fs/promises'
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
 import { assert } from '../src/assert.ts'
+import { baseBackupTool, findBaseBackup } from './basebackup.ts'
 import { makeCluster, readRestored, type BenchCluster, type ClusterContent } from './cluster.ts'
 import { changedPages, hashPages, listFiles } from './cluster-files.ts'
 import { measureDisk, measurePipeline, settleDisk } from './machine.ts'
 import type { MeasuredCommand } from './measured-command.ts'
 import { archiveCommand, pgBackRestTool } from './pgbackrest.ts'
 import { resusTool } from './resus.ts'
-import type { MeasuredBackup, Tool } from './tool.ts'
+import type { FullBackupTool, MeasuredBackup, Tool } from './tool.ts'
 
 /** Of the pages of each table, before an incremental backup. */
 const CHANGED_SHARE = 0.01
@@ -45,6 +46,8 @@ export async function compareSideBySide(options: SideBySideOptions): Promise<Sam
   const resus = resusTool(join(home, 'resus'), cluster)
   const rest = (compression: 'zst' | 'gz') => pgBackRestTool(options.pgBackRest, { home: restHome, cluster, compression })
   const fast = rest('zst')
+  const program = findBaseBackup(cluster)
+  const base = program === undefined ? undefined : baseBackupTool(program, { home: join(home, 'basebackup'), cluster })
 
   for (let round = 0; round < rounds; round++) {
     run.round(round)
@@ -54,6 +57,7 @@ export async function compareSideBySide(options: SideBySideOptions): Promise<Sam
     await run.machine()
     const fulls = new Map<Tool, MeasuredBackup>()
     for (const tool of tools) fulls.set(tool, await run.full(tool))
+    if (base !== undefined) await run.full(base)
     for (const tool of tools) await run.restore(tool, fulls.get(tool)!, content)
     await run.incrementals(tools, round)
   }
@@ -93,10 +97,10 @@ class Run {
     this.#note('machine read seconds', disk.readSeconds)
   }
 
-  async full(tool: Tool): Promise<MeasuredBackup> {
+  async full(tool: FullBackupTool): Promise<MeasuredBackup> {
     this.#step(`${tool.name}, full`)
     await tool.reset()
-    return await this.#backup(tool, 'full')
+    return await this.#measured(tool, 'full', () => tool.backup('full'))
   }
 
   async incrementals(tools: readonly Tool[], round: number): Promise<void> {
@@ -108,7 +112,7 @@ class Run {
     this.#note('changed pages compressed bytes', changed.compressedBytes)
     for (const tool of tools) {
       this.#step(`${tool.name}, incremental`)
-      await this.#backup(tool, 'incremental')
+      await this.#measured(tool, 'incremental', () => tool.backup('incremental'))
     }
   }
 
@@ -130,12 +134,16 @@ class Run {
     await rm(home, { recursive: true })
   }
 
-  async #backup(tool: Tool, type: 'full' | 'incremental'): Promise<MeasuredBackup> {
+  async #measured(
+    { name }: FullBackupTool,
+    type: 'full' | 'incremental',
+    backup: () => Promise<MeasuredBackup>,
+  ): Promise<MeasuredBackup> {
     await this.#cluster.checkpoint()
     await settleDisk()
-    const made = await tool.backup(type)
-    this.#noteCommand(`${tool.name} ${type}`, made)
-    this.#note(`${tool.name} ${type} stored bytes`, made.storedBytes)
+    const made = await backup()
+    this.#noteCommand(`${name} ${type}`, made)
+    this.#note(`${name} ${type} stored bytes`, made.storedBytes)
     return made
   }
 

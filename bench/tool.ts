@@ -8,11 +8,16 @@ export interface MeasuredBackup extends MeasuredCommand {
   readonly storedBytes: number
 }
 
-/** A backup tool beside others: the same work, each with its real command. Every measure is of a whole command. */
-export interface Tool {
+/** A tool that makes full backups. Every measure is of a whole command. */
+export interface FullBackupTool {
   readonly name: string
   /** An empty repository in place of what was there; not measured. */
   reset(): Promise<void>
+  backup(type: 'full'): Promise<MeasuredBackup>
+}
+
+/** A backup tool beside others: the same work, each with its real command. */
+export interface Tool extends FullBackupTool {
   backup(type: 'full' | 'incremental'): Promise<MeasuredBackup>
   /** Restores the newest backup, which is this one, into an empty directory. */
   restore(backup: MeasuredBackup, directory: string): Promise<MeasuredCommand>
