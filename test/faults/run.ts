@@ -7,11 +7,10 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
 // `npm run faults -- --runs N [--seed S]`: many runs of the kills of kill.test.ts, one kind and one seed at a time. It remembers how far it came:
-// started again after it was ended, it goes on behind the last run that is recorded. --restart forgets that.
+// started again after it was ended, it goes on behind the last run that is recorded. --restart forgets that. Each N has its own record.
 
 const CHECKOUT = fileURLToPath(new URL('../..', import.meta.url))
 const KINDS = ['backup', 'restore', 'server', 'receiver'] as const
-const RECORD = join(tmpdir(), `resus-faults-${process.getuid?.() ?? 0}.json`)
 const RUNS_DEFAULT = 100
 
 interface Progress {
@@ -31,10 +30,11 @@ process.exitCode = await runAll({
 })
 
 async function runAll(asked: { runs: number; seed: number | undefined; restart: boolean }): Promise<number> {
-  const recorded = asked.restart ? undefined : await readProgress()
+  const record = join(tmpdir(), `resus-faults-${process.getuid?.() ?? 0}-${asked.runs}.json`)
+  const recorded = asked.restart ? undefined : await readProgress(record)
   const goesOn = recorded !== undefined && (asked.seed === undefined || asked.seed === recorded.seed)
   let progress: Progress = goesOn ? recorded : { seed: asked.seed ?? randomInt(1_000_000), done: 0, failed: [] }
-  print(`seeds from ${progress.seed}; ${progress.done} of ${asked.runs} runs are done; recorded in ${RECORD}`)
+  print(`seeds from ${progress.seed}; ${progress.done} of ${asked.runs} runs are done; recorded in ${record}`)
   while (progress.done < asked.runs) {
     const seed = progress.seed + progress.done
     const fault = `${KINDS[seed % KINDS.length]}:${seed}`
@@ -46,9 +46,9 @@ async function runAll(asked: { runs: number; seed: number | undefined; restart: 
     print(`${progress.done + 1}: ${fault} ${status === 0 ? 'ok' : 'FAILED'} (${seconds} s) ${said.join(' ').trim()}`)
     if (status !== 0) print(output)
     progress = { ...progress, done: progress.done + 1, failed: status === 0 ? progress.failed : [...progress.failed, fault] }
-    await writeFile(RECORD, JSON.stringify(progress))
+    await writeFile(record, JSON.stringify(progress))
   }
-  await rm(RECORD, { force: true })
+  await rm(record, { force: true })
   print(`${progress.done} runs, ${progress.failed.length} failed${progress.failed.map((fault) => ` ${fault}`).join('')}`)
   return progress.failed.length === 0 ? 0 : 1
 }
@@ -77,9 +77,9 @@ function runOne(fault: string): Promise<{ status: number | null; output: string 
   })
 }
 
-async function readProgress(): Promise<Progress | undefined> {
+async function readProgress(record: string): Promise<Progress | undefined> {
   try {
-    return JSON.parse(await readFile(RECORD, 'utf8')) as Progress
+    return JSON.parse(await readFile(record, 'utf8')) as Progress
   } catch {
     // Nothing is recorded: begin anew.
     return undefined
