@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { msToMicros } from '../postgres/timestamp.ts'
 import { parseTargetTime } from './target-time.ts'
 import { VERBS } from './verbs.ts'
 
@@ -156,10 +157,21 @@ test('whatever goes wrong in wal-get is doubt: an exit status above 125', async 
 })
 
 test('a target time needs its zone', () => {
-  const wanted = Date.UTC(2026, 10, 21, 3, 0, 0)
+  const wanted = msToMicros(Date.UTC(2026, 10, 21, 3, 0, 0))
   const accepted = ['2026-11-21T03:00:00Z', '2026-11-21 04:00:00+01:00', '2026-11-21 04:00+01', '2026-11-21T02:00:00.000-0100']
   for (const text of accepted) assert.equal(parseTargetTime(text), wanted, text)
-  for (const text of ['2026-11-21T03:00:00', '2026-11-21', 'yesterday', '2026-13-21T03:00:00Z', '21/11/2026 03:00Z']) {
+  // As PostgreSQL prints it.
+  assert.equal(parseTargetTime('2026-11-21 03:00:00.000012+00'), wanted + 12n)
+  assert.equal(parseTargetTime('2026-11-21T02:59:59.5Z'), wanted - 500_000n)
+  const zoneless = ['2026-11-21T03:00:00', '2026-11-21', 'yesterday']
+  const malformed = [
+    '2026-13-21T03:00:00Z',
+    '21/11/2026 03:00Z',
+    '2026-11-21T03:001Z',
+    '2026-11-21T03:00:001Z',
+    '2026-11-21T03:00:00.0000001Z',
+  ]
+  for (const text of [...zoneless, ...malformed]) {
     assert.throws(() => parseTargetTime(text), { code: 'ARGUMENTS_INVALID', hint: /2026-11-21T03:00:00Z/ }, text)
   }
 })

@@ -25,7 +25,7 @@ const PREVIEW: RestorePreview = {
   },
   directory: { path: '/restored', state: 'missing' },
   tablespaces: [{ oid: '16385', source: '/srv/scans', path: '/new', state: 'empty' }],
-  settings: { archive_mode: 'off' },
+  settings: { archive_mode: 'off', restore_command: 'x'.repeat(1000) },
   installation: null,
   differences: [{ what: 'PostgreSQL', backup: '18.4', here: 'not installed', consequence: 'it cannot be started here' }],
   notices: ['a notice'],
@@ -49,6 +49,7 @@ programs:         none of this major version
 
 Settings that are overridden:
   archive_mode = 'off'
+  restore_command = '${'x'.repeat(80)} ... (1000 characters; --json has all)'
 
 This host differs from the one that was backed up:
   PostgreSQL: 18.4 there, not installed here (it cannot be started here)

@@ -1,6 +1,9 @@
 import type { RestorePreview } from '../protect/postgres/restore-preview.ts'
 import { formatBytes, formatDuration, formatFields, formatTime } from './output.ts'
 
+/** Characters of a setting's value. */
+const SETTING_SHOWN = 80
+
 /** A preview as a person reads it. */
 export function formatPreview(component: string, preview: RestorePreview): string {
   const { backup, wal, directory, installation } = preview
@@ -23,7 +26,7 @@ export function formatPreview(component: string, preview: RestorePreview): strin
     ...lossFields(preview),
     ['programs', programs],
   ] as const
-  const settings = Object.entries(preview.settings).map(([name, value]) => `  ${name} = '${value}'`)
+  const settings = Object.entries(preview.settings).map(([name, value]) => `  ${name} = '${shortened(value)}'`)
   return [
     formatFields(fields),
     ...list('Settings that are overridden:', settings),
@@ -69,4 +72,11 @@ function list(title: string, lines: readonly string[]): string[] {
 
 function indent(lines: readonly string[]): string[] {
   return lines.map((line) => `  ${line}`)
+}
+
+/** The restore_command alone would fill a screen. */
+function shortened(value: string): string {
+  return value.length <= SETTING_SHOWN
+    ? value
+    : `${value.slice(0, SETTING_SHOWN)} ... (${value.length} characters; --json has all)`
 }

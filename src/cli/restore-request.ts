@@ -61,7 +61,7 @@ function restoreTarget(given: Given): RecoveryTarget {
   const value = name === undefined ? '' : String(given.options[name])
   switch (name) {
     case 'targetTime':
-      return { kind: 'time', timeMs: parseTargetTime(value), ...before }
+      return { kind: 'time', micros: parseTargetTime(value), ...before }
     case 'targetLsn':
       return { kind: 'lsn', lsn: parseLsn(value), ...before }
     case 'targetXid':

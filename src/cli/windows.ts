@@ -1,8 +1,9 @@
 import { configuredComponent, openConfigured } from '../config/open.ts'
 import { Failure } from '../errors.ts'
 import { formatLsn } from '../postgres/lsn.ts'
+import { formatMicros } from '../postgres/timestamp.ts'
 import type { RestorePoint } from '../postgres/wal-summary.ts'
-import { AroundSearch, describeAround, toMicros, type Around, type KnownCommit } from '../protect/postgres/around.ts'
+import { AroundSearch, describeAround, type Around, type KnownCommit } from '../protect/postgres/around.ts'
 import { readWindows, type ComponentWindows, type SpooledWal } from '../protect/postgres/read-windows.ts'
 import { quoteShell } from '../protect/postgres/recovery-settings.ts'
 import type { RestoreWindow, WindowGap } from '../protect/postgres/windows.ts'
@@ -18,9 +19,9 @@ export const run: Verb = async (context, given) => {
   const configuration = await context.configuration()
   const component = configuredComponent(configuration, given.args[0])
   const around = optionalText(given, 'around')
-  const timeMs = around === undefined ? undefined : parseAround(around)
+  const micros = around === undefined ? undefined : parseAround(around)
   const repository = await openConfigured(configuration, context.warn)
-  const search = timeMs === undefined ? undefined : new AroundSearch(timeMs)
+  const search = micros === undefined ? undefined : new AroundSearch(micros)
   const known = await readWindows({
     repository,
     component: component.name,
@@ -29,15 +30,15 @@ export const run: Verb = async (context, given) => {
     ...(search === undefined ? {} : { observe: (branch, noted, to) => search.observe(branch, noted, to) }),
   })
   for (const notice of known.notices) context.warn(notice)
-  if (timeMs === undefined || search === undefined)
+  if (micros === undefined || search === undefined)
     return { json: windowsJson(component.name, known), text: windowsText(component.name, known) }
   const commits = await search.commits(repository, { signal: context.signal })
-  const found = describeAround(timeMs, { ...known, commits })
+  const found = describeAround(micros, { ...known, commits })
   const command = restoreCommandLine(component.name, configuration.path, found)
-  return { json: aroundJson(timeMs, found, command), text: aroundText(timeMs, found, command) }
+  return { json: aroundJson(micros, found, command), text: aroundText(micros, found, command) }
 }
 
-function parseAround(text: string): number {
+function parseAround(text: string): bigint {
   try {
     return parseTargetTime(text)
   } catch (error) {
@@ -137,7 +138,7 @@ function restoreCommandLine(component: string, configPath: string, { target }: A
   const words = ['resus', 'restore', component, '--config', configPath, '--to', 'DIRECTORY']
   switch (target.kind) {
     case 'time':
-      words.push('--target-time', new Date(target.timeMs).toISOString())
+      words.push('--target-time', formatMicros(target.micros))
       break
     case 'lsn':
       words.push('--target-lsn', formatLsn(target.lsn))
@@ -148,9 +149,9 @@ function restoreCommandLine(component: string, configPath: string, { target }: A
   return words.map(quoteShell).join(' ')
 }
 
-function aroundJson(timeMs: number, found: Around, command: string | null): unknown {
+function aroundJson(micros: bigint, found: Around, command: string | null): unknown {
   return {
-    around: new Date(timeMs).toISOString(),
+    around: formatMicros(micros),
     commits: { before: commitJson(found.commits.before), after: commitJson(found.commits.after) },
     backups: {
       before: found.backups.before.map(({ id, stopTime }) => ({ id, stopTime })),
@@ -162,7 +163,7 @@ function aroundJson(timeMs: number, found: Around, command: string | null): unkn
   }
 }
 
-function aroundText(timeMs: number, found: Around, command: string | null): string {
+function aroundText(micros: bigint, found: Around, command: string | null): string {
   const { commits, backups, restorePoints } = found
   const rows = [
     ...backups.before.toReversed().map(({ id, stopTime }) => ['before', 'backup', stopTime, id]),
@@ -173,7 +174,7 @@ function aroundText(timeMs: number, found: Around, command: string | null): stri
     ...backups.after.map(({ id, stopTime }) => ['after', 'backup', stopTime, id]),
   ]
   const table = rows.length === 0 ? 'nothing is known around that time' : formatTable(['', 'WHAT', 'TIME', 'NAME'], rows)
-  const time = new Date(timeMs).toISOString()
+  const time = formatMicros(micros)
   if (command === null) return `${table}\n\nNothing that is kept leads to a moment before ${time}.`
   const what = found.exact
     ? `To restore to just before ${time}:`
@@ -199,10 +200,6 @@ function describePoint({ name, lsn, timeMicros }: RestorePoint): string {
   return `"${name}" at ${timeOf(timeMicros)} (${formatLsn(lsn)})`
 }
 
-/** A time of the WAL in ISO 8601, with all its microseconds. */
 function timeOf(micros: bigint | null): string | null {
-  if (micros === null) return null
-  const since1970 = micros - toMicros(0)
-  const ms = since1970 / 1000n
-  return new Date(Number(ms)).toISOString().replace('Z', `${String(since1970 % 1000n).padStart(3, '0')}Z`)
+  return micros === null ? null : formatMicros(micros)
 }

@@ -305,8 +305,3 @@ function readPreparedXid({ data, info, major }: TransactionRecord): number | und
   }
   return at + 4 > data.byteLength ? undefined : data.getUint32(at, true)
 }
-
-/** Microseconds since 2000 (PostgreSQL's clock) as milliseconds since 1970 (ours), rounded down. */
-export function microsToMs(micros: bigint): number {
-  return Number((micros - (((micros % 1000n) + 1000n) % 1000n)) / 1000n) + Date.UTC(2000, 0, 1)
-}

@@ -1,5 +1,6 @@
 import type { Lsn } from './lsn.ts'
-import { microsToMs, type WalFact } from './wal-record.ts'
+import { microsToMs } from './timestamp.ts'
+import type { WalFact } from './wal-record.ts'
 
 /** Restore points kept of one stretch of WAL; more set `overflow`. */
 export const RESTORE_POINTS_MAX = 1000

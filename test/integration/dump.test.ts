@@ -15,6 +15,7 @@ import { skipUnlessInstalled } from '../services/postgres.ts'
 import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
 import { scratchRootOf, startResus } from '../services/proving.ts'
 import { waitUntil } from '../services/wait-until.ts'
+import { msToMicros } from '../../src/postgres/timestamp.ts'
 
 const execute = promisify(execFile)
 const skip = await skipUnlessInstalled(15)
@@ -139,7 +140,7 @@ test('PostgreSQL 15: plain SQL of all of it, roles beside it, and what is refuse
   })
   const noTable = { kind: 'database', database: 'postgres', schemas: [], tables: ['no_such'] } as const
   await refused(other, 'POSTGRES_FAILED', /no matching tables/, { subject: noTable })
-  await refused(other, 'TARGET_OUTSIDE_WINDOW', /./, { target: { kind: 'time', timeMs: 0 } })
+  await refused(other, 'TARGET_OUTSIDE_WINDOW', /./, { target: { kind: 'time', micros: msToMicros(0) } })
 })
 
 test('a dump whose program dies, or says that all is well too early, is none', { skip }, async (t) => {

@@ -28,6 +28,7 @@ import { skipUnlessInstalled } from '../services/postgres.ts'
 import { proveManifest } from '../services/proof.ts'
 import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
 import { connect, flushLsn, startStream, type RunningStream } from '../services/stream.ts'
+import { msToMicros } from '../../src/postgres/timestamp.ts'
 
 // The source runs all the time, tablespace included: what is restored goes elsewhere. Its history, a segment or more for each step:
 // backup "first" - restore point - "one" - "two" - backup "second" - restore point of the same name - "three" - end of the repository's WAL
@@ -133,12 +134,12 @@ async function assertRefused({ cluster, first, second, xids, between }: Past): P
     [{ kind: 'xid', xid: xids.three + 1000 }, `no transaction of that id ends .*${window}`],
     [{ kind: 'xid', xid: xids.table }, `no transaction of that id ends .*${window}`],
     [{ kind: 'name', name: 'nowhere' }, `restore point "nowhere" .*${window}`],
-    [{ kind: 'time', timeMs: Date.parse(first.startedAt) - 60_000 }, window],
-    [{ kind: 'time', timeMs: Date.now() }, `only by a later commit.*${window}`],
+    [{ kind: 'time', micros: msToMicros(Date.parse(first.startedAt) - 60_000) }, window],
+    [{ kind: 'time', micros: msToMicros(Date.now()) }, `only by a later commit.*${window}`],
     [{ kind: 'lsn', lsn: parseLsn(first.startLsn) }, window],
     [{ kind: 'lsn', lsn: parseLsn(second.stopLsn) + 2n ** 32n }, `no WAL leads there.*${window}`],
     [{ kind: 'latest' }, 'there is no WAL of timeline 7; there is of 1', { timeline: 7 }],
-    [{ kind: 'time', timeMs: between }, `from .* \\(LSN ${second.stopLsn}\\)`, { from: second.id }],
+    [{ kind: 'time', micros: msToMicros(between) }, `from .* \\(LSN ${second.stopLsn}\\)`, { from: second.id }],
     [{ kind: 'xid', xid: xids.two }, `from .* \\(LSN ${second.stopLsn}\\)`, { from: second.id }],
   ]
   for (const [target, message, more] of outside) {
@@ -403,7 +404,7 @@ async function assertPlans(
   assert.equal((await plan({ kind: 'xid', xid: xids.three }, { timeline: 1 })).plan.timeline, 1)
 
   // A time on timeline 1 is reached there, and needs none of the WAL up to where it was left.
-  const time = { kind: 'time', timeMs: between } as const
+  const time = { kind: 'time', micros: msToMicros(between) } as const
   const whole = await plan(time)
   assert.deepEqual([whole.manifest.id, whole.plan.timeline], [first.id, 1])
   const stored = repositoryWal(repository, 'his-db')

@@ -14,6 +14,7 @@ import { assertRecoveryStops } from '../faults/stopped-recovery.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { protectedCluster, type ProtectedCluster, type RestoredCluster } from '../services/protected-cluster.ts'
 import { connect, flushLsn, startStream, type RunningStream } from '../services/stream.ts'
+import { msToMicros } from '../../src/postgres/timestamp.ts'
 
 // One history for all targets: backup, rows "one" to "four" with an instant noted between each, another backup before "four".
 
@@ -40,7 +41,7 @@ for (const major of [18, 15]) {
     await t.test('a target outside the window is refused before anything is written', () => assertRefused(past))
     await rename(past.tablespace, `${past.tablespace}-of-the-source`)
     const { first, second } = past
-    await t.test('time', () => assertRestores(past, { kind: 'time', timeMs: two!.timeMs }, ['one', 'two']))
+    await t.test('time', () => assertRestores(past, { kind: 'time', micros: msToMicros(two!.timeMs) }, ['one', 'two']))
     await t.test('LSN', () => assertRestores(past, { kind: 'lsn', lsn: three!.lsn }, ['one', 'two', 'three']))
     await t.test('an older backup', () => assertRestores(past, { kind: 'backup', backup: first.id }, []))
     await t.test('a newer backup', () => assertRestores(past, { kind: 'backup', backup: second.id }, ['one', 'two', 'three']))
@@ -105,9 +106,9 @@ async function writeRow(client: pg.Client, name: string): Promise<Moment> {
 async function assertRefused({ cluster, first, moments }: Past): Promise<void> {
   const to = join(cluster.cluster.home, 'never-made')
   const outside: RecoveryTarget[] = [
-    { kind: 'time', timeMs: Date.parse(first.startedAt) - 60_000 },
-    { kind: 'time', timeMs: moments.at(-1)!.timeMs + 60_000 },
-    { kind: 'time', timeMs: moments.at(-1)!.timeMs },
+    { kind: 'time', micros: msToMicros(Date.parse(first.startedAt) - 60_000) },
+    { kind: 'time', micros: msToMicros(moments.at(-1)!.timeMs + 60_000) },
+    { kind: 'time', micros: msToMicros(moments.at(-1)!.timeMs) },
     { kind: 'lsn', lsn: parseLsn(first.startLsn) },
     { kind: 'lsn', lsn: moments.at(-1)!.lsn + 16n * 1024n * 1024n },
   ]

@@ -16,6 +16,7 @@ import { FaultyStorage } from '../../src/storage/faulty-storage.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
 import { connect, flushLsn, startStream } from '../services/stream.ts'
+import { msToMicros } from '../../src/postgres/timestamp.ts'
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 const SEGMENT = 1024 * 1024
@@ -48,7 +49,12 @@ interface ShownAround {
 /** Whether a restore to a time is planned. */
 async function reaches({ repository }: ProtectedCluster, timeMs: number): Promise<boolean> {
   try {
-    await planRecovery({ repository, component: 'his-db', target: { kind: 'time', timeMs }, clock: systemClock })
+    await planRecovery({
+      repository,
+      component: 'his-db',
+      target: { kind: 'time', micros: msToMicros(timeMs) },
+      clock: systemClock,
+    })
     return true
   } catch (error) {
     assert.equal((error as { code?: string }).code, 'TARGET_OUTSIDE_WINDOW', String(error))
@@ -123,7 +129,7 @@ for (const major of [18, 15]) {
         const words = around.command.split(' ')
         assert.deepEqual(words.slice(0, 3), ['resus', 'restore', 'his-db'])
         const timeMs = Date.parse(words[words.indexOf('--target-time') + 1]!)
-        await using restored = await cluster.startRestored(await cluster.restore({ kind: 'time', timeMs }))
+        await using restored = await cluster.startRestored(await cluster.restore({ kind: 'time', micros: msToMicros(timeMs) }))
         assert.deepEqual(await restored.query('select name from visits order by 1'), [{ name: 'before' }, { name: 'good' }])
       })
       await t.test('what lies in the spool alone is told', async () => {

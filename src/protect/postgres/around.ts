@@ -1,6 +1,6 @@
 import type { Lsn } from '../../postgres/lsn.ts'
 import { WalDecoder } from '../../postgres/wal-decoder.ts'
-import { microsToMs } from '../../postgres/wal-record.ts'
+import { msToMicros } from '../../postgres/timestamp.ts'
 import type { RestorePoint } from '../../postgres/wal-summary.ts'
 import { segmentStart } from '../../postgres/wal-segment.ts'
 import type { BackupManifest } from '../../repository/backups.ts'
@@ -16,7 +16,6 @@ import type { RestoreWindow } from './windows.ts'
 /** Stretches of WAL that are read for the commits next to the instant; of more that claim to hold it, the last. */
 const STRETCHES_READ_MAX = 8
 const SHOWN_EACH_SIDE = 3
-const EPOCH_MICROS = BigInt(Date.UTC(2000, 0, 1)) * 1000n
 
 export interface KnownCommit {
   /** Microseconds since 2000. */
@@ -38,11 +37,6 @@ export interface Around {
   readonly exact: boolean
 }
 
-/** An instant in milliseconds since 1970, as PostgreSQL counts. */
-export function toMicros(timeMs: number): bigint {
-  return BigInt(timeMs) * 1000n - EPOCH_MICROS
-}
-
 interface Located extends NotedWal {
   readonly branch: Branch
   /** Where the current line leaves the branch. */
@@ -56,8 +50,9 @@ export class AroundSearch {
   #after: Located | undefined
   readonly #across: Located[] = []
 
-  constructor(timeMs: number) {
-    this.#micros = toMicros(timeMs)
+  /** `micros`: the instant, since 2000. */
+  constructor(micros: bigint) {
+    this.#micros = micros
   }
 
   observe(branch: Branch, { object, note }: NotedWal, to: Lsn | undefined): void {
@@ -119,19 +114,18 @@ async function readCommits(
 
 /** Everything around the instant, on the current line. */
 export function describeAround(
-  timeMs: number,
+  micros: bigint,
   known: { windows: readonly RestoreWindow[]; backups: readonly BackupManifest[]; commits: Around['commits'] },
 ): Around {
-  const micros = toMicros(timeMs)
   const current = known.windows.filter(({ state }) => state === 'current')
   const points = current.flatMap(({ restorePoints }) => restorePoints)
-  const early = (backup: BackupManifest) => Date.parse(backup.stopTime) < timeMs
+  const early = (backup: BackupManifest) => msToMicros(Date.parse(backup.stopTime)) < micros
   const byTime = known.backups.toSorted((left, right) => Date.parse(left.stopTime) - Date.parse(right.stopTime))
   return {
     commits: known.commits,
     backups: sides(byTime, early),
     restorePoints: sides(points, (point) => point.timeMicros < micros),
-    ...chooseTarget(timeMs, current, known.commits),
+    ...chooseTarget(micros, current, known.commits),
   }
 }
 
@@ -142,17 +136,17 @@ function sides<T>(ordered: readonly T[], isBefore: (item: T) => boolean): { befo
 }
 
 function chooseTarget(
-  timeMs: number,
+  micros: bigint,
   windows: readonly RestoreWindow[],
   commits: Around['commits'],
 ): { target: RecoveryTarget | null; exact: boolean } {
-  // PostgreSQL stops before the first commit that is later than the target: a millisecond before is just before.
-  const justBefore = timeMs - 1
-  const begun = windows.filter(({ fromTime }) => fromTime !== null && Date.parse(fromTime) <= justBefore)
+  // PostgreSQL stops before the first commit that is later than the target: a microsecond before is just before.
+  const justBefore = micros - 1n
+  const begun = windows.filter(({ fromTime }) => fromTime !== null && msToMicros(Date.parse(fromTime)) <= justBefore)
   const window = begun.toSorted((left, right) => (left.fromLsn < right.fromLsn ? -1 : 1)).at(-1)
   if (window === undefined) return { target: null, exact: false }
-  if (window.lastCommit !== null && microsToMs(window.lastCommit) > justBefore) {
-    return { target: { kind: 'time', timeMs: justBefore }, exact: true }
+  if (window.lastCommit !== null && window.lastCommit > justBefore) {
+    return { target: { kind: 'time', micros: justBefore }, exact: true }
   }
   // No later commit in the window, so that its end is the moment; unless it ends in a gap, and more was lost there.
   const isLast = windows.every(({ fromLsn }) => fromLsn <= window.fromLsn)

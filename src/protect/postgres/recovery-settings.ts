@@ -1,6 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { assert } from '../../assert.ts'
 import { formatLsn } from '../../postgres/lsn.ts'
+import { formatMicros } from '../../postgres/timestamp.ts'
 import type { BackupManifest } from '../../repository/backups.ts'
 import { RECOVERY_DIRECTORY } from './data-directory.ts'
 import type { RecoveryPlan } from './recovery-plan.ts'
@@ -101,7 +102,7 @@ function targetSettings({ target }: RecoverySettingsOptions): Record<string, str
     case 'backup':
       return only('recovery_target', 'immediate')
     case 'time':
-      return only('recovery_target_time', new Date(target.timeMs).toISOString().replace('T', ' ').replace('Z', '+00'))
+      return only('recovery_target_time', formatMicros(target.micros).replace('T', ' ').replace('Z', '+00'))
     case 'lsn':
       return only('recovery_target_lsn', formatLsn(target.lsn))
     case 'xid':

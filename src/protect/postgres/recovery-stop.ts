@@ -1,5 +1,6 @@
 import { Failure } from '../../errors.ts'
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
+import { formatMicros, msToMicros } from '../../postgres/timestamp.ts'
 import type { WalFact } from '../../postgres/wal-record.ts'
 import { RESTORE_POINTS_MAX, xidPrecedes } from '../../postgres/wal-summary.ts'
 import type { BackupManifest } from '../../repository/backups.ts'
@@ -10,7 +11,6 @@ import type { Reach, Stretch } from './wal-stretch.ts'
 
 // Where recovery from one backup to a target stops, as PostgreSQL decides it (xlogrecovery.c: recoveryStopsBefore, recoveryStopsAfter).
 
-const POSTGRES_EPOCH_MS = Date.UTC(2000, 0, 1)
 /** Restore points of one name that are listed; PostgreSQL knows none but the first. */
 const SAME_NAME_MAX = 1000
 
@@ -76,10 +76,10 @@ async function stopAtTime(
   { manifest, reach }: StopQuestion,
   target: RecoveryTarget & { kind: 'time' },
 ): Promise<RecoveryStop | 'early' | 'beyond'> {
-  const stopMs = Date.parse(manifest.stopTime)
+  const { micros } = target
+  const stop = msToMicros(Date.parse(manifest.stopTime))
   const isInclusive = target.exclusive !== true
-  if (isInclusive ? stopMs > target.timeMs : stopMs >= target.timeMs) return 'early'
-  const micros = BigInt(target.timeMs - POSTGRES_EPOCH_MS) * 1000n
+  if (isInclusive ? stop > micros : stop >= micros) return 'early'
   const isLater = (time: bigint | null) => time !== null && (isInclusive ? time > micros : time >= micros)
   const wanted: WantedRecord = {
     mayHold: ({ greatestCommit }) => isLater(greatestCommit),
@@ -168,7 +168,7 @@ function upTo(stretches: Reach['stretches'], at: number): readonly [Stretch, ...
 }
 
 function describePoint({ fact, endLsn }: FoundRecord): string {
-  const at = fact.kind === 'restore-point' ? new Date(POSTGRES_EPOCH_MS + Number(fact.timeMicros / 1000n)).toISOString() : ''
+  const at = fact.kind === 'restore-point' ? formatMicros(fact.timeMicros) : ''
   return `${at} (LSN ${formatLsn(endLsn)})`
 }
 

@@ -1,4 +1,5 @@
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
+import { formatMicros } from '../../postgres/timestamp.ts'
 
 /**
  * What the user asks for. `exclusive`: recovery stops before what is named, not behind it (PostgreSQL's
@@ -6,7 +7,11 @@ import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
  */
 export type RecoveryTarget =
   | { readonly kind: 'latest' }
-  | { readonly kind: 'time'; readonly timeMs: number; readonly exclusive?: boolean }
+  | {
+      readonly kind: 'time'
+      /** Microseconds since 2000, as PostgreSQL counts. */ readonly micros: bigint
+      readonly exclusive?: boolean
+    }
   | { readonly kind: 'lsn'; readonly lsn: Lsn; readonly exclusive?: boolean }
   | { readonly kind: 'xid'; readonly xid: number; readonly exclusive?: boolean }
   | { readonly kind: 'name'; readonly name: string }
@@ -22,7 +27,7 @@ export function describeTarget(target: RecoveryTarget): string {
     case 'latest':
       return 'latest'
     case 'time':
-      return `time ${new Date(target.timeMs).toISOString()}${before(target)}`
+      return `time ${formatMicros(target.micros)}${before(target)}`
     case 'lsn':
       return `LSN ${formatLsn(target.lsn)}${before(target)}`
     case 'xid':

@@ -1,6 +1,6 @@
 import { Failure } from '../../errors.ts'
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
-import { microsToMs } from '../../postgres/wal-record.ts'
+import { microsToMs } from '../../postgres/timestamp.ts'
 import type { BackupManifest } from '../../repository/backups.ts'
 import { lineFrom, type Line } from './recovery-path.ts'
 import { greatestCommitBefore } from './wal-search.ts'

@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import { systemErrorCode } from '../../errors.ts'
 import { findInstallation } from '../../postgres/installation.ts'
 import { formatLsn } from '../../postgres/lsn.ts'
-import { microsToMs } from '../../postgres/wal-record.ts'
+import { microsToMs } from '../../postgres/timestamp.ts'
 import { streamSpool } from './component.ts'
 import { planRecovery, type PlannedRecovery } from './recovery-plan.ts'
 import { overriddenSettings } from './recovery-settings.ts'
@@ -165,7 +165,7 @@ async function previewWal(
     acknowledgedLsn,
   )
   const behind = acknowledged === null ? null : Math.max(0, Number(acknowledged - endLsn))
-  const targetMs = target.kind === 'time' ? target.timeMs : null
+  const targetMs = target.kind === 'time' ? microsToMs(target.micros) : null
   return {
     wal: {
       fromLsn: formatLsn(manifest.startLsn),
