@@ -155,9 +155,10 @@ function toolArguments({ subject, format, level }: DumpOptions): string[] {
 
 async function recoverCopy(
   options: DumpOptions,
-  { manifest, installation, scratch }: { manifest: BackupManifest; installation: Installation; scratch: ScratchDirectory },
+  restored: { manifest: BackupManifest; installation: Installation; scratch: ScratchDirectory },
 ): Promise<ScratchServer> {
   const { onProgress, target } = options
+  const { manifest, scratch } = restored
   await restorePostgres({
     ...options,
     to: scratch.dataDirectory,
@@ -168,16 +169,7 @@ async function recoverCopy(
     onProgress: ({ phase, ...bytes }) => onProgress?.({ phase: `restoring: ${phase}`, ...bytes }),
   })
   onProgress?.({ phase: 'recovering', bytesDone: 0, bytesTotal: 0 })
-  return await ScratchServer.recover({
-    ...options,
-    installation,
-    dataDirectory: scratch.dataDirectory,
-    socketDirectory: scratch.socketDirectory,
-    home: scratch.path,
-    owner: manifest.defaults,
-    segmentSize: manifest.server.segmentSize,
-    settings: manifest.server.settings,
-  })
+  return await ScratchServer.recover({ ...options, ...restored })
 }
 
 async function readReached(server: ScratchServer): Promise<DumpReport['reached']> {

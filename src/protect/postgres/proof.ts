@@ -145,17 +145,9 @@ export class ProvingChain {
   }
 
   async #recover(): Promise<Finding> {
-    const { scratch, manifest, onProgress } = this.#options
+    const { scratch, onProgress } = this.#options
     onProgress?.({ phase: 'recovering', bytesDone: 0, bytesTotal: 0 })
-    this.#server = await ScratchServer.recover({
-      ...this.#options,
-      dataDirectory: scratch.dataDirectory,
-      socketDirectory: scratch.socketDirectory,
-      home: scratch.path,
-      owner: manifest.defaults,
-      segmentSize: manifest.server.segmentSize,
-      settings: manifest.server.settings,
-    })
+    this.#server = await ScratchServer.recover(this.#options)
     const found = await readRecovered(this.#server, scratch.dataDirectory)
     const problem = this.#judgeRecovery(found)
     const where = `replayed up to ${formatLsn(found.replayed)} on timeline ${found.parent}, opened as timeline ${found.timeline}`

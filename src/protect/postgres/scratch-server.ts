@@ -3,8 +3,10 @@ import { join } from 'node:path'
 import pg from 'pg'
 import type { Clock } from '../../clock.ts'
 import { Failure, systemErrorCode } from '../../errors.ts'
-import { isRunning, postgresEnvironment, startCluster, stopCluster, type Account } from '../../postgres/cluster-process.ts'
+import { isRunning, postgresEnvironment, startCluster, stopCluster } from '../../postgres/cluster-process.ts'
 import type { Installation } from '../../postgres/installation.ts'
+import type { BackupManifest } from '../../repository/backups.ts'
+import type { ScratchDirectory } from './scratch.ts'
 
 /** Only names the socket: no TCP port is opened. */
 const PORT = 5432
@@ -101,14 +103,10 @@ const ALL_SESSION = { ...SESSION, ...SUPERUSER_SESSION }
 
 export interface ScratchServerOptions {
   readonly installation: Installation
-  readonly dataDirectory: string
-  readonly socketDirectory: string
-  /** For the log and the server's own settings. */
-  readonly home: string
-  readonly owner: Account
-  /** Bytes of a WAL segment, and settings of the original server: those without which it would not recover are taken over. */
-  readonly segmentSize: number
-  readonly settings: Readonly<Record<string, string>>
+  /** Where it was restored to. The log and the server's own settings lie there too. */
+  readonly scratch: ScratchDirectory
+  /** Of the backup: owner, and settings of the original server without which it would not recover. */
+  readonly manifest: Pick<BackupManifest, 'defaults' | 'server'>
   /** Roles that may be there, to ask for a superuser with. */
   readonly roles: readonly string[]
   readonly clock: Clock
@@ -116,7 +114,7 @@ export interface ScratchServerOptions {
 }
 
 /** Recovery refuses to run with fewer prepared transactions than are open; the sizes must each hold two segments. */
-function recoverySettings({ settings, segmentSize }: ScratchServerOptions): Record<string, string> {
+function recoverySettings({ settings, segmentSize }: BackupManifest['server']): Record<string, string> {
   const segmentMegabytes = segmentSize / 1024 ** 2
   const kept = ['max_prepared_transactions', 'max_locks_per_transaction'].flatMap((name) => {
     const value = settings[name]
@@ -140,13 +138,15 @@ export class ScratchServer {
 
   private constructor(options: ScratchServerOptions) {
     this.#options = options
-    this.#logFile = join(options.home, 'server.log')
+    this.#logFile = join(options.scratch.path, 'server.log')
   }
 
   /** Starts it and waits until recovery has ended. Throws POSTGRES_FAILED with the end of its log, DISK_FULL, the signal's reason. */
   static async recover(options: ScratchServerOptions): Promise<ScratchServer> {
     const server = new ScratchServer(options)
-    const { installation, dataDirectory: directory, socketDirectory, owner, signal, home } = options
+    const { installation, manifest, scratch, signal } = options
+    const { dataDirectory: directory, socketDirectory, path: home } = scratch
+    const owner = manifest.defaults
     const ownFiles = { config_file: join(home, 'postgresql.conf'), hba_file: join(home, 'pg_hba.conf') }
     const files = { ...ownFiles, ident_file: join(home, 'pg_ident.conf') }
     await writeFile(files.config_file, '# The settings are on the command line.\n', { mode: 0o600 })
@@ -159,7 +159,7 @@ export class ScratchServer {
       ...HARMLESS,
       ...(installation.major >= 17 ? { event_triggers: 'off' } : {}),
       ...(installation.major >= 18 ? { extension_control_path: '$system' } : {}),
-      ...recoverySettings(options),
+      ...recoverySettings(manifest.server),
       ...files,
     }
     try {
@@ -213,7 +213,7 @@ export class ScratchServer {
     const { search_path: _, ...settings } = ALL_SESSION
     return {
       ...postgresEnvironment(),
-      PGHOST: this.#options.socketDirectory,
+      PGHOST: this.#options.scratch.socketDirectory,
       PGPORT: String(PORT),
       PGUSER: this.#superuser,
       PGOPTIONS: this.#sessionOptions(settings),
@@ -223,18 +223,18 @@ export class ScratchServer {
 
   /** Stops it in good order. Throws POSTGRES_FAILED. */
   async stop(): Promise<void> {
-    const { dataDirectory: directory } = this.#options
+    const { dataDirectory: directory } = this.#options.scratch
     if (!(await isRunning(directory))) throw await this.#failed('the server had ended before it was stopped')
     await stopCluster({ directory, mode: 'fast', timeoutSeconds: STOP_TIMEOUT_SECONDS })
     await this.#assertRoom()
   }
 
   async #waitForRecovery(): Promise<void> {
-    const { dataDirectory, clock, signal } = this.#options
+    const { scratch, clock, signal } = this.#options
     const deadline = performance.now() + RECOVERY_LIMIT_MS
     while (performance.now() < deadline) {
       if (await this.#accepts()) return
-      if (!(await isRunning(dataDirectory))) throw await this.#failed('recovery ended without reaching its target')
+      if (!(await isRunning(scratch.dataDirectory))) throw await this.#failed('recovery ended without reaching its target')
       await clock.sleep(POLL_MS, signal)
     }
     throw await this.#failed(`recovery did not end in ${RECOVERY_LIMIT_MS / 3_600_000} hours`)
@@ -299,10 +299,10 @@ export class ScratchServer {
     to: { database: string; user: string; settings: Readonly<Record<string, string>> },
     work: (client: pg.Client) => Promise<T>,
   ): Promise<T> {
-    const { socketDirectory, signal } = this.#options
+    const { scratch, signal } = this.#options
     signal.throwIfAborted()
     const client = new pg.Client({
-      host: socketDirectory,
+      host: scratch.socketDirectory,
       port: PORT,
       user: to.user,
       database: to.database,
@@ -336,7 +336,7 @@ export class ScratchServer {
   async #assertRoom(): Promise<void> {
     const log = await readFile(this.#logFile, 'utf8').catch(() => '')
     if (!/No space left on device|Disk quota exceeded/.test(log)) return
-    throw new Failure('DISK_FULL', `the restored cluster in "${this.#options.dataDirectory}" ran out of room`, {
+    throw new Failure('DISK_FULL', `the restored cluster in "${this.#options.scratch.dataDirectory}" ran out of room`, {
       hint: 'make room, or name a directory on another disk (--scratch), and verify again',
     })
   }
