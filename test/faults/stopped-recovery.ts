@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict'
-import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { readFile, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Failure } from '../../src/errors.ts'
 import { parseControlFile } from '../../src/postgres/control-file.ts'
 import { freePort, isRunning, startCluster, stopCluster } from '../../src/postgres/cluster-process.ts'
 import type { Installation } from '../../src/postgres/installation.ts'
+import { AHEAD_DIRECTORY, LAST_DIRECTORY } from '../../src/protect/postgres/fetcher-lock.ts'
+import type { RestoreReport } from '../../src/protect/postgres/restore.ts'
 import { HANGS_AFTER_MS } from '../services/wait-until.ts'
 
 const POLL_MS = 20
@@ -73,4 +75,10 @@ export async function startRestoredDirectory(
     timeoutSeconds: HANGS_AFTER_MS / 1000,
   })
   return port
+}
+
+/** Takes away what was fetched ahead of a recovery: as if it had begun with nothing, it needs the repository for each segment. */
+export async function emptyAhead(report: RestoreReport): Promise<void> {
+  for (const name of [AHEAD_DIRECTORY, LAST_DIRECTORY])
+    await rm(join(dirname(report.plan), name), { recursive: true, force: true })
 }

@@ -16,7 +16,7 @@ import { Secret } from '../../src/secret.ts'
 import { MemoryStorage } from '../../src/storage/memory-storage.ts'
 import { damagedRepository, type DamagedRepository } from '../faults/damaged-repository.ts'
 import { Random, testSeed } from '../faults/random.ts'
-import { assertRecoveryStops } from '../faults/stopped-recovery.ts'
+import { assertRecoveryStops, emptyAhead } from '../faults/stopped-recovery.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { TEST_PASSPHRASE } from '../services/protected-cluster.ts'
 
@@ -219,6 +219,7 @@ async function assertMissingWal(stored: DamagedRepository): Promise<void> {
     await assert.rejects(access(to), { code: 'ENOENT' })
     // What had been planned before counts on it.
     const restored = { directory: report.directory, home: cluster.home, installation: cluster.installation }
+    await emptyAhead(report)
     await assertRecoveryStops(restored, /the plan of this recovery counts on/)
     // Up to the gap everything is as it was.
     await plan({ kind: 'lsn', lsn: middle.startLsn })

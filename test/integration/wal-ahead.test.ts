@@ -14,7 +14,7 @@ import type { RestoreReport } from '../../src/protect/postgres/restore.ts'
 import { readPlan } from '../../src/protect/postgres/wal-get.ts'
 import { listWal } from '../../src/repository/wal-archive.ts'
 import { listBranches } from '../../src/repository/wal-branch.ts'
-import { assertRecoveryStops, startRestoredDirectory } from '../faults/stopped-recovery.ts'
+import { assertRecoveryStops, emptyAhead, startRestoredDirectory } from '../faults/stopped-recovery.ts'
 import { Random, testSeed } from '../faults/random.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
@@ -246,10 +246,6 @@ async function keepsWithinLimit(t: TestContext, { cluster }: Past): Promise<void
 /** Segments, without what is being written. */
 async function present(ahead: string): Promise<string[]> {
   return (await readdir(ahead).catch((): string[] => [])).filter((name) => !name.startsWith('.')).toSorted()
-}
-
-async function emptyAhead(report: RestoreReport): Promise<void> {
-  await rm(join(dirname(report.plan), AHEAD_DIRECTORY), { recursive: true, force: true })
 }
 
 async function wholeSegments({ repository }: ProtectedCluster): Promise<string[]> {

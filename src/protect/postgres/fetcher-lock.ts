@@ -6,7 +6,7 @@ import { systemErrorCode } from '../../errors.ts'
 // What restore_command, wal-get and the fetcher that works ahead of them share, beside the plan:
 //   ahead/<segment>    fetched, whole, checked and durable: whoever needs it moves it away
 //   last/<segment>     the plan's last, likewise, but to be copied: PostgreSQL asks for it once more at the end of recovery
-//   complete           all that the plan counts on was in ahead/ and last/ when recovery began
+//   all-fetched        all that the plan counts on was in ahead/ and last/ when recovery began
 //   coming/<segment>   promised by the fetcher that works now; gone when the segment is in ahead/, or will not come
 //   absent/<name>      not part of this recovery, by the plan: PostgreSQL ends recovery on it
 //   histories/<name>   a history file of the plan, to be copied
@@ -15,7 +15,7 @@ import { systemErrorCode } from '../../errors.ts'
 
 export const AHEAD_DIRECTORY = 'ahead'
 export const LAST_DIRECTORY = 'last'
-export const COMPLETE_FILE = 'complete'
+export const ALL_FETCHED_FILE = 'all-fetched'
 export const COMING_DIRECTORY = 'coming'
 export const ABSENT_DIRECTORY = 'absent'
 export const HISTORIES_DIRECTORY = 'histories'

@@ -10,7 +10,7 @@ import {
   ABSENT_DIRECTORY,
   AHEAD_DIRECTORY,
   COMING_DIRECTORY,
-  COMPLETE_FILE,
+  ALL_FETCHED_FILE,
   HISTORIES_DIRECTORY,
   LAST_DIRECTORY,
   LOCK_FILE,
@@ -139,7 +139,7 @@ export function restoreCommand(configPath: string): string {
     // Until it has made its promises, the next calls must not each start another.
     const isStarting = `{ read pid <${file(STARTING_FILE)} && kill -0 "$pid"; } 2>/dev/null`
     const start = `${fetch} "$PPID" $itself %f </dev/null >/dev/null 2>&1 & echo $! 2>/dev/null >${file(STARTING_FILE)}`
-    const isNeeded = `itself=; ${isThere} || itself=--itself; test -n "$itself" || ! test -e ${file(COMPLETE_FILE)}`
+    const isNeeded = `itself=; ${isThere} || itself=--itself; test -n "$itself" || ! test -e ${file(ALL_FETCHED_FILE)}`
     const begin = `{ ${isNeeded}; } && { ${isWorking} || ${isStarting} || { ${start}; }; }`
     const isPromised = `{ test -e ${file(COMING_DIRECTORY)}/%f && ${isWorking}; }`
     // In this order: one that has begun promises, and only then is no longer starting.

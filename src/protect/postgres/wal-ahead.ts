@@ -9,7 +9,7 @@ import {
   ABSENT_DIRECTORY,
   AHEAD_DIRECTORY,
   COMING_DIRECTORY,
-  COMPLETE_FILE,
+  ALL_FETCHED_FILE,
   FetcherLock,
   HISTORIES_DIRECTORY,
   LAST_DIRECTORY,
@@ -88,21 +88,21 @@ export async function fetchFirstWal(options: FirstWalOptions): Promise<void> {
   const directory = dirname(options.planPath)
   const plan = await readPlan(options.planPath)
   // A mark of another plan would end recovery too early.
-  for (const each of [COMPLETE_FILE, ABSENT_DIRECTORY, HISTORIES_DIRECTORY, AHEAD_DIRECTORY, LAST_DIRECTORY]) {
+  for (const each of [ALL_FETCHED_FILE, ABSENT_DIRECTORY, HISTORIES_DIRECTORY, AHEAD_DIRECTORY, LAST_DIRECTORY]) {
     await rm(join(directory, each), { recursive: true, force: true })
   }
-  await writeAnswers(directory, plan)
   const repository = await openPlanned(plan, options.openRepository)
   const first = [...takeFirst(segmentsFrom(plan, options.name), Math.min(SEGMENTS_MAX, FIRST_BYTES_MAX / plan.segmentSize))]
   // The very first is there already.
   const wanted = first.filter((segment, at) => at > 0 || isLast(plan, segment))
   try {
+    await writeAnswers(directory, plan)
     await forEachConcurrent(wanted, { limit: FETCHES_AT_ONCE, signal: options.signal }, async (segment) => {
       await deliver(repository, segment, placeOf(directory, plan, segment))
     })
-    if (first.some((segment) => isLast(plan, segment))) await writeFile(join(directory, COMPLETE_FILE), '')
+    if (first.some((segment) => isLast(plan, segment))) await writeFile(join(directory, ALL_FETCHED_FILE), '')
   } catch {
-    // It only saves time, and whoever needs the segment says what is wrong with it.
+    // It only saves time: whoever needs a segment says what is wrong with it, and whoever has no room for what has to be written says so.
     options.signal.throwIfAborted()
   }
 }
