@@ -7,6 +7,7 @@ import type { KeyMaterial } from './key-ring.ts'
 
 const KEY_BYTES = 32
 const TAG_BYTES = 16
+const NONCE_BYTES = 12
 
 /** scrypt's cost: memory is 128 × N × r bytes. 2^17 is 128 MiB and a third of a second. */
 export const DEFAULT_KDF_COST = 2 ** 17
@@ -32,7 +33,8 @@ export const keySlotSchema = z.object({
     p: z.number().int().min(1).max(16),
     salt: base64,
   }),
-  nonce: base64,
+  // One letter that is none of base64's cuts it off, and a cipher refuses that in words of its own.
+  nonce: base64.refine((nonce) => nonce.length === NONCE_BYTES, 'its nonce has another length'),
   wrapped: base64,
 })
 export type KeySlot = z.infer<typeof keySlotSchema>
@@ -57,7 +59,7 @@ export async function wrapKey(options: {
   const { repository, material, createdAt } = options
   const slot = randomBytes(4).toString('hex')
   const kdf = { name: 'scrypt' as const, N: options.kdfCost ?? DEFAULT_KDF_COST, r: 8, p: 1, salt: randomBytes(32) }
-  const nonce = randomBytes(12)
+  const nonce = randomBytes(NONCE_BYTES)
   const cipher = createCipheriv('aes-256-gcm', await deriveWrappingKey(options.passphrase, kdf), nonce)
   cipher.setAAD(wrappingContext(repository, { key: material.key, slot, createdAt }))
   const secrets = Buffer.concat([material.identitySecret.reveal(), material.dataKey.reveal()])

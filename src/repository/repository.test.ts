@@ -5,7 +5,7 @@ import { systemClock as clock } from '../clock.ts'
 import { Secret } from '../secret.ts'
 import { FaultyStorage } from '../storage/faulty-storage.ts'
 import { MemoryStorage } from '../storage/memory-storage.ts'
-import type { Storage } from '../storage/storage.ts'
+import { readObject, type Storage } from '../storage/storage.ts'
 import { initRepository, openRepository } from './repository.ts'
 import { getHead, getObject, openObject, putObject, sealObject } from './sealed-object.ts'
 
@@ -58,6 +58,27 @@ test('open refuses a wrong passphrase, another system, and a place without repos
   await newRepository(storage)
   await assert.rejects(openRepository({ storage, passphrase: new Secret('wrong'), system: 'osun-his' }), { code: 'KEY_WRONG' })
   await assert.rejects(openRepository({ storage, passphrase, system: 'other' }), { code: 'REPOSITORY_FOREIGN' })
+})
+
+test('a key slot whose base64 is cut off by a flipped bit is damaged, or fits no passphrase', async () => {
+  const storage = new MemoryStorage()
+  await newRepository(storage)
+  let key = ''
+  for await (const each of storage.list('keys/')) key = each.key
+  const slot = JSON.parse((await readObject(storage, key)).toString('utf8')) as Record<string, unknown> & { kdf: object }
+  for (const [name, changed] of [
+    ['nonce', { ...slot, nonce: `=${String(slot.nonce).slice(1)}` }],
+    ['wrapped', { ...slot, wrapped: `=${String(slot.wrapped).slice(1)}` }],
+    ['salt', { ...slot, kdf: { ...slot.kdf, salt: '=' } }],
+  ] as const) {
+    await storage.delete(key)
+    await storage.put(key, Buffer.from(JSON.stringify(changed)))
+    await assert.rejects(
+      openRepository({ storage, passphrase, system: 'osun-his' }),
+      { code: name === 'nonce' ? 'OBJECT_DAMAGED' : 'KEY_WRONG' },
+      name,
+    )
+  }
 })
 
 test('a sealed object gives back its head and body, of any size', async () => {
