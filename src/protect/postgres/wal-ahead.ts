@@ -100,7 +100,7 @@ export async function fetchFirstWal(options: FirstWalOptions): Promise<void> {
     await forEachConcurrent(wanted, { limit: FETCHES_AT_ONCE, signal: options.signal }, async (segment) => {
       await deliver(repository, segment, placeOf(directory, plan, segment))
     })
-    if (first.some((segment) => isLast(plan, segment))) await writeFile(join(directory, ALL_FETCHED_FILE), '')
+    if (first.some((segment) => isLast(plan, segment))) await markFile(join(directory, ALL_FETCHED_FILE))
   } catch {
     // It only saves time: whoever needs a segment says what is wrong with it, and whoever has no room for what has to be written says so.
     options.signal.throwIfAborted()
@@ -116,7 +116,12 @@ async function writeAnswers(directory: string, plan: RecoveryPlan): Promise<void
   for (const { timeline, text } of plan.histories) {
     await writeDurably(join(histories, historyFileName(timeline)), [Buffer.from(text)])
   }
-  for (const name of absentNames(plan)) await writeFile(join(absent, name), '')
+  for (const name of absentNames(plan)) await markFile(join(absent, name))
+}
+
+/** An empty file whose name says all. */
+async function markFile(path: string): Promise<void> {
+  await writeFile(path, '', { mode: 0o600 })
 }
 
 interface FetcherOptions extends Pick<WalAheadOptions, 'openRepository' | 'clock' | 'signal'> {
@@ -206,7 +211,7 @@ class Fetcher {
       if (kept.has(name)) this.#promised.delete(name)
       else await rm(join(this.#ahead, name), { force: true })
     }
-    for (const name of this.#promised.keys()) await writeFile(join(this.#coming, name), '')
+    for (const name of this.#promised.keys()) await markFile(join(this.#coming, name))
     const starting = join(this.#directory, STARTING_FILE)
     const started = await readFile(starting, 'utf8').catch(() => '')
     if (started.trim() === String(process.pid)) await rm(starting, { force: true })
@@ -231,7 +236,7 @@ class Fetcher {
       const next = this.#segments.next()
       if (next.done === true) return
       const name = segmentName(next.value.segment)
-      await writeFile(join(this.#coming, name), '')
+      await markFile(join(this.#coming, name))
       this.#promised.set(name, next.value)
     }
   }
