@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
-import { freePort, initCluster, killCluster, startCluster, stopCluster } from '../src/postgres/cluster-process.ts'
+import { endCluster, freePort, initCluster, startCluster, stopCluster } from '../src/postgres/cluster-process.ts'
 import { requireInstallation, type Installation } from '../src/postgres/installation.ts'
 
 /** pgBackRest 2.45, of Debian 12, knows no newer one. */
@@ -127,7 +127,7 @@ export async function makeCluster(options: BenchClusterOptions): Promise<BenchCl
     await stopCluster({ directory, mode: 'fast' })
     await start({ wal_level: 'replica', archive_mode: 'on', archive_command: options.archiveCommand })
   } catch (error) {
-    await killCluster(directory)
+    await endCluster(directory)
     throw error
   }
   return {
@@ -139,7 +139,7 @@ export async function makeCluster(options: BenchClusterOptions): Promise<BenchCl
     changePages: (share, round) => withClient(connectionString, (client) => changePages(client, share, round)),
     checkpoint: () => withClient(connectionString, async (client) => void (await client.query('checkpoint'))),
     content: () => readContent(connectionString),
-    [Symbol.asyncDispose]: () => killCluster(directory),
+    [Symbol.asyncDispose]: () => endCluster(directory),
   }
 }
 
@@ -176,7 +176,7 @@ export async function readRestored(
     await withClient(connection, waitUntilRecovered)
     return await readContent(connection)
   } finally {
-    await killCluster(directory)
+    await endCluster(directory)
   }
 }
 

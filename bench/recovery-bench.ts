@@ -7,13 +7,14 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import { assert } from '../src/assert.ts'
-import { freePort, initCluster, killCluster, startCluster } from '../src/postgres/cluster-process.ts'
+import { endCluster, freePort, initCluster, startCluster } from '../src/postgres/cluster-process.ts'
 import { requireInstallation, type Installation } from '../src/postgres/installation.ts'
 import { quoteShell } from '../src/protect/postgres/recovery-settings.ts'
 import { BENCH_MAJOR } from './cluster.ts'
 import { settleDisk } from './machine.ts'
 import { measureCommand } from './measured-command.ts'
 import { spreadOf, type Figures, type Ratio } from './report.ts'
+import { writeBenchConfiguration } from './resus.ts'
 
 // `npm run bench -- --only recovery [--recovery-mb 512 --rounds 3]`: recovery of so much WAL with the restore_command of Resus, and with the WAL
 // in a local directory and `cp`, by turns. From the start of the server to the end of recovery.
@@ -93,7 +94,7 @@ async function makeWal(home: string, walMb: number): Promise<Bench> {
   await initCluster({ installation, directory, dataChecksums: true, sync: false })
   const port = await freePort()
   const connectionString = `postgres://postgres@127.0.0.1:${port}/postgres`
-  const config = await writeConfiguration(home, { connectionString, directory })
+  const config = await writeBenchConfiguration(home, { connectionString, directory, installation })
   const settings = {
     ...QUIET,
     fsync: 'off',
@@ -128,7 +129,7 @@ async function makeWal(home: string, walMb: number): Promise<Bench> {
     await once(stream, 'exit')
     await client.end()
   } finally {
-    await killCluster(directory)
+    await endCluster(directory)
   }
   return { home, installation, config, archive }
 }
@@ -181,7 +182,7 @@ async function recover(
     await client.end()
     return { restoreSeconds: restored.seconds, recoverySeconds }
   } finally {
-    await killCluster(directory)
+    await endCluster(directory)
   }
 }
 
@@ -189,23 +190,4 @@ async function waitUntil(what: string, holds: () => Promise<boolean>): Promise<v
   for (const begun = performance.now(); !(await holds()); await delay(20)) {
     assert(performance.now() - begun < WAIT_MS, what)
   }
-}
-
-async function writeConfiguration(home: string, cluster: { connectionString: string; directory: string }): Promise<string> {
-  await writeFile(join(home, 'passphrase'), 'only for this bench', { mode: 0o600 })
-  const path = join(home, 'resus.yaml')
-  const configuration = {
-    system: 'bench-his',
-    state: join(home, 'state'),
-    repository: {
-      storages: [{ name: 'main', kind: 'directory', path: join(home, 'repository') }],
-      key: { passphrase: `file:${join(home, 'passphrase')}` },
-    },
-    components: {
-      db: { kind: 'postgres', tier: 'critical', connection: cluster.connectionString, dataDirectory: cluster.directory },
-    },
-  }
-  // JSON is YAML.
-  await writeFile(path, JSON.stringify(configuration))
-  return path
 }

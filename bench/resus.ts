@@ -2,6 +2,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
+import type { Installation } from '../src/postgres/installation.ts'
 import type { BenchCluster } from './cluster.ts'
 import { measureCommand } from './measured-command.ts'
 import type { Tool } from './tool.ts'
@@ -26,9 +27,7 @@ export function resusTool(home: string, cluster: BenchCluster): Tool {
     reset: async () => {
       await rm(home, { recursive: true, force: true })
       await mkdir(home)
-      await writeFile(join(home, 'passphrase'), BENCH_PASSPHRASE, { mode: 0o600 })
-      // JSON is YAML.
-      await writeFile(join(home, 'resus.yaml'), JSON.stringify(configuration(home, cluster)))
+      await writeBenchConfiguration(home, cluster)
       await run(['init'])
     },
     backup: async (type) => {
@@ -41,22 +40,33 @@ export function resusTool(home: string, cluster: BenchCluster): Tool {
   }
 }
 
-function configuration(home: string, cluster: BenchCluster): unknown {
-  return {
+/** Writes the configuration of a repository in `home` that protects one component, and its passphrase. Gives its path. */
+export async function writeBenchConfiguration(
+  home: string,
+  cluster: { connectionString: string; directory: string; installation: Installation },
+  stream?: { synchronous: boolean; slot: string; acknowledge: 'spool' | 'repository' },
+): Promise<string> {
+  const passphrase = join(home, 'passphrase')
+  const component = {
+    kind: 'postgres',
+    tier: 'critical',
+    connection: cluster.connectionString,
+    dataDirectory: cluster.directory,
+    binaries: cluster.installation.binDirectory,
+    ...(stream === undefined ? {} : { stream }),
+  }
+  const configuration = {
     system: BENCH_SYSTEM,
     state: join(home, 'state'),
     repository: {
       storages: [{ name: 'main', kind: 'directory', path: join(home, 'repository') }],
-      key: { passphrase: `file:${join(home, 'passphrase')}` },
+      key: { passphrase: `file:${passphrase}` },
     },
-    components: {
-      'his-db': {
-        kind: 'postgres',
-        tier: 'critical',
-        connection: cluster.connectionString,
-        dataDirectory: cluster.directory,
-        binaries: cluster.installation.binDirectory,
-      },
-    },
+    components: { 'his-db': component },
   }
+  const path = join(home, 'resus.yaml')
+  await writeFile(passphrase, BENCH_PASSPHRASE, { mode: 0o600 })
+  // JSON is YAML.
+  await writeFile(path, JSON.stringify(configuration))
+  return path
 }

@@ -1,19 +1,20 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile } from 'node:fs/promises'
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import pg from 'pg'
-import { freePort, initCluster, killCluster, startCluster } from '../src/postgres/cluster-process.ts'
+import { endCluster, freePort, initCluster, startCluster } from '../src/postgres/cluster-process.ts'
 import { requireInstallation, toolPath, type Installation } from '../src/postgres/installation.ts'
 import { parseLsn } from '../src/postgres/lsn.ts'
 import { parseSegmentName, segmentStart } from '../src/postgres/wal-segment.ts'
 import { BENCH_MAJOR } from './cluster.ts'
 import { spreadOf, type Figures, type Ratio } from './report.ts'
+import { writeBenchConfiguration } from './resus.ts'
 
 // `npm run bench -- --only stream`: commits that wait for a receiver, by turns for ours and for pg_receivewal of the same major; how far
 // the repository is behind at a given rate of WAL; what the receiver costs.
@@ -189,12 +190,12 @@ async function makeCluster(home: string, installation: Installation): Promise<Cl
     directory,
     installation,
     connectionString: `postgres://postgres@127.0.0.1:${port}/postgres`,
-    [Symbol.asyncDispose]: () => killCluster(directory),
+    [Symbol.asyncDispose]: () => endCluster(directory),
   }
   try {
     await execute(requireTool(installation, 'pgbench'), [...connectionArguments(cluster), '-i', '-q', '-s', '5', 'postgres'])
   } catch (error) {
-    await killCluster(directory)
+    await endCluster(directory)
     throw error
   }
   return cluster
@@ -268,26 +269,7 @@ async function storedTo(walDirectory: string): Promise<bigint> {
 
 async function resusReceiver(home: string, cluster: Cluster, acknowledge: 'spool' | 'repository'): Promise<Receiver> {
   await mkdir(home, { recursive: true })
-  await writeFile(join(home, 'passphrase'), 'only for this bench', { mode: 0o600 })
-  const configuration = {
-    system: 'bench-his',
-    state: join(home, 'state'),
-    repository: {
-      storages: [{ name: 'main', kind: 'directory', path: join(home, 'repository') }],
-      key: { passphrase: `file:${join(home, 'passphrase')}` },
-    },
-    components: {
-      'his-db': {
-        kind: 'postgres',
-        tier: 'critical',
-        connection: cluster.connectionString,
-        dataDirectory: cluster.directory,
-        stream: { synchronous: true, slot: `resus_${acknowledge}`, acknowledge },
-      },
-    },
-  }
-  // JSON is YAML.
-  await writeFile(join(home, 'resus.yaml'), JSON.stringify(configuration))
+  await writeBenchConfiguration(home, cluster, { synchronous: true, slot: `resus_${acknowledge}`, acknowledge })
   await execute(RESUS, ['init', '--config', join(home, 'resus.yaml')])
   return {
     name: acknowledge === 'spool' ? 'Resus' : 'Resus acknowledge: repository',

@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { assert } from '../assert.ts'
 import { Failure } from '../errors.ts'
 import { parseLsn, type Lsn } from './lsn.ts'
+import { msToMicros } from './timestamp.ts'
 
 // The stream of WAL inside CopyBoth. Messages, big-endian:
 //
@@ -17,8 +18,6 @@ const KEEPALIVE_MESSAGE = 0x6b
 const STATUS_MESSAGE = 0x72
 const WAL_HEADER_BYTES = 25
 const STATUS_BYTES = 34
-/** Microseconds from 1970 to 2000, PostgreSQL's epoch. */
-const EPOCH_MICROS = 946_684_800_000_000n
 /** Held in memory before the socket is paused; it is read again when half of it has been taken. */
 const HELD_BYTES_MAX = 16 * 1024 * 1024
 /** How often the server hears of us unasked, whatever the consumer does: well below wal_sender_timeout (60 s). */
@@ -126,7 +125,7 @@ export class WalStream {
     message.writeBigUInt64BE(status.written, 1)
     message.writeBigUInt64BE(status.flushed, 9)
     message.writeBigUInt64BE(status.applied, 17)
-    message.writeBigUInt64BE(BigInt(Date.now()) * 1000n - EPOCH_MICROS, 25)
+    message.writeBigUInt64BE(msToMicros(Date.now()), 25)
     message[33] = status.replyRequested === true ? 1 : 0
     this.#connection.sendCopyFromChunk(message)
   }

@@ -8,6 +8,7 @@ import type { BackupReport } from '../../src/protect/postgres/backup.ts'
 import type { RecoveryTarget } from '../../src/protect/postgres/recovery-target.ts'
 import { restorePostgres, type RestoreReport } from '../../src/protect/postgres/restore.ts'
 import { readPackDirectory } from '../../src/repository/pack.ts'
+import { HEADER_BYTES, TAG_BYTES } from '../../src/repository/sealed-object.ts'
 import { verifyRepository } from '../../src/repository/verify.ts'
 import { listBranches, type Branch } from '../../src/repository/wal-branch.ts'
 import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
@@ -91,6 +92,11 @@ export class DamagedRepository {
       }
     }
     return own.filter(({ name }) => times.get(name) === 1).map(({ place }) => place)
+  }
+
+  /** Where the frame of an object's head ends: u32 length behind the header, then the ciphertext and its tag. */
+  async headEndOf(key: string): Promise<number> {
+    return HEADER_BYTES + 4 + ((await readFile(this.path(key))).readUInt32LE(HEADER_BYTES) & 0x7fffffff) + TAG_BYTES
   }
 
   /** Flips one bit of an object within [from, to), as a disk would, while `check` runs. */

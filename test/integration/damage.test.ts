@@ -151,7 +151,7 @@ async function assertWal(t: TestContext, stored: DamagedRepository, random: Rand
   const { home, installation } = stored.cluster.cluster
   for (const { key } of [random.pick(whole.slice(1)), random.pick(pieces)]) {
     const isPiece = pieces.some((piece) => piece.key === key)
-    const headEnd = await headEndOf(stored.path(key))
+    const headEnd = await stored.headEndOf(key)
     await stored.whileFlipped({ key, random, t }, async (offset) => {
       assertNamed(await stored.problems(), key)
       // Notes are read for what they say of tablespaces, and pieces as a whole: then it is found before anything is written.
@@ -258,11 +258,6 @@ function assertNamed(problems: readonly { object: string; problem: string }[], o
 }
 
 /** The WAL that recovery reads behind the newest backup. */
-/** Just past the frame of the head: u32 length behind the header, then the ciphertext and its tag. */
-async function headEndOf(path: string): Promise<number> {
-  return 32 + 4 + ((await readFile(path)).readUInt32LE(32) & 0x7fffffff) + 16
-}
-
 async function walBehindBackup({ cluster, branch, incremental }: DamagedRepository) {
   return await coverage(cluster.repository, branch, parseLsn(incremental.stopLsn))
 }

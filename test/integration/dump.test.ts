@@ -8,12 +8,11 @@ import { promisify } from 'node:util'
 import { gunzipSync } from 'node:zlib'
 import { toolPath } from '../../src/postgres/installation.ts'
 import { Failure } from '../../src/errors.ts'
-import { systemClock } from '../../src/clock.ts'
 import { parseLsn } from '../../src/postgres/lsn.ts'
 import { dumpPostgres, type DumpOptions } from '../../src/protect/postgres/dump.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
-import { scratchRootOf, startResus } from '../services/proving.ts'
+import { scratchContext, scratchRootOf, startResus } from '../services/proving.ts'
 import { waitUntil } from '../services/wait-until.ts'
 import { msToMicros } from '../../src/postgres/timestamp.ts'
 
@@ -29,24 +28,8 @@ const SCHEMA = `
 const ALL = 'select count(*)::int as rows, md5(string_agg(p::text, chr(10) order by id)) as hash from patients p'
 
 function options(cluster: ProtectedCluster, to: string, more: Partial<DumpOptions> = {}): DumpOptions {
-  const { repository, component, stateDirectory, configPath } = cluster
-  return {
-    repository,
-    component,
-    target: { kind: 'latest' },
-    subject: { kind: 'database', schemas: [], tables: [] },
-    format: 'custom',
-    level: 1,
-    to,
-    scratchRoot: scratchRootOf(cluster),
-    forbidden: [{ path: component.dataDirectory, what: 'the data directory' }],
-    stateDirectory,
-    configPath,
-    roles: ['postgres'],
-    clock: systemClock,
-    signal: new AbortController().signal,
-    ...more,
-  }
+  const subject = { kind: 'database', schemas: [], tables: [] } as const
+  return { ...scratchContext(cluster), subject, format: 'custom', level: 1, to, ...more }
 }
 
 /** Nothing of a dump is left: no file in its directory but these, no scratch directory. */

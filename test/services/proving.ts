@@ -26,13 +26,13 @@ export function scratchRootOf(cluster: ProtectedCluster): string {
   return join(cluster.stateDirectory, 'scratch')
 }
 
-/** Proves a protected cluster's backup as the command line does. */
-export async function prove(cluster: ProtectedCluster, options: Partial<VerifyByRestoreOptions> = {}): Promise<Verdict> {
+/** What restoring a protected cluster into a scratch place takes, as the command line gives it. */
+export function scratchContext(cluster: ProtectedCluster) {
   const { repository, component, stateDirectory, configPath } = cluster
-  return await verifyByRestore({
+  return {
     repository,
     component,
-    target: { kind: 'latest' },
+    target: { kind: 'latest' as const },
     scratchRoot: scratchRootOf(cluster),
     forbidden: [{ path: component.dataDirectory, what: 'the data directory' }],
     stateDirectory,
@@ -40,8 +40,12 @@ export async function prove(cluster: ProtectedCluster, options: Partial<VerifyBy
     roles: ['postgres'],
     clock: systemClock,
     signal: new AbortController().signal,
-    ...options,
-  })
+  }
+}
+
+/** Proves a protected cluster's backup as the command line does. */
+export async function prove(cluster: ProtectedCluster, options: Partial<VerifyByRestoreOptions> = {}): Promise<Verdict> {
+  return await verifyByRestore({ ...scratchContext(cluster), ...options })
 }
 
 /** `restore: verified` and so on, in order. */

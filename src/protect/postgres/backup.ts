@@ -42,9 +42,9 @@ import { areWholePacksThere, wholePacksFile, writeWholePacks } from './whole-pac
 /** More threads than this read no faster than a disk gives. */
 const WORKERS_MAX = 4
 /** Leftovers that a manifest names; each is told to the caller in any case. */
-/** Some 20 MB of memory. */
-const ENTRIES_HELD_MAX = 50_000
 const PASSED_OVER_MAX = 100
+/** Files of a data directory that are listed once and held: some 20 MB of memory. */
+const ENTRIES_HELD_MAX = 50_000
 const CONTROL_READS = 20
 const CONTROL_REREAD_MS = 100
 
@@ -398,10 +398,15 @@ function otherServer(component: PostgresComponent, what: string, cause?: unknown
   })
 }
 
-/** Leaves on this host what a later backup compares with, and no more. The backup is made: what fails here costs the next one time. */
+/** Leaves on this host what a later backup compares with, and no more. */
 async function keepForNext(run: Run, previous: Previous, packs: PackSizes): Promise<void> {
   const path = fingerprintPath(run, run.id)
-  await writeWholePacks(run.repository, { path: wholePacksFile(path), backup: run.id }, packs)
+  try {
+    await writeWholePacks(run.repository, { path: wholePacksFile(path), backup: run.id }, packs)
+  } catch (error) {
+    // The backup is made. Without this note the next one walks, and takes longer.
+    run.onNotice?.(`which packs the backup is in could not be noted for the next one: ${(error as Error).message}`)
+  }
   await pruneFingerprints(dirname(path), new Set(previous.keep.flatMap((id) => [id, wholePacksFile(id)])))
 }
 

@@ -42,14 +42,18 @@ test('fingerprints are found again, in the order of paths', async (t) => {
   assert.equal(await found(new FingerprintReader(repository, file)), RECORDS)
 })
 
+async function flipByte(path: string, at: number): Promise<void> {
+  const bytes = await readFile(path)
+  bytes[at]! ^= 1
+  await writeFile(path, bytes)
+}
+
 const damages: Readonly<Record<string, (path: string) => Promise<void>>> = {
   'is empty, as a power cut leaves it': (path) => truncate(path, 0),
   'ends in the middle of a frame': async (path) => await truncate(path, (await readFile(path)).length >> 1),
-  'has a flipped bit': async (path) => {
-    const bytes = await readFile(path)
-    bytes[bytes.length >> 1]! ^= 1
-    await writeFile(path, bytes)
-  },
+  'has a flipped bit': async (path) => flipByte(path, (await readFile(path)).length >> 1),
+  'says that it is of another version': (path) => flipByte(path, 4),
+  'says that it was sealed with another key': (path) => flipByte(path, 8),
   'was taken away': (path) => rm(path),
 }
 

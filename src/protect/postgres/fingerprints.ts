@@ -109,7 +109,8 @@ export class FingerprintReader {
 
 /** A power cut, a full disk or a bad one may leave such a file; it is a copy, and must not keep a backup from being made. */
 function isUnusable(error: unknown): boolean {
-  return (error instanceof Failure && error.code === 'OBJECT_DAMAGED') || systemErrorCode(error) === 'ENOENT'
+  // A flipped bit in its header may look like another version, or another key.
+  return error instanceof Failure || systemErrorCode(error) === 'ENOENT'
 }
 
 async function* readRecords(repository: Repository, file: { path: string; backup: string }): AsyncGenerator<FingerprintRecord> {

@@ -1,6 +1,7 @@
 import type { Clock } from '../../clock.ts'
 import { Failure, systemErrorCode } from '../../errors.ts'
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
+import { microsToMs } from '../../postgres/timestamp.ts'
 import { listBackups, type BackupManifest } from '../../repository/backups.ts'
 import type { Repository } from '../../repository/repository.ts'
 import { judgeBackup, listVerdicts, newestProvenBackup, type Standing, type Verdict } from '../../repository/verdicts.ts'
@@ -68,8 +69,6 @@ export interface ReceiverStatus {
   readonly problem: string | null
 }
 
-/** Microseconds between 1970 and 2000, where PostgreSQL's times begin. */
-const POSTGRES_EPOCH_MS = Date.UTC(2000, 0, 1)
 /** A stretch of WAL may hold no commit; so many are looked at from the end. */
 const NOTES_READ_MAX = 20
 
@@ -154,7 +153,7 @@ async function readWalStatus(
 async function readLastCommit(repository: Repository, branch: Branch, objects: readonly WalObject[]): Promise<string | null> {
   for (const object of objects.toReversed().slice(0, NOTES_READ_MAX)) {
     const { greatestCommit } = await readNote(repository, branch, object)
-    if (greatestCommit !== null) return new Date(POSTGRES_EPOCH_MS + Number(greatestCommit / 1000n)).toISOString()
+    if (greatestCommit !== null) return new Date(microsToMs(greatestCommit)).toISOString()
   }
   return null
 }

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { systemClock } from '../../clock.ts'
 import { initRepository } from '../../repository/repository.ts'
+import { HEADER_BYTES } from '../../repository/sealed-object.ts'
 import { Secret } from '../../secret.ts'
 import { MemoryStorage } from '../../storage/memory-storage.ts'
 import { areWholePacksThere, writeWholePacks } from './whole-packs.ts'
@@ -47,6 +48,14 @@ test('what cannot be read says nothing: missing, cut off, damaged, of another ba
   assert.equal(await areWholePacksThere(repository, { ...file, path: `${file.path}.none` }, packs), false)
   assert.equal(await areWholePacksThere(repository, { ...file, backup: 'other' }, packs), false)
   const bytes = await readFile(file.path)
+  await writeFile(file.path, '')
+  assert.equal(await areWholePacksThere(repository, file, packs), false)
+  for (let at = 0; at < HEADER_BYTES; at++) {
+    const flipped = Buffer.from(bytes)
+    flipped[at]! ^= 1
+    await writeFile(file.path, flipped)
+    assert.equal(await areWholePacksThere(repository, file, packs), false, `byte ${at} of the header`)
+  }
   await writeFile(file.path, bytes.subarray(0, bytes.length - 1))
   assert.equal(await areWholePacksThere(repository, file, packs), false)
   bytes[bytes.length >> 1]! ^= 1

@@ -46,7 +46,8 @@ export async function areWholePacksThere(
     for await (const [pack, sizeBytes] of readPacks(repository, file)) if (usable.get(pack) !== sizeBytes) return false
     return true
   } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT' || (error instanceof Failure && error.code === 'OBJECT_DAMAGED')) return false
+    // It is a copy: whatever keeps it from being read must not keep a backup from being made.
+    if (systemErrorCode(error) === 'ENOENT' || error instanceof Failure) return false
     throw error
   }
 }
