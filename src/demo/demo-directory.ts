@@ -1,7 +1,7 @@
 import { lstat, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Failure, systemErrorCode } from '../errors.ts'
-import { killCluster } from '../postgres/cluster-process.ts'
+import { endCluster } from '../postgres/cluster-process.ts'
 
 // Everything of a demo lives in one directory. A file marks it: only a directory with this mark is ever cleaned.
 
@@ -81,7 +81,7 @@ export async function claimDirectory(root: string, options: { keep: boolean }): 
   await rm(join(root, MARK), { force: true })
   await writeMark(root, { pid: process.pid, keep: options.keep, startedAt: new Date().toISOString() })
   // A demo that was killed leaves its server and its receiver behind.
-  await killCluster(join(root, 'cluster'))
+  await endCluster(join(root, 'cluster'))
   await endReceiver(root)
   if (last?.keep === true) await putAside(root, last)
   else await clear(root)

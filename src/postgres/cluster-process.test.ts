@@ -9,7 +9,7 @@ import { promisify } from 'node:util'
 import pg from 'pg'
 import { Failure } from '../errors.ts'
 import { skipUnlessInstalled, testCluster, type TestCluster } from '../../test/services/postgres.ts'
-import { initCluster, isRunning, killCluster, startCluster, stopCluster } from './cluster-process.ts'
+import { endCluster, initCluster, isRunning, killCluster, startCluster, stopCluster } from './cluster-process.ts'
 import { requireInstallation } from './installation.ts'
 import { ordinaryUser } from './ordinary-user.ts'
 
@@ -148,13 +148,31 @@ test('a smart stop gives up while a session is open, and an immediate one does n
   await client.end()
 })
 
-test('stopping or killing what does not run does nothing, whoever has the number in a stale postmaster.pid', async (t) => {
+const skipEnd = process.platform === 'linux' ? skip : 'only Linux lists shared memory in /proc'
+
+test('ending a server gives its shared memory back, at once, while a session is open', { skip: skipEnd }, async (t) => {
+  const cluster = await testCluster(t, { major: 15 })
+  const client = new pg.Client({ connectionString: cluster.connectionString })
+  client.on('error', () => undefined)
+  await client.connect()
+  // The key and the id of the segment.
+  const id = (await readFile(join(cluster.directory, 'postmaster.pid'), 'utf8')).split('\n')[6]!.trim().split(/\s+/)[1]!
+  const isKept = async () =>
+    (await readFile('/proc/sysvipc/shm', 'utf8')).split('\n').some((line) => line.trim().split(/\s+/)[1] === id)
+  assert.equal(await isKept(), true)
+  await endCluster(cluster.directory)
+  assert.deepEqual([await isRunning(cluster.directory), await isKept()], [false, false])
+  await client.end()
+})
+
+test('stopping, ending or killing what does not run does nothing, whoever has the number in a stale postmaster.pid', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'resus-stale-'))
   t.after(() => rm(directory, { recursive: true }))
   await stopCluster({ directory, mode: 'fast' })
   await writeFile(join(directory, 'postmaster.pid'), `${process.pid}\n${directory}\n0\n5432\n\n\n\nready\n`)
   assert.equal(await isRunning(directory), false)
   await killCluster(directory)
+  await endCluster(directory)
   await stopCluster({ directory, mode: 'immediate' })
 })
 

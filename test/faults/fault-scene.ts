@@ -8,7 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import { systemClock } from '../../src/clock.ts'
-import { freePort, killCluster, startCluster } from '../../src/postgres/cluster-process.ts'
+import { endCluster, freePort, startCluster } from '../../src/postgres/cluster-process.ts'
 import type { Installation } from '../../src/postgres/installation.ts'
 import { initRepository, type Repository } from '../../src/repository/repository.ts'
 import { verifyRepository } from '../../src/repository/verify.ts'
@@ -247,7 +247,7 @@ export async function askRestored(
     await ask(client)
   } finally {
     await client.end().catch(() => undefined)
-    await killCluster(directory)
+    await endCluster(directory)
     await rm(directory, { recursive: true, force: true })
   }
 }

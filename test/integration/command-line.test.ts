@@ -6,7 +6,7 @@ import { test, type TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import pg from 'pg'
-import { freePort, killCluster, startCluster } from '../../src/postgres/cluster-process.ts'
+import { endCluster, freePort, startCluster } from '../../src/postgres/cluster-process.ts'
 import { skipUnlessInstalled, testCluster, type TestCluster } from '../services/postgres.ts'
 import { waitUntil } from '../services/wait-until.ts'
 
@@ -102,7 +102,7 @@ components:
   /** Starts what was restored and gives the notes that are in it, when its recovery has ended. */
   async notesIn(t: TestContext, directory: string): Promise<string> {
     const port = await freePort()
-    t.after(() => killCluster(directory))
+    t.after(() => endCluster(directory))
     const { installation, home } = this.cluster
     const places = { socketDirectory: join(home, `socket-${port}`), logFile: join(home, `${port}.log`) }
     const settings = { listen_addresses: '127.0.0.1', dynamic_shared_memory_type: 'mmap', fsync: 'off', shared_buffers: '32MB' }
@@ -110,7 +110,7 @@ components:
     await waitUntil('recovery ends', async () => !(await this.ask<boolean>('select pg_is_in_recovery()', port)))
     const notes = await this.ask<string>("select string_agg(note, ' ' order by at) from notes", port)
     await this.ask("insert into notes values ('written after the recovery')", port)
-    await killCluster(directory)
+    await endCluster(directory)
     return notes
   }
 }

@@ -3,7 +3,7 @@ import { mkdtemp, rename, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'node:test'
-import { freePort, killCluster, startCluster } from '../../src/postgres/cluster-process.ts'
+import { endCluster, freePort, killCluster, startCluster } from '../../src/postgres/cluster-process.ts'
 import { readRecoveryProgress } from '../../src/protect/postgres/recovery-progress.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { protectedCluster } from '../services/protected-cluster.ts'
@@ -18,7 +18,7 @@ for (const major of [18, 15]) {
       await cluster.backup()
       const to = join(cluster.cluster.home, 'to')
       const report = await cluster.restore({ kind: 'latest' }, to, { action: 'pause' })
-      t.after(() => killCluster(to))
+      t.after(() => endCluster(to))
       const ready = await readRecoveryProgress(to)
       assert.deepEqual([ready.state, ready.pid, ready.segment, ready.backup], ['ready', null, null, report.backup])
       assert.equal(ready.walEndLsn, report.walEndLsn)

@@ -8,7 +8,7 @@ import test, { type TestContext } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import pg from 'pg'
-import { freePort, killCluster } from '../../src/postgres/cluster-process.ts'
+import { endCluster, freePort } from '../../src/postgres/cluster-process.ts'
 import { ordinaryUser, type OrdinaryUser } from '../../src/postgres/ordinary-user.ts'
 import { assertReachable } from '../../src/postgres/staged-runtime.ts'
 import type { RestoreReport } from '../../src/protect/postgres/restore.ts'
@@ -47,7 +47,7 @@ for (const major of [15, 18]) {
       const report = await restoreWatched(cluster, to, { old: tablespace, new: scans })
       await assertOwners(cluster, { to, scans, tablespace }, user)
       await assertStarts(t, report, { user, port, visits: 1001 })
-      await killCluster(to)
+      await endCluster(to)
 
       // What a crash left in pg_wal is published by root, and read by the server's user.
       await cluster.query('insert into visits values (-1)')
@@ -191,7 +191,7 @@ async function assertStarts(
   { directory, startCommand }: RestoreReport,
   { user, port, visits }: { user: OrdinaryUser; port: number; visits: number },
 ): Promise<void> {
-  t.after(() => killCluster(directory))
+  t.after(() => endCluster(directory))
   await run('/bin/sh', ['-c', startCommand]).catch(async (error: unknown) => {
     assert.fail(`${String(error)}\n${await readFile(join(directory, 'pg_wal/resus_recovery/server.log'), 'utf8').catch(String)}`)
   })

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 import type pg from 'pg'
 import { systemClock } from '../../src/clock.ts'
 import { Failure } from '../../src/errors.ts'
-import { isRunning, killCluster } from '../../src/postgres/cluster-process.ts'
+import { endCluster, isRunning } from '../../src/postgres/cluster-process.ts'
 import { formatLsn, parseLsn, type Lsn } from '../../src/postgres/lsn.ts'
 import { segmentAt, segmentEnd, segmentName, segmentStart } from '../../src/postgres/wal-segment.ts'
 import type { BackupReport } from '../../src/protect/postgres/backup.ts'
@@ -451,7 +451,7 @@ async function withServer(
     const connectionString = `postgres://postgres@127.0.0.1:${port}/postgres`
     await work(await connect(t, connectionString), connectionString)
   } finally {
-    await killCluster(directory)
+    await endCluster(directory)
     await rm(directory, { recursive: true, force: true })
   }
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
-import { freePort, killCluster, startCluster } from '../../src/postgres/cluster-process.ts'
+import { endCluster, freePort, startCluster } from '../../src/postgres/cluster-process.ts'
 import { segmentAt, segmentName } from '../../src/postgres/wal-segment.ts'
 import { drainSpool } from '../../src/protect/postgres/drain.ts'
 import { coverage, listGaps } from '../../src/repository/wal-archive.ts'
@@ -480,7 +480,7 @@ async function startStandby(t: TestContext, cluster: TestCluster): Promise<{ con
   await cp(cluster.directory, directory, { recursive: true, preserveTimestamps: true })
   await writeFile(join(directory, 'standby.signal'), '')
   await chownLike(cluster.directory, directory)
-  t.after(() => killCluster(directory))
+  t.after(() => endCluster(directory))
   const port = await freePort()
   await startCluster({
     installation: cluster.installation,

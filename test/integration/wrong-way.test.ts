@@ -4,7 +4,7 @@ import { cp, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
 import { systemClock } from '../../src/clock.ts'
-import { freePort, killCluster, startCluster } from '../../src/postgres/cluster-process.ts'
+import { endCluster, freePort, startCluster } from '../../src/postgres/cluster-process.ts'
 import { parseLsn } from '../../src/postgres/lsn.ts'
 import { readManifest } from '../../src/repository/backups.ts'
 import { listBranches } from '../../src/repository/wal-branch.ts'
@@ -136,7 +136,7 @@ async function startStandby(cluster: ProtectedCluster, t: test.TestContext): Pro
   await writeFile(join(directory, 'standby.signal'), '')
   await cluster.cluster.start()
   const port = await freePort()
-  t.after(() => killCluster(directory))
+  t.after(() => endCluster(directory))
   await startCluster({
     installation,
     directory,

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import pg from 'pg'
 import { systemClock } from '../../src/clock.ts'
-import { freePort, killCluster } from '../../src/postgres/cluster-process.ts'
+import { endCluster, freePort } from '../../src/postgres/cluster-process.ts'
 import { checkPostgres } from '../../src/protect/postgres/check.ts'
 import { restorePostgres, type RestoreReport } from '../../src/protect/postgres/restore.ts'
 import type { ProtectedCluster } from './protected-cluster.ts'
@@ -119,7 +119,7 @@ export async function startAsPrinted(report: RestoreReport, port: number): Promi
     throw new Error(`the printed command did not start the server:\n${log}`, { cause: error })
   }
   while ((await ask(port, 'select pg_is_in_recovery() as recovering'))[0]?.['recovering'] === true) await systemClock.sleep(20)
-  return { [Symbol.asyncDispose]: () => killCluster(report.directory) }
+  return { [Symbol.asyncDispose]: () => endCluster(report.directory) }
 }
 
 export async function restoreOf(cluster: ProtectedCluster, to: string): Promise<{ report: RestoreReport; notices: string[] }> {

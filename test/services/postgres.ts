@@ -2,7 +2,7 @@ import { chmod, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
-import { freePort, initCluster, killCluster, startCluster, stopCluster } from '../../src/postgres/cluster-process.ts'
+import { endCluster, freePort, initCluster, killCluster, startCluster, stopCluster } from '../../src/postgres/cluster-process.ts'
 import type { StopMode } from '../../src/postgres/cluster-process.ts'
 import { findInstallation, requireInstallation } from '../../src/postgres/installation.ts'
 import type { Installation } from '../../src/postgres/installation.ts'
@@ -48,14 +48,14 @@ const TEST_SETTINGS = {
   dynamic_shared_memory_type: 'mmap',
 }
 
-/** Makes and starts a cluster in a temporary directory; it is killed and removed when the test ends. */
+/** Makes and starts a cluster in a temporary directory; it is ended and removed when the test ends. */
 export async function testCluster(t: TestContext, options: TestClusterOptions): Promise<TestCluster> {
   const { major, walSegmentMegabytes, dataChecksums = true } = options
   const installation = await requireInstallation(major)
   const home = await mkdtemp(join(tmpdir(), `resus-pg${major}-`))
   const directory = join(home, 'data')
   const remove = async () => {
-    await killCluster(directory)
+    await endCluster(directory)
     await rm(home, { recursive: true, force: true })
   }
   t.after(remove)

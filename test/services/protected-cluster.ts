@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import pg from 'pg'
 import { systemClock } from '../../src/clock.ts'
-import { freePort, killCluster, startCluster, stopCluster } from '../../src/postgres/cluster-process.ts'
+import { endCluster, freePort, startCluster, stopCluster } from '../../src/postgres/cluster-process.ts'
 import type { Installation } from '../../src/postgres/installation.ts'
 import { backupPostgres, type BackupOptions, type BackupReport } from '../../src/protect/postgres/backup.ts'
 import { postgresComponentSchema, type PostgresComponent } from '../../src/protect/postgres/component.ts'
@@ -154,7 +154,7 @@ async function startRestored(report: RestoreReport, { installation, home }: Test
     stop,
     [Symbol.asyncDispose]: async () => {
       for (const client of clients.values()) await client.end().catch(() => undefined)
-      await killCluster(directory)
+      await endCluster(directory)
       await rm(directory, { recursive: true, force: true })
     },
   }

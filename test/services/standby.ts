@@ -6,7 +6,7 @@ import type { TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import pg from 'pg'
-import { freePort, killCluster, startCluster, stopCluster } from '../../src/postgres/cluster-process.ts'
+import { endCluster, freePort, killCluster, startCluster, stopCluster } from '../../src/postgres/cluster-process.ts'
 import type { TestCluster } from './postgres.ts'
 import { HANGS_AFTER_MS } from './wait-until.ts'
 
@@ -43,7 +43,7 @@ export async function testStandby(
   )
   await chownLike(primary.directory, directory)
   await chmod(home, 0o755)
-  t.after(() => killCluster(directory))
+  t.after(() => endCluster(directory))
   const port = await freePort()
   await startCluster({
     installation: primary.installation,

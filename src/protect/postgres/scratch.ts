@@ -5,7 +5,7 @@ import { basename, dirname, join, relative, resolve } from 'node:path'
 import { z } from 'zod'
 import { assert } from '../../assert.ts'
 import { Failure, systemErrorCode } from '../../errors.ts'
-import { killCluster, type Account } from '../../postgres/cluster-process.ts'
+import { endCluster, type Account } from '../../postgres/cluster-process.ts'
 import { processStart } from '../../postgres/process-start.ts'
 import { assertReachable, openTemporaryDirectory } from '../../postgres/staged-runtime.ts'
 import type { BackupManifest } from '../../repository/backups.ts'
@@ -260,7 +260,7 @@ async function reasonToKeep(marker: Marker, path: string): Promise<string | unde
 
 /** The marker goes last: until then the next run finds the rest. */
 async function removeMarked(marker: Marker, markerPath: string): Promise<void> {
-  await killCluster(dataDirectory(marker)).catch((error: unknown) => {
+  await endCluster(dataDirectory(marker)).catch((error: unknown) => {
     if (systemErrorCode(error) !== 'ENOENT') throw error
   })
   await rm(marker.directory, { recursive: true, force: true, ...REMOVE_TRIES })
