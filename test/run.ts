@@ -94,7 +94,8 @@ async function hasMemory(): Promise<boolean> {
 /** A test that needs a server is no unit test: it says so in its name, or takes the server from test/services. */
 async function findTests(unitOnly: boolean): Promise<string[]> {
   const found: string[] = []
-  const patterns = unitOnly ? ['src/**/*.test.ts'] : ['src/**/*.test.ts', 'test/**/*.test.ts']
+  const ours = ['src/**/*.test.ts', 'hospital/src/**/*.test.ts']
+  const patterns = unitOnly ? ours : [...ours, 'test/**/*.test.ts']
   for await (const file of glob(patterns, { cwd: CHECKOUT })) {
     if (unitOnly && (file.endsWith('.integration.test.ts') || (await needsServer(join(CHECKOUT, file))))) continue
     found.push(file)
