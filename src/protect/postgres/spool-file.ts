@@ -205,37 +205,56 @@ interface RawFrame {
   readonly sealed: Buffer
 }
 
-/** The frames from a place on, as far as their lengths can be followed. */
+/** The frames from a place on, as far as their lengths can be followed. A frame's bytes are there until the next one is asked for. */
 async function* readFrames(file: FileHandle, start: { offset: number; number: bigint }): AsyncGenerator<RawFrame> {
-  let held: Buffer = Buffer.alloc(0)
-  let { offset, number } = start
-  for (;;) {
-    held = await fill(file, { held, offset, wanted: FRAME_HEADER_BYTES })
-    if (held.length < FRAME_HEADER_BYTES) return
-    const length = held.readUInt32LE()
+  const window = new ReadWindow(file, start.offset)
+  for (let { offset, number } = start; ; number += 1n) {
+    const length = (await window.peek(FRAME_HEADER_BYTES))?.readUInt32LE() ?? 0
     if (length === 0 || length > SPOOL_FRAME_BYTES) return
     const size = FRAME_HEADER_BYTES + length + TAG_BYTES
-    held = await fill(file, { held, offset, wanted: size })
-    if (held.length < size) return
-    const head = held.subarray(0, FRAME_HEADER_BYTES)
-    yield { number, offset, lsn: head.readBigUInt64LE(4), length, head, sealed: held.subarray(FRAME_HEADER_BYTES, size) }
-    held = held.subarray(size)
+    const frame = await window.peek(size)
+    if (frame === undefined) return
+    const head = frame.subarray(0, FRAME_HEADER_BYTES)
+    yield { number, offset, lsn: head.readBigUInt64LE(4), length, head, sealed: frame.subarray(FRAME_HEADER_BYTES) }
+    window.skip(size)
     offset += size
-    number += 1n
   }
 }
 
-/** At least `wanted` bytes from `offset` on, of which some are held already; fewer at the file's end. */
-async function fill(
-  file: FileHandle,
-  { held, offset, wanted }: { held: Buffer; offset: number; wanted: number },
-): Promise<Buffer> {
-  let all = held
-  while (all.length < wanted) {
-    const more = Buffer.allocUnsafe(READ_BYTES)
-    const { bytesRead } = await file.read(more, 0, READ_BYTES, offset + all.length)
-    if (bytesRead === 0) break
-    all = Buffer.concat([all, more.subarray(0, bytesRead)])
+/** Reads a file on into one buffer, which is used again: at tens of megabytes a second, new ones kept the garbage collector busy. */
+class ReadWindow {
+  readonly #file: FileHandle
+  readonly #buffer = Buffer.allocUnsafe(FRAME_HEADER_BYTES + SPOOL_FRAME_BYTES + TAG_BYTES + READ_BYTES)
+  /** Where in the file the buffer's byte 0 is from. */
+  #offset: number
+  #begin = 0
+  #end = 0
+
+  constructor(file: FileHandle, offset: number) {
+    this.#file = file
+    this.#offset = offset
   }
-  return all
+
+  /** The next bytes, valid until the next call; undefined when the file has not so many. */
+  async peek(length: number): Promise<Buffer | undefined> {
+    assert(length <= this.#buffer.length - READ_BYTES, 'a frame fits into the window, and a read behind it')
+    while (this.#end - this.#begin < length) {
+      if (this.#buffer.length - this.#end < READ_BYTES) this.#moveToFront()
+      const { bytesRead } = await this.#file.read(this.#buffer, this.#end, READ_BYTES, this.#offset + this.#end)
+      if (bytesRead === 0) return undefined
+      this.#end += bytesRead
+    }
+    return this.#buffer.subarray(this.#begin, this.#begin + length)
+  }
+
+  skip(length: number): void {
+    this.#begin += length
+  }
+
+  #moveToFront(): void {
+    this.#buffer.copyWithin(0, this.#begin, this.#end)
+    this.#offset += this.#begin
+    this.#end -= this.#begin
+    this.#begin = 0
+  }
 }
