@@ -1,7 +1,15 @@
 import { resolve } from 'node:path'
 import { configuredComponent, openConfigured } from '../config/open.ts'
 import { Failure } from '../errors.ts'
-import { DUMP_FORMATS, dumpPostgres, type DumpFormat, type DumpReport, type DumpSubject } from '../protect/postgres/dump.ts'
+import {
+  DUMP_FORMATS,
+  dumpPostgres,
+  type DumpFormat,
+  type DumpOptions,
+  type DumpReport,
+  type DumpSubject,
+} from '../protect/postgres/dump.ts'
+import { notingDamage } from './keep-verdict.ts'
 import { formatBytes, formatDuration, formatFields, formatTime } from './output.ts'
 import { restoreRequest } from './restore-request.ts'
 import { knownRoles, scratchPlace } from './scratch-place.ts'
@@ -16,8 +24,9 @@ export const run: Verb = async (context, given) => {
   const [subject, format, level] = [dumpSubject(given), dumpFormat(given), dumpLevel(given)]
   const configuration = await context.configuration()
   const component = configuredComponent(configuration, given.args[0])
-  const report = await dumpPostgres({
-    repository: await openConfigured(configuration, context.warn),
+  const repository = await openConfigured(configuration, context.warn)
+  const options: DumpOptions = {
+    repository,
     component,
     target,
     ...(timeline === undefined ? {} : { timeline }),
@@ -34,7 +43,8 @@ export const run: Verb = async (context, given) => {
     signal: context.signal,
     onProgress: (progress) => context.progress.report(progress),
     onNotice: (text) => context.progress.print(text),
-  })
+  }
+  const report = await notingDamage(context, repository, async (onDamagedPack) => dumpPostgres({ ...options, onDamagedPack }))
   return { json: report, text: describe(report) }
 }
 

@@ -27,3 +27,20 @@ export async function keepFindings(context: Context, repository: Repository, pac
     return false
   }
 }
+
+/**
+ * Does something that restores. The packs that it finds damaged are noted, however it ends, so that the next backup stores their blobs anew: whoever
+ * restores because of a disaster has other things to do than to verify.
+ */
+export async function notingDamage<Result>(
+  context: Context,
+  repository: Repository,
+  work: (onDamagedPack: (pack: string) => void) => Promise<Result>,
+): Promise<Result> {
+  const damaged = new Set<string>()
+  try {
+    return await work((pack) => damaged.add(pack))
+  } finally {
+    if (damaged.size > 0) await keepFindings(context, repository, { damaged: [...damaged], whole: [] })
+  }
+}

@@ -3,6 +3,7 @@ import { configuredComponent, openConfigured } from '../config/open.ts'
 import { Failure } from '../errors.ts'
 import { restorePostgres, type RestoreOptions, type RestoreReport } from '../protect/postgres/restore.ts'
 import { previewRestore } from '../protect/postgres/restore-preview.ts'
+import { notingDamage } from './keep-verdict.ts'
 import { formatBytes, formatDuration, formatFields } from './output.ts'
 import { formatPreview } from './restore-preview.ts'
 import { restoreRequest } from './restore-request.ts'
@@ -35,7 +36,8 @@ export const run: Verb = async (context, given) => {
     const previewed = await previewRestore(options)
     return { json: previewed, text: formatPreview(component.name, previewed), exitStatus: previewed.possible ? 0 : 1 }
   }
-  return formatReport(component.name, await restorePostgres(options))
+  const restore = async (onDamagedPack: (pack: string) => void) => restorePostgres({ ...options, onDamagedPack })
+  return formatReport(component.name, await notingDamage(context, repository, restore))
 }
 
 function formatReport(component: string, report: RestoreReport): Answer {

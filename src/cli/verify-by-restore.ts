@@ -1,12 +1,12 @@
 import { configuredComponent } from '../config/open.ts'
 import type { Configuration } from '../config/configuration.ts'
 import { Failure } from '../errors.ts'
-import { verifyByRestore } from '../protect/postgres/verify.ts'
+import { verifyByRestore, type VerifyByRestoreOptions } from '../protect/postgres/verify.ts'
 import type { ProofTarget } from '../protect/postgres/proof.ts'
 import { newestBackupId } from '../repository/backups.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { Verdict } from '../repository/verdicts.ts'
-import { keepVerdict } from './keep-verdict.ts'
+import { keepVerdict, notingDamage } from './keep-verdict.ts'
 import { formatDuration, formatFields, formatTime } from './output.ts'
 import { knownRoles, scratchPlace } from './scratch-place.ts'
 import { optionalText, type Answer, type Context, type Given } from './verb.ts'
@@ -25,7 +25,7 @@ export async function proveByRestore(run: {
     throw new Failure('ARGUMENTS_INVALID', '--by-restore proves one backup, and --all was given', { hint: 'leave one out' })
   }
   const component = configuredComponent(configuration, optionalText(given, 'component'))
-  const verdict = await verifyByRestore({
+  const options: VerifyByRestoreOptions = {
     repository,
     component,
     target: await proofTarget(repository, component.name, given.args[0]),
@@ -37,7 +37,8 @@ export async function proveByRestore(run: {
     signal: context.signal,
     onProgress: (progress) => context.progress.report(progress),
     onNotice: (text) => context.progress.print(text),
-  })
+  }
+  const verdict = await notingDamage(context, repository, async (onDamagedPack) => verifyByRestore({ ...options, onDamagedPack }))
   const kept = await keepVerdict(context, repository, verdict)
   return {
     json: { ...verdict, kept },

@@ -6,6 +6,7 @@ import type { PostgresStatus } from '../../src/protect/postgres/status.ts'
 import { manifestName } from '../../src/repository/backups.ts'
 import { blobIdentity, CHUNK_BYTES } from '../../src/repository/blob.ts'
 import { BlobIndex } from '../../src/repository/blob-index.ts'
+import { readDamage } from '../../src/repository/damage.ts'
 import { syncIndex } from '../../src/repository/index-sync.ts'
 import { packKey } from '../../src/repository/layout.ts'
 import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
@@ -34,6 +35,13 @@ for (const major of [18, 15]) {
       const packs = await flipTable(cluster, 'patients')
       const target = { kind: 'backup', backup: first.id } as const
       await assert.rejects(cluster.restore(target), { code: 'OBJECT_DAMAGED' })
+
+      const failed = await startResus(cluster, 'restore', '--backup', first.id, '--to', join(cluster.cluster.home, 'failed'))
+        .ended
+      assert.equal(failed.status, 1, failed.stderr)
+      const noted = await readDamage(cluster.repository, new AbortController().signal)
+      assert.ok(noted.packs.size > 0, 'a restore notes what it found')
+      for (const pack of noted.packs) assert.ok(packs.includes(packKey(pack)), pack)
 
       const verified = await startResus(cluster, 'verify', '--all').ended
       assert.equal(verified.status, 1, verified.stderr)

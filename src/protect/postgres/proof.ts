@@ -76,6 +76,8 @@ export interface ProofContext {
   readonly signal: AbortSignal
   readonly onProgress?: (progress: ProofProgress) => void
   readonly onNotice?: (text: string) => void
+  /** A pack of which something did not open. */
+  readonly onDamagedPack?: (pack: string) => void
 }
 
 export interface ProvingOptions extends ProofContext {
