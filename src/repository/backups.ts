@@ -38,6 +38,8 @@ export const manifestSchema = z.object({
     collationVersions: z.array(z.string()),
     preloadLibraries: z.string(),
     settings: z.record(z.string(), z.string()),
+    /** In no file. */
+    commandLine: z.record(z.string(), z.string()),
     /** Null in backups of before these were recorded, and when they could not be found out. */
     versions: z
       .object({

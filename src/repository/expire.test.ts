@@ -54,6 +54,7 @@ const SERVER: BackupManifest['server'] = {
   collationVersions: [],
   preloadLibraries: '',
   settings: {},
+  commandLine: {},
   versions: null,
 }
 

@@ -46,6 +46,7 @@ function manifestOf(id: string, sequence: number, startLsn = 16n): BackupManifes
       collationVersions: [],
       preloadLibraries: '',
       settings: {},
+      commandLine: {},
       versions: null,
     },
     incarnation: 'i',

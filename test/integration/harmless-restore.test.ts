@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { access } from 'node:fs/promises'
+import { access, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
 import { skipUnlessInstalled } from '../services/postgres.ts'
@@ -31,6 +31,27 @@ for (const major of [18, 15]) {
       const names = ['recovery_min_apply_delay', 'recovery_target_inclusive']
       const shown = await restored.query(`select setting from pg_settings where name in ('${names.join("', '")}') order by name`)
       assert.deepEqual(shown, [{ setting: '0' }, { setting: 'on' }])
+    },
+  )
+
+  test(
+    `PostgreSQL ${major}: settings of the server's command line come back, without which recovery would end at once`,
+    { skip: await skipUnlessInstalled(major) },
+    async (t) => {
+      await using cluster = await protectedCluster(t, {
+        major,
+        settings: { max_connections: '150', log_line_prefix: "it's %p " },
+      })
+      await cluster.backup()
+      const report = await cluster.restore()
+      const text = await readFile(join(report.directory, 'postgresql.auto.conf'), 'utf8')
+      for (const name of ['port', 'listen_addresses', 'unix_socket_directories'])
+        assert.doesNotMatch(text, new RegExp(`^${name} `, 'm'))
+      await using restored = await cluster.startRestored(report)
+      const shown = await restored.query(
+        "select current_setting('max_connections') as n, current_setting('log_line_prefix') as prefix",
+      )
+      assert.deepEqual(shown, [{ n: '150', prefix: "it's %p " }])
     },
   )
 }

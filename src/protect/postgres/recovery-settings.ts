@@ -48,11 +48,16 @@ export interface RecoverySettingsOptions {
 
 /** Lines for the end of `postgresql.auto.conf`: there they override whatever the cluster had. */
 export function recoverySettings(options: RecoverySettingsOptions): string {
-  const lines = Object.entries(overriddenSettings(options)).map(([name, value]) => `${name} = '${quoteSetting(value)}'`)
+  const linesOf = (settings: Readonly<Record<string, string>>) =>
+    Object.entries(settings).map(([name, value]) => `${name} = '${quoteSetting(value)}'`)
+  const commandLine = linesOf(options.manifest.server.commandLine)
+  const kept =
+    commandLine.length === 0 ? [] : ['', '# Written by Resus: settings that the server had on its command line.', ...commandLine]
   return [
+    ...kept,
     '',
     `# Written by Resus for the recovery of backup ${options.manifest.id}; it can be removed when that has ended.`,
-    ...lines,
+    ...linesOf(overriddenSettings(options)),
     '',
   ].join('\n')
 }

@@ -138,7 +138,7 @@ async function lookAhead(options: RestoreOptions): Promise<RestorePreview> {
     ...(await previewWal(options, planned, { unpublished: spool.unpublished, local: local?.local ?? [] })),
     directory: data!,
     tablespaces: tablespaces.map(({ oid, source }, index) => ({ oid, source, ...others[index]! })),
-    settings: overriddenSettings({ ...options, ...planned }),
+    settings: { ...planned.manifest.server.commandLine, ...overriddenSettings({ ...options, ...planned }) },
     installation: installation === undefined ? null : { version: installation.version, binDirectory: installation.binDirectory },
     differences: await differencesHere(manifest.server, installation),
     notices: [

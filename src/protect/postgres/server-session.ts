@@ -125,6 +125,7 @@ export class ServerSession {
       collationVersions: collations.map(({ version }) => version),
       preloadLibraries: String(facts['preload']),
       settings: await this.settings(RECORDED_SETTINGS),
+      commandLine: await this.#commandLineSettings(),
       versions: null,
       inRecovery: facts['in_recovery'] === true,
       timeline: Number(facts['timeline']),
@@ -136,6 +137,15 @@ export class ServerSession {
     const rows = await this.query<{ name: string; setting: string }>(
       'select name, setting from pg_settings where name = any ($1)',
       [names],
+    )
+    return Object.fromEntries(rows.map(({ name, setting }) => [name, setting]))
+  }
+
+  /** What the server was started with, but for where its files are and where it listens: that is for whoever starts a restored one to say. */
+  async #commandLineSettings(): Promise<Record<string, string>> {
+    const rows = await this.query<{ name: string; setting: string }>(
+      `select name, setting from pg_settings where source = 'command line' and setting is not null
+        and name !~ '_(file|dir|directory|directories)$' and name !~ '^(port|listen_addresses|unix_socket_.*|cluster_name)$' order by name`,
     )
     return Object.fromEntries(rows.map(({ name, setting }) => [name, setting]))
   }

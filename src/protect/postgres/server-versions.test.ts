@@ -21,6 +21,7 @@ const RECORDED: RecordedServer = {
   collationVersions: [],
   preloadLibraries: 'pg_stat_statements, "$libdir/his_audit.so"',
   settings: {},
+  commandLine: {},
   versions: {
     glibc: '2.31',
     icu: '67',

@@ -111,6 +111,7 @@ async function backUp(
       collationVersions: [],
       preloadLibraries: '',
       settings: {},
+      commandLine: {},
       versions: null,
     },
     incarnation: branch.path.incarnation,
