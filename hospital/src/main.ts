@@ -1,6 +1,7 @@
 import { Command, CommanderError, Option } from 'commander'
 import { register as registerServe } from './cli/serve.ts'
 import { register as registerToken } from './cli/token.ts'
+import { register as registerTopics } from './cli/topics.ts'
 import { HOME_DEFAULT } from './cli/options.ts'
 import { CannotRun } from './refusal.ts'
 
@@ -15,7 +16,7 @@ const program = new Command('hospital')
   )
   .addOption(new Option('--database <url>', 'a PostgreSQL 15 or later, instead of the embedded one').env('HOSPITAL_DATABASE_URL'))
   .exitOverride()
-for (const register of [registerServe, registerToken]) register(program)
+for (const register of [registerServe, registerToken, registerTopics]) register(program)
 
 try {
   await program.parseAsync()

@@ -61,3 +61,17 @@ export function wholeNumber(least: number, most = Number.MAX_SAFE_INTEGER): (tex
     throw new InvalidArgumentError(`a whole number from ${least} to ${most} is wanted.`)
   }
 }
+
+/** A signal for SIGINT and SIGTERM, until it is disposed of. */
+export function toldToEnd(): { readonly signal: AbortSignal } & Disposable {
+  const controller = new AbortController()
+  const end = (): void => controller.abort()
+  const names = ['SIGINT', 'SIGTERM'] as const
+  for (const name of names) process.once(name, end)
+  return {
+    signal: controller.signal,
+    [Symbol.dispose]: () => {
+      for (const name of names) process.off(name, end)
+    },
+  }
+}

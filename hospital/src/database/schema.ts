@@ -24,6 +24,11 @@ export interface Schema {
   readonly messages: MessagesTable
   readonly heartbeats: HeartbeatsTable
   readonly user_tokens: UserTokensTable
+  readonly published_topics: PublishedTopicsTable
+  readonly published_records: PublishedRecordsTable
+  readonly records_ahead: RecordsAheadTable
+  readonly holds: HoldsTable
+  readonly known_cluster: KnownClusterTable
   readonly fhir_resources: FhirResourcesView
 }
 
@@ -302,4 +307,47 @@ export interface FhirResourcesView {
   readonly version: number
   readonly updated_at: Date
   readonly content: unknown
+}
+
+export interface PublishedTopicsTable {
+  readonly topic: string
+  readonly retention_ms: string
+  readonly next_offset: Generated<string>
+}
+
+export interface PublishedRecordsTable {
+  readonly topic: string
+  readonly offset: string
+  readonly position: string
+  readonly published_at: Generated<Date>
+}
+
+export interface RecordsAheadTable {
+  readonly topic: string
+  readonly partition: number
+  readonly offset: string
+  readonly position: string
+  readonly event_id: string
+  readonly key: string
+  readonly detected_at: Generated<Date>
+  readonly acknowledged_by: string | null
+  readonly acknowledged_at: Date | null
+}
+
+export interface HoldsTable {
+  readonly id: string
+  readonly held: boolean
+  readonly reason: string
+  readonly person: string
+  readonly version: number
+  readonly created_at: Date
+  readonly updated_at: Date
+}
+
+export interface KnownClusterTable {
+  readonly only_row: Generated<boolean>
+  readonly system_identifier: string
+  readonly timeline: number
+  readonly database_oid: string
+  readonly recorded_at: Generated<Date>
 }

@@ -251,11 +251,20 @@ begin
     on conflict (sequence) do nothing;
   end if;
 
+  if kind is null or kind = 'Hold' then
+    insert into holds as t
+    select id, (payload ->> 'held')::boolean, payload ->> 'reason', payload ->> 'person', version, created_at, updated_at
+    from hospital.latest(a, b, 'Hold')
+    on conflict (id) do update set held = excluded.held, reason = excluded.reason, person = excluded.person,
+      version = excluded.version, updated_at = excluded.updated_at
+    where t.version < excluded.version;
+  end if;
+
   -- Who made a version, for every thing that FHIR shows.
-  if kind is null or kind not in ('User', 'PatientFacility', 'Message', 'Heartbeat') then
+  if kind is null or kind not in ('User', 'PatientFacility', 'Message', 'Heartbeat', 'Hold') then
     insert into provenances
     select id, facility, other_facility, stream, version, type, actor, at from hospital.events
-    where position between a and b and (kind is not null or stream !~ '^(User|PatientFacility|Message|Heartbeat)/')
+    where position between a and b and (kind is not null or stream !~ '^(User|PatientFacility|Message|Heartbeat|Hold)/')
     on conflict (id) do nothing;
   end if;
 

@@ -43,14 +43,15 @@ end
   $$;
 
 -- What a writer needs to know before a checkpoint: no event at or below this position is still to come, once every transaction before `xmax` has
--- ended. Two calls: the position and the snapshot first, and then whether all that ran have ended.
+-- ended. Two calls: the position and a transaction id first, and then, in another transaction, whether all that ran have ended.
 create function hospital.drawn_position(out upto bigint, out xmax xid8)
   language plpgsql
   as $$
 begin
   select case when s.is_called then s.last_value else 0 end into upto from hospital.events_position_seq s;
-  -- A snapshot of its own, taken after the position was read.
-  select pg_snapshot_xmax(pg_current_snapshot()) into xmax;
+  -- A new transaction id, drawn after the position was read: greater than those of all that drew theirs before. A snapshot's xmax is not: it is one more
+  -- than the last transaction that *ended*, and whoever runs with a greater one would count as ended.
+  xmax := pg_current_xact_id();
 end
   $$;
 
