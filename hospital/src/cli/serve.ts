@@ -1,22 +1,30 @@
 import type { Command } from 'commander'
 import { Database } from '../database/database.ts'
 import { buildServer } from '../http/server.ts'
-import { openPlace, wholeNumber, type Place } from './options.ts'
+import type { TopicPlace } from '../topics/open-sink.ts'
+import { startWorkers } from '../workers.ts'
+import { openPlace, toldToEnd, wholeNumber, type Place } from './options.ts'
+import { withTopicPlace } from './topics.ts'
 
-interface ServeOptions extends Place {
+interface ServeOptions extends Place, TopicPlace {
   readonly port: number
   readonly host: string
   readonly log: boolean
+  readonly topics: boolean
+  readonly messages: boolean
+  readonly heartbeat: boolean
 }
 
 const PORT_DEFAULT = 8470
 
 export function register(program: Command): void {
-  program
-    .command('serve')
+  withTopicPlace(program.command('serve'))
     .description('run the service until it is told to end (SIGINT, SIGTERM)')
     .option('--port <number>', 'where it listens; 0 for any free port', wholeNumber(0, 65_535), PORT_DEFAULT)
     .option('--host <address>', 'the address it listens on', '127.0.0.1')
+    .option('--no-topics', 'publish no events')
+    .option('--no-messages', 'deliver no messages')
+    .option('--no-heartbeat', 'do not beat')
     .option('--log', 'a line for each request, to standard error', false)
     .action(async (_options: object, command: Command) => serve(command.optsWithGlobals<ServeOptions>()))
 }
@@ -28,13 +36,10 @@ async function serve(options: ServeOptions): Promise<void> {
   stack.defer(async () => database.close())
   const server = await buildServer({ database, filesDirectory: place.filesDirectory, log: options.log })
   stack.defer(async () => server.close())
+  const { connectionString, filesDirectory } = place
+  stack.use(startWorkers({ ...options, database, connectionString, filesDirectory }))
   const address = await server.listen({ port: options.port, host: options.host })
   process.stdout.write(`the hospital listens at ${address}\n`)
-  await untilToldToEnd()
-}
-
-async function untilToldToEnd(): Promise<void> {
-  await new Promise<void>((resolve) => {
-    for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => resolve())
-  })
+  using ended = toldToEnd()
+  if (!ended.signal.aborted) await new Promise((resolve) => ended.signal.addEventListener('abort', resolve, { once: true }))
 }

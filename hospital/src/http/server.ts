@@ -2,6 +2,7 @@ import Fastify, { type FastifyError, type FastifyInstance, type FastifyReply, ty
 import { ZodError } from 'zod'
 import type { Database } from '../database/database.ts'
 import { facilityRoutes } from '../facilities/routes.ts'
+import { outboundRoutes } from '../messages/routes.ts'
 import { Refusal, REFUSALS } from '../refusal.ts'
 import { Authentication, type Requester } from './authentication.ts'
 import { operationOutcome, problemDetails } from './problem.ts'
@@ -49,6 +50,7 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
     return { status: 'up' }
   })
   await server.register(facilityRoutes, { database, filesDirectory })
+  await server.register(outboundRoutes, { database, filesDirectory })
   return server
 }
 

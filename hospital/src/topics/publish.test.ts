@@ -11,12 +11,12 @@ import { randomInt, randomUUID } from 'node:crypto'
 import { after, test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import pg from 'pg'
 import { appointmentChange, invoiceChange, laboratoryChange, patientChange } from '../../test/services/clinical-changes.ts'
+import { copyOf } from '../../test/services/copied-database.ts'
 import { facility, skip, testHospital, type TestHospital } from '../../test/services/hospital-database.ts'
 import { kafkaJars, startKafka, type KafkaBroker } from '../../test/services/kafka-broker.ts'
 import { assertPublished, readAll, type OpenSink } from '../../test/services/topic-readers.ts'
-import { Database } from '../database/database.ts'
+import type { Database } from '../database/database.ts'
 import { record } from '../events/record.ts'
 import { sinkOpener } from './open-sink.ts'
 import { publishTopics } from './publish.ts'
@@ -324,8 +324,6 @@ test(
     await treat(hospital.database, 'FAC001', 3)
     await publishAll(hospital.connectionString, openSink)
     const restored = await copyOf(t, hospital)
-    const later = new Database({ connectionString: hospital.connectionString })
-    t.after(async () => later.close())
     await treat(hospital.database, 'FAC002', 3)
     await publishAll(hospital.connectionString, openSink)
     const lost = await restored.admin.query<{ position: string }>('select max(position) as position from events')
@@ -366,8 +364,6 @@ test(
     await publishAll(hospital.connectionString, openSink)
     assert.equal((await command(hospital.connectionString, ['topics', 'status', ...flags])).status, 0)
     const restored = await copyOf(t, hospital)
-    const later = new Database({ connectionString: hospital.connectionString })
-    t.after(async () => later.close())
     await treat(hospital.database, 'FAC001', 1)
     await publishAll(hospital.connectionString, openSink)
     const told = await command(restored.connectionString, ['topics', 'status', ...flags])
@@ -441,26 +437,4 @@ async function asAdmin(address: string, work: (admin: Admin) => Promise<void>): 
   } finally {
     await admin.close()
   }
-}
-
-/** The same database as it is now: what a restore to this instant gives. */
-async function copyOf(
-  t: TestContext,
-  hospital: TestHospital,
-): Promise<Pick<TestHospital, 'connectionString' | 'database' | 'admin'>> {
-  const name = new URL(hospital.connectionString).pathname.slice(1)
-  // A template may not be in use: both ends below find their connection gone, and that is what they are for.
-  hospital.admin.on('error', () => undefined)
-  const maintenance = new pg.Client({ connectionString: hospital.connectionString.replace(/\/\w+$/, '/postgres') })
-  await maintenance.connect()
-  await maintenance.query('select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = $1', [name])
-  await maintenance.query(`create database ${name}_restored template ${name}`)
-  await maintenance.end()
-  const connectionString = `${hospital.connectionString}_restored`
-  const database = new Database({ connectionString })
-  t.after(async () => database.close())
-  const admin = new pg.Client({ connectionString, options: '-c search_path=hospital,pg_temp' })
-  await admin.connect()
-  t.after(async () => admin.end())
-  return { connectionString, database, admin }
 }

@@ -1,0 +1,36 @@
+import type { Database } from './database/database.ts'
+import { keepBeating } from './heartbeat/heartbeat.ts'
+import { deliverMessages } from './messages/deliver.ts'
+import { sinkOpener, type TopicPlace } from './topics/open-sink.ts'
+import { publishTopics } from './topics/publish.ts'
+
+export interface WorkersOptions extends TopicPlace {
+  readonly database: Database
+  readonly connectionString: string
+  readonly home: string
+  readonly filesDirectory: string
+  /** Which of them run. */
+  readonly topics: boolean
+  readonly messages: boolean
+  readonly heartbeat: boolean
+}
+
+/** Starts what works beside the service; disposing of it ends that, and waits for it. Failures are lines on standard error, and are tried again. */
+export function startWorkers(options: WorkersOptions): AsyncDisposable {
+  const { database, connectionString, home, filesDirectory } = options
+  const controller = new AbortController()
+  const { signal } = controller
+  const report = (line: string): void => {
+    process.stderr.write(`${new Date().toISOString()} ${line}\n`)
+  }
+  const running: Promise<void>[] = []
+  if (options.topics) running.push(publishTopics({ connectionString, openSink: sinkOpener(options), signal, report }))
+  if (options.messages) running.push(deliverMessages({ database, home, signal, report }))
+  if (options.heartbeat) running.push(keepBeating({ database, filesDirectory, signal, report }))
+  return {
+    [Symbol.asyncDispose]: async () => {
+      controller.abort()
+      await Promise.all(running)
+    },
+  }
+}
