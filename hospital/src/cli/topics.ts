@@ -2,12 +2,13 @@ import { InvalidArgumentError, Option, type Command } from 'commander'
 import { publishTopics } from '../topics/publish.ts'
 import { sinkOpener, type TopicPlace } from '../topics/open-sink.ts'
 import { acknowledgeAhead, topicsStatus, type TopicsStatus } from '../topics/status.ts'
-import { openPlace, toldToEnd, type Place } from './options.ts'
+import { openPlace, toldToEnd, wholeNumber, type Place } from './options.ts'
 
 interface TopicsOptions extends Place, TopicPlace {
   readonly json: boolean
   readonly by: string
   readonly untilCaughtUp: boolean
+  readonly batchEvents?: number
 }
 
 const YEAR_MS = 365.25 * 86_400_000
@@ -23,6 +24,7 @@ export function register(program: Command): void {
   withTopicPlace(topics.command('publish'))
     .description('publish events until told to end, without the rest of the service')
     .option('--until-caught-up', 'end when everything is published', false)
+    .option('--batch-events <number>', 'how many are published at once, at most', wholeNumber(1, 10_000))
     .action(async (_options: object, command: Command) => publish(command.optsWithGlobals<TopicsOptions>()))
   topics
     .command('acknowledge')
@@ -73,6 +75,7 @@ async function publish(options: TopicsOptions): Promise<void> {
     signal: ended.signal,
     report: (line) => process.stderr.write(`${line}\n`),
     untilCaughtUp: options.untilCaughtUp,
+    batchEvents: options.batchEvents,
   })
 }
 

@@ -62,7 +62,9 @@ export class KafkaSink implements TopicSink {
       if (actual === null) {
         const { brokers } = await this.#metadata([])
         const replicas = Math.min(REPLICAS_WANTED, brokers.size)
-        const configs = Object.entries(declared).map(([key, value]) => ({ name: key, value }))
+        // With three copies, one broker may be away, and what is acknowledged is still on two.
+        const inSync = { 'min.insync.replicas': replicas === REPLICAS_WANTED ? '2' : '1' }
+        const configs = Object.entries({ ...declared, ...inSync }).map(([key, value]) => ({ name: key, value }))
         await this.#admin.createTopics({ topics: [name], partitions: PARTITIONS, replicas, configs }).catch((error: unknown) => {
           // A broker that has just made it may not list it yet.
           if (!/TOPIC_ALREADY_EXISTS/.test(inspect(error, { depth: ERROR_DEPTH }))) throw error

@@ -7,7 +7,7 @@ import type { TopicRecord, TopicSink } from './sink.ts'
 /** A look at one sequence. NOTIFY instead would make all writers commit one after the other: they share one lock in PostgreSQL. */
 const POLL_MS = 150
 const SETTLE_POLL_MS = 20
-const BATCH_ROWS = 500
+const BATCH_EVENTS = 500
 const BATCH_BYTES = 8 * 1024 * 1024
 const EXPIRE_EVERY_MS = 3_600_000
 const RETRY_MS_MIN = 250
@@ -23,6 +23,8 @@ export interface PublishOptions {
   readonly report: (line: string) => void
   /** Ends as soon as everything is published, instead of waiting for more. */
   readonly untilCaughtUp?: boolean
+  /** How many events are published at once, at most. */
+  readonly batchEvents?: number | undefined
 }
 
 /**
@@ -48,7 +50,7 @@ export async function publishTopics(options: PublishOptions): Promise<void> {
 }
 
 async function publishUntilFailure(options: PublishOptions, succeeded: () => void): Promise<void> {
-  const { connectionString, openSink, signal, report, untilCaughtUp = false } = options
+  const { connectionString, openSink, signal, report, untilCaughtUp = false, batchEvents = BATCH_EVENTS } = options
   await using stack = new AsyncDisposableStack()
   const client = await workerClient(connectionString, 'hospital topics')
   stack.defer(async () => client.end())
@@ -67,7 +69,7 @@ async function publishUntilFailure(options: PublishOptions, succeeded: () => voi
   while (!signal.aborted) {
     // A look that costs nothing first: asking what has settled takes a transaction id.
     const upto = (await drawnPosition(client)) > progress.after ? await settledPosition(client, signal) : progress.after
-    while (progress.after < upto && !signal.aborted) await publishBatch(client, sink, progress, upto)
+    while (progress.after < upto && !signal.aborted) await publishBatch({ client, sink, progress, batchEvents }, upto)
     succeeded()
     if (untilCaughtUp) return
     if (Date.now() - expiredAt > EXPIRE_EVERY_MS) {
@@ -105,12 +107,19 @@ interface EventRow {
   readonly audit_value: string
 }
 
+interface Publication {
+  readonly client: pg.ClientBase
+  readonly sink: TopicSink
+  readonly progress: Progress
+  readonly batchEvents: number
+}
+
 /** Publishes the next events up to `upto`, of each to the partitions that lack it. The audit topic is last: what it has, the others have. */
-async function publishBatch(client: pg.ClientBase, sink: TopicSink, progress: Progress, upto: bigint): Promise<void> {
+async function publishBatch({ client, sink, progress, batchEvents }: Publication, upto: bigint): Promise<void> {
   const { rows } = await client.query<EventRow>({
     name: 'events to publish',
     text: 'select position, id, stream, value, audit_value from hospital.events_to_publish($1, $2, $3, $4)',
-    values: [String(progress.after), String(upto), BATCH_ROWS, BATCH_BYTES],
+    values: [String(progress.after), String(upto), batchEvents, BATCH_BYTES],
   })
   const records = rows.flatMap((row) => recordsOf(sink, row)).filter((each) => lacks(progress, placeOf(each), each.position))
   await publishAll(
