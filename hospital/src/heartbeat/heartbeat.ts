@@ -14,7 +14,7 @@ const BEAT_MS = 1_000
 /** An hour of files. */
 const FILES_KEPT = 3_600
 /** Of two services on one database, one beats. Any number that nobody else takes. */
-const BEAT_LOCK = 7_310_005
+const BEAT_LOCK = 7_310_032
 const FILE_NAME = /^(\d{1,15})\.json$/
 
 export interface BeatOptions {

@@ -7,7 +7,6 @@ import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import type { Resource } from '@medplum/fhirtypes'
 import pg from 'pg'
 import { appointmentChange, invoiceChange, laboratoryChange, patientChange } from '../../test/services/clinical-changes.ts'
 import { copyOf } from '../../test/services/copied-database.ts'
@@ -29,7 +28,7 @@ const options = { skip, timeout: TIMEOUT_MS }
 /** A change and what it asks to be sent, as the FHIR face does it. */
 async function recordAndQueue(transaction: Transaction, change: Change): Promise<number> {
   const event = await record(transaction, change)
-  const { resource } = change.payload as { resource: Resource }
+  const { resource } = change.payload as { resource: object }
   return await queueMessages(transaction, { ...change, ...event }, resource)
 }
 
@@ -125,7 +124,7 @@ test('a change that is taken back asks for nothing, and one that is asked twice 
   await assert.rejects(failing, /taken back/)
   assert.deepEqual(await statuses({ admin }), {})
   const event = await database.transaction(AT, async (tx) => record(tx, change))
-  const { resource } = change.payload as { resource: Resource }
+  const { resource } = change.payload as { resource: object }
   for (const expected of [1, 0]) {
     const queued = await database.transaction(AT, async (tx) => queueMessages(tx, { ...change, ...event }, resource))
     assert.equal(queued, expected)

@@ -14,7 +14,7 @@ export interface Hold {
 const STREAM_ID = '1'
 const STREAM = `Hold/${STREAM_ID}`
 /** Held shared by each transaction that delivers, and alone by each that changes the hold. Any number that nobody else takes. */
-const HOLD_LOCK = 7_310_004
+const HOLD_LOCK = 7_310_031
 const REASON_LENGTH_MAX = 500
 
 /** The hold as this transaction sees it; undefined when there never was one. */

@@ -24,14 +24,27 @@ export interface MessageDraft {
 /** Who pays for those whom the state insures. */
 const CLAIMS_RECIPIENT = 'claims:osun-health-insurance'
 
-/** Which messages a recorded change asks for. Nothing else decides that. */
+/** The event that a new order of the laboratory is; one that was made with a result is none. */
+const ORDER_TYPES: ReadonlySet<string> = new Set(['ObservationRegistered', 'ObservationRecorded'])
+
+/** Which messages a recorded change asks for. Nothing else decides that. An event's type says what happened, the status what it is now. */
 export function messagesOf(cause: Cause, resource: Resource): readonly MessageDraft[] {
-  if (cause.type === 'AppointmentBooked' && resource.resourceType === 'Appointment') return [reminder(cause, resource)]
-  if (cause.type === 'ObservationRecorded' && resource.resourceType === 'Observation' && resource.status === 'registered') {
-    return [laboratoryOrder(cause, resource)]
+  switch (resource.resourceType) {
+    case 'Appointment':
+      return cause.type === 'AppointmentBooked' && resource.status === 'booked' ? [reminder(cause, resource)] : []
+    case 'Observation':
+      return ORDER_TYPES.has(cause.type) && resource.status === 'registered' && isOfLaboratory(resource)
+        ? [laboratoryOrder(cause, resource)]
+        : []
+    case 'Invoice':
+      return cause.type === 'InvoiceIssued' && resource.status === 'issued' ? [claim(cause, resource)] : []
+    default:
+      return []
   }
-  if (cause.type === 'InvoiceIssued' && resource.resourceType === 'Invoice') return [claim(cause, resource)]
-  return []
+}
+
+function isOfLaboratory({ category = [] }: Observation): boolean {
+  return category.some(({ coding = [] }) => coding.some(({ code }) => code === 'laboratory'))
 }
 
 /**

@@ -10,9 +10,10 @@ export const MESSAGE_SCHEMA_VERSION = 1
  * after `record`, with its change and its result as one: `queueMessages(transaction, { ...change, ...event }, resource)`. Gives how many it queued. A
  * message that is queued already is left alone, and a patient without a telephone number is sent none.
  */
-export async function queueMessages(transaction: Transaction, cause: Cause, resource: Resource): Promise<number> {
+export async function queueMessages(transaction: Transaction, cause: Cause, resource: object): Promise<number> {
   let queued = 0
-  for (const { id, kind, patient = null, recipient, body } of messagesOf(cause, resource)) {
+  // It was validated before it was recorded.
+  for (const { id, kind, patient = null, recipient, body } of messagesOf(cause, resource as Resource)) {
     const to = recipient ?? (await telephoneOf(transaction, patient))
     if (to === undefined || (await isQueued(transaction, id))) continue
     await record(transaction, {

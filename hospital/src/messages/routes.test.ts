@@ -2,7 +2,6 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import type { Resource } from '@medplum/fhirtypes'
 import { appointmentChange, patientChange } from '../../test/services/clinical-changes.ts'
 import { facility, GROUP, skip, testHospital } from '../../test/services/hospital-database.ts'
 import { record } from '../events/record.ts'
@@ -21,7 +20,7 @@ test('the outbound queue is shown by facility, and held and released by the grou
       await record(tx, patient)
       const change = appointmentChange(at, patient.stream.slice('Patient/'.length))
       const event = await record(tx, change)
-      await queueMessages(tx, { ...change, ...event }, (change.payload as { resource: Resource }).resource)
+      await queueMessages(tx, { ...change, ...event }, (change.payload as { resource: object }).resource)
     })
   }
   await database.transaction(GROUP, async (tx) => {

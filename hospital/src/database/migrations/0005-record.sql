@@ -10,7 +10,7 @@ declare
   head record;
   e hospital.events;
 begin
-  -- Before the position is drawn: so a checkpoint knows that no position below the ones it saw is still to come (hospital.settled_position).
+  -- Before the position is drawn: so a checkpoint knows that no position below the ones it saw is still to come (hospital.drawn_position).
   perform pg_current_xact_id();
   select h.version, h.hash, h.at into head from hospital.events h where h.stream = record.stream order by h.version desc limit 1;
   if expected is not null and coalesce(head.version, 0) <> expected then
@@ -42,15 +42,15 @@ begin
 end
   $$;
 
--- What a writer needs to know before a checkpoint: no event at or below this position is still to come, once every transaction before `xmax` has
--- ended. Two calls: the position and a transaction id first, and then, in another transaction, whether all that ran have ended.
+-- What a reader needs to know before a checkpoint: no event at or below this position is still to come, once every transaction before `xmax` has
+-- ended. Two calls: the position and the number first, and then whether all that ran have ended.
 create function hospital.drawn_position(out upto bigint, out xmax xid8)
   language plpgsql
   as $$
 begin
   select case when s.is_called then s.last_value else 0 end into upto from hospital.events_position_seq s;
-  -- A new transaction id, drawn after the position was read: greater than those of all that drew theirs before. A snapshot's xmax is not: it is one more
-  -- than the last transaction that *ended*, and whoever runs with a greater one would count as ended.
+  -- A number of our own, drawn after the position was read, is greater than that of whoever drew a position until then. A snapshot's xmax would not be:
+  -- it is one past the last transaction that has ended, and one that still runs may have it.
   xmax := pg_current_xact_id();
 end
   $$;

@@ -1,17 +1,21 @@
 -- What leaves the hospital: events published to topics, messages to people, and the hold on them.
 
--- What consumers of a topic are told of an event. The audit topic's value has nothing clinical in it: who did what to which stream, and the chains.
-create function hospital.topic_value(e hospital.events, audit boolean) returns jsonb
-  language sql immutable
+-- What consumers of a topic are told of an event, as JSON. The audit topic's has nothing clinical in it: who did what to which stream, and the chains.
+create function hospital.topic_value(e hospital.events, audit boolean) returns json
+  -- Stable, as what it calls is: PostgreSQL then puts it into the query, and does not call it for each row.
+  language sql stable
   as $$
-    select jsonb_build_object(
-      'id', e.id, 'stream', e.stream, 'version', e.version, 'type', e.type, 'schemaVersion', e.schema_version, 'facility', e.facility,
-      'otherFacility', e.other_facility, 'actor', e.actor, 'at', to_char(e.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
-      'position', e.position, 'hash', encode(e.hash, 'hex'))
-    || case when audit
-      then jsonb_build_object('action', case e.version when 1 then 'C' else 'U' end, 'lane', e.lane, 'laneSequence', e.lane_sequence,
-        'laneHash', encode(e.lane_hash, 'hex'))
-      else jsonb_build_object('payload', e.payload) end
+    select case when audit
+      then json_build_object(
+        'id', e.id, 'stream', e.stream, 'version', e.version, 'type', e.type, 'schemaVersion', e.schema_version, 'facility', e.facility,
+        'otherFacility', e.other_facility, 'actor', e.actor, 'at', to_char(e.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+        'position', e.position, 'hash', encode(e.hash, 'hex'),
+        'action', case e.version when 1 then 'C' else 'U' end, 'lane', e.lane, 'laneSequence', e.lane_sequence, 'laneHash', encode(e.lane_hash, 'hex'))
+      else json_build_object(
+        'id', e.id, 'stream', e.stream, 'version', e.version, 'type', e.type, 'schemaVersion', e.schema_version, 'facility', e.facility,
+        'otherFacility', e.other_facility, 'actor', e.actor, 'at', to_char(e.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+        'position', e.position, 'hash', encode(e.hash, 'hex'), 'payload', e.payload)
+    end
   $$;
 
 -- The next events to publish, in the order of positions: no more than `rows_max`, and behind the first no more than fit into `bytes_max`.
@@ -55,7 +59,7 @@ create index on hospital.published_records (topic, published_at);
 
 -- The same shape as a record of Kafka has.
 create view hospital.published with (security_invoker = true) as
-  select r.topic, r."offset", e.stream as key, hospital.topic_value(e, r.topic = 'audit') as value,
+  select r.topic, r."offset", e.stream as key, hospital.topic_value(e, r.topic = 'audit')::jsonb as value,
     jsonb_build_object('id', e.id, 'position', e.position) as headers, r.published_at
   from hospital.published_records r
   join hospital.events e on e.position = r.position;
