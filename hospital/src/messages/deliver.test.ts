@@ -193,6 +193,10 @@ test(
     await queueReminders(database, patient, 100)
     const controller = new AbortController()
     const worker = deliverMessages({ database, home, signal: controller.signal, report: () => undefined })
+    t.after(async () => {
+      controller.abort()
+      await worker
+    })
     await until(async () => (await linesIn(home)).length > 3)
     const other = new Database({ connectionString: hospital.connectionString })
     t.after(async () => other.close())
@@ -204,8 +208,6 @@ test(
     assert.deepEqual(await statuses(hospital), { delivered, queued: 100 - delivered })
     await other.transaction(WORKER, async (tx) => releaseHold(tx, { person: 'Bisi', reason: 'over' }))
     await until(async () => (await linesIn(home)).length === 100)
-    controller.abort()
-    await worker
   },
 )
 
