@@ -11,7 +11,7 @@ import { Database } from '../database/database.ts'
 import { beat, keepBeating, readHeartbeats } from './heartbeat.ts'
 
 const MAIN = fileURLToPath(new URL('../main.ts', import.meta.url))
-const options = { skip, timeout: 60_000 }
+const options = { skip, timeout: 300_000 }
 
 test('a heartbeat is a file, an event and a row, and each names the others', options, async (t) => {
   const { database, admin, home } = await testHospital(t)

@@ -22,7 +22,7 @@ import { queueMessages } from './queue.ts'
 
 const MAIN = fileURLToPath(new URL('../main.ts', import.meta.url))
 const AT = facility('FAC001')
-const TIMEOUT_MS = 120_000
+const TIMEOUT_MS = 300_000
 const options = { skip, timeout: TIMEOUT_MS }
 
 /** A change and what it asks to be sent, as the FHIR face does it. */

@@ -25,7 +25,7 @@ import { topicsStatus } from './status.ts'
 import { retentionMs, TOPIC_NAMES } from './topics.ts'
 
 const MAIN = fileURLToPath(new URL('../main.ts', import.meta.url))
-const TIMEOUT_MS = 120_000
+const TIMEOUT_MS = 300_000
 const jars = skip === false ? await kafkaJars() : { missing: skip }
 const skipKafka = 'missing' in jars ? jars.missing : false
 let brokers = 0
