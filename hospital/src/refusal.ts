@@ -8,12 +8,22 @@ export const REFUSALS = {
   NOT_SUPPORTED: { status: 405, issue: 'not-supported' },
   VERSION_CONFLICT: { status: 412, issue: 'conflict' },
   CONFLICT: { status: 409, issue: 'conflict' },
+  NOT_ACCEPTABLE: { status: 406, issue: 'not-supported' },
   UNREADABLE_MEDIA: { status: 415, issue: 'not-supported' },
   TOO_LARGE: { status: 413, issue: 'too-long' },
+  DAMAGED: { status: 500, issue: 'exception' },
   UNAVAILABLE: { status: 503, issue: 'transient' },
 } as const satisfies Record<string, { status: number; issue: string }>
 
 export type RefusalCode = keyof typeof REFUSALS
+
+export interface RefusalMore {
+  readonly hint?: string
+  readonly expression?: string
+  readonly issue?: string
+  readonly others?: readonly Refusal[]
+  readonly cause?: unknown
+}
 
 /** Something that was asked for and is not done, with nothing changed. The message quotes what was found; the hint says what to do. */
 export class Refusal extends Error {
@@ -21,13 +31,19 @@ export class Refusal extends Error {
   readonly hint: string | undefined
   /** Where in the body, as FHIRPath or a field's name. */
   readonly expression: string | undefined
+  /** An issue type of FHIR that says more than the code's. */
+  readonly issue: string | undefined
+  /** What else is wrong with the same request. */
+  readonly others: readonly Refusal[]
 
-  constructor(code: RefusalCode, message: string, more: { hint?: string; expression?: string; cause?: unknown } = {}) {
+  constructor(code: RefusalCode, message: string, more: RefusalMore = {}) {
     super(message, { cause: more.cause })
     this.name = 'Refusal'
     this.code = code
     this.hint = more.hint
     this.expression = more.expression
+    this.issue = more.issue
+    this.others = more.others ?? []
   }
 }
 

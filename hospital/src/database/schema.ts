@@ -29,6 +29,8 @@ export interface Schema {
   readonly records_ahead: RecordsAheadTable
   readonly holds: HoldsTable
   readonly known_cluster: KnownClusterTable
+  readonly mrn_counters: MrnCountersTable
+  readonly uploads: UploadsTable
   readonly fhir_resources: FhirResourcesView
 }
 
@@ -350,4 +352,18 @@ export interface KnownClusterTable {
   readonly timeline: number
   readonly database_oid: string
   readonly recorded_at: Generated<Date>
+}
+
+export interface MrnCountersTable {
+  readonly facility: string
+  readonly last: string
+  readonly cluster: string
+}
+
+export interface UploadsTable {
+  readonly facility: string
+  readonly sha256: string
+  readonly size_bytes: string
+  readonly sha1: string
+  readonly at: Generated<Date>
 }

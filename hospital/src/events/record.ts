@@ -75,6 +75,9 @@ function refusalOf(error: unknown, { stream }: Change): unknown {
   if (error.code === '23505')
     return new Refusal('CONFLICT', `${stream} has a number that is taken: ${error.constraint ?? ''}`, { cause: error })
   if (error.code === '42501') return new Refusal('FORBIDDEN', `${stream} is not this facility's to change`, { cause: error })
+  if (error.code === '40P01' || error.code === '40001') {
+    return new Refusal('CONFLICT', `${stream} was being changed by somebody else`, { hint: 'try again', cause: error })
+  }
   // Not-null and check constraints, and text that is no date or no UUID.
   if (['23502', '23514', '22007', '22008', '22P02'].includes(error.code ?? '')) {
     return new Refusal('INVALID', `${stream} cannot be stored: ${error.message}`, { cause: error })

@@ -1,16 +1,18 @@
-import type { OperationOutcome } from '@medplum/fhirtypes'
+import type { OperationOutcome, OperationOutcomeIssue } from '@medplum/fhirtypes'
 import { REFUSALS, type Refusal } from '../refusal.ts'
 
 /** Refusals as FHIR says them (https://hl7.org/fhir/R4/operationoutcome.html). */
 export function operationOutcome(refusals: readonly Refusal[]): OperationOutcome {
   return {
     resourceType: 'OperationOutcome',
-    issue: refusals.map(({ code, message, hint, expression }) => ({
-      severity: 'error',
-      code: REFUSALS[code].issue,
-      details: { text: hint === undefined ? message : `${message} (${hint})` },
-      ...(expression === undefined || expression === '' ? {} : { expression: [expression] }),
-    })),
+    issue: refusals
+      .flatMap((refusal) => [refusal, ...refusal.others])
+      .map(({ code, message, hint, expression, issue }) => ({
+        severity: 'error',
+        code: (issue ?? REFUSALS[code].issue) as OperationOutcomeIssue['code'],
+        details: { text: hint === undefined ? message : `${message} (${hint})` },
+        ...(expression === undefined || expression === '' ? {} : { expression: [expression] }),
+      })),
   }
 }
 

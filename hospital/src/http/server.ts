@@ -2,6 +2,7 @@ import Fastify, { type FastifyError, type FastifyInstance, type FastifyReply, ty
 import { ZodError } from 'zod'
 import type { Database } from '../database/database.ts'
 import { facilityRoutes } from '../facilities/routes.ts'
+import { fhirRoutes } from '../fhir/routes.ts'
 import { outboundRoutes } from '../messages/routes.ts'
 import { Refusal, REFUSALS } from '../refusal.ts'
 import { Authentication, type Requester } from './authentication.ts'
@@ -35,6 +36,8 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
     logger: options.log === true ? { stream: process.stderr } : false,
     bodyLimit: BODY_BYTES_MAX,
     forceCloseConnections: 'idle',
+    // A URL that cannot be read meets no route and no hook.
+    frameworkErrors: (error, request, reply) => void answerError(error, request, reply),
   })
   const authentication = new Authentication(database)
   server.setErrorHandler(answerError)
@@ -51,6 +54,7 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
   })
   await server.register(facilityRoutes, { database, filesDirectory })
   await server.register(outboundRoutes, { database, filesDirectory })
+  await server.register(fhirRoutes, { database, filesDirectory })
   return server
 }
 
