@@ -2,7 +2,9 @@ import Fastify, { type FastifyError, type FastifyInstance, type FastifyReply, ty
 import { ZodError } from 'zod'
 import type { Database } from '../database/database.ts'
 import { facilityRoutes } from '../facilities/routes.ts'
+import { knownPatientRoutes } from '../fhir/known-patients.ts'
 import { fhirRoutes } from '../fhir/routes.ts'
+import { documentRoutes } from '../files/routes.ts'
 import { outboundRoutes } from '../messages/routes.ts'
 import { Refusal, REFUSALS } from '../refusal.ts'
 import { Authentication, type Requester } from './authentication.ts'
@@ -55,6 +57,8 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
   await server.register(facilityRoutes, { database, filesDirectory })
   await server.register(outboundRoutes, { database, filesDirectory })
   await server.register(fhirRoutes, { database, filesDirectory })
+  await server.register(knownPatientRoutes, { database, filesDirectory })
+  await server.register(documentRoutes, { database, filesDirectory })
   return server
 }
 
