@@ -1,7 +1,7 @@
 import type { BundleEntryRequest } from '@medplum/fhirtypes'
 import { facilityIdOf } from './organization-rules.ts'
 import type { Json, ResourceRow } from './rows.ts'
-import type { Received } from './write.ts'
+import type { Received } from './receive.ts'
 
 /** An entry of a bundle, read. */
 export interface Operation {

@@ -5,14 +5,16 @@ import { Refusal, REFUSALS } from '../refusal.ts'
 import { uuid } from '../uuid.ts'
 import { within } from './bundle-places.ts'
 import { identify, pointedTo, type Operation } from './bundle-references.ts'
+import { updateResource } from './change.ts'
+import { createResource } from './create.ts'
 import { versionOfIfMatch } from './negotiation.ts'
-import { refuseAll } from './problem-list.ts'
+import { problem, refuseAll } from './problem-list.ts'
 import { readFhir, servedTypeOf } from './reading.ts'
 import { etagOf, resourceOf, type Json, type ResourceRow } from './rows.ts'
 import type { ServedType } from './served-types.ts'
 import { WRITTEN_TYPES } from './type-names.ts'
 import { validate } from './validate.ts'
-import { createResource, receive, updateResource, type Intake, type Received } from './write.ts'
+import { receive, type Intake, type Received } from './receive.ts'
 import { create, findExisting, update } from './writing.ts'
 
 export interface BundleOptions extends Intake {
@@ -50,6 +52,13 @@ export async function processBundle(content: unknown, options: BundleOptions): P
 async function readBundle(content: unknown): Promise<Bundle> {
   const bundle = content as { entry?: unknown }
   const entries = Array.isArray(bundle?.entry) ? (bundle.entry as Json[]) : undefined
+  refuseAll(
+    (entries ?? []).flatMap((each, index) =>
+      each?.['request'] === undefined
+        ? [problem(`Bundle.entry[${index}].request`, 'required', 'an entry says what is to be done')]
+        : [],
+    ),
+  )
   const shell = entries === undefined ? content : { ...bundle, entry: entries.map((each) => withoutResource(each)) }
   const { problems } = await validate(shell, 'Bundle')
   refuseAll(problems)
@@ -62,9 +71,8 @@ function withoutResource(entry: Json): unknown {
   return rest
 }
 
-function operationOf({ fullUrl, request, resource }: BundleEntry, index: number): Operation {
+function operationOf({ fullUrl, request = {} as BundleEntryRequest, resource }: BundleEntry, index: number): Operation {
   const place = `Bundle.entry[${index}]`
-  if (request === undefined) throw new Refusal('BAD_REQUEST', `${place} has no request`, { expression: `${place}.request` })
   const { pathname, query } = parsed(request, place)
   return {
     index,
@@ -156,7 +164,10 @@ async function receiveAll(operations: readonly Operation[], options: BundleOptio
 
 async function findAllExisting(transaction: Transaction, operations: readonly Operation[]): Promise<Map<Operation, ResourceRow>> {
   const existing = new Map<Operation, ResourceRow>()
-  for (const operation of operations) {
+  // In one order, so that two transactions with the same conditions do not wait for each other.
+  for (const operation of operations.toSorted((a, b) =>
+    (a.request.ifNoneExist ?? '') < (b.request.ifNoneExist ?? '') ? -1 : 1,
+  )) {
     const { request, path, place } = operation
     if (request.method !== 'POST' || request.ifNoneExist === undefined) continue
     const row = await within(place, async () => findExisting(transaction, servedTypeOf(path[0] ?? ''), request.ifNoneExist ?? ''))

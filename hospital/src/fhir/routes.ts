@@ -18,7 +18,7 @@ import {
 import { readFhir, servedTypeOf } from './reading.ts'
 import { etagOf, resourceOf } from './rows.ts'
 import type { ServedType } from './served-types.ts'
-import type { Intake } from './write.ts'
+import type { Intake } from './receive.ts'
 import { create, update, type Written } from './writing.ts'
 
 interface TypeParams {

@@ -5,7 +5,9 @@ import { uuid } from '../uuid.ts'
 import type { ResourceRow } from './rows.ts'
 import { matches, readSearch } from './search.ts'
 import type { ServedType } from './served-types.ts'
-import { createResource, receive, updateResource, type Intake } from './write.ts'
+import { updateResource } from './change.ts'
+import { createResource } from './create.ts'
+import { receive, type Intake } from './receive.ts'
 
 /** A row, and whether this request made it. */
 export interface Written {
