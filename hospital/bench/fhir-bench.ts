@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { chmod, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { Agent, request } from 'node:http'
 import { cpus, loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -18,6 +18,7 @@ import { makeToken } from '../src/http/authentication.ts'
 // How many resources a second the service creates, with everything that a write is, and how long searches take. The server, its service and this
 // program share the machine; PostgreSQL's settings are its defaults (fsync and synchronous_commit on) but for shared_buffers.
 //   node hospital/bench/fhir-bench.ts --patients 100000 --seconds 20
+// With --home DIRECTORY what was filled stays there, and is used the next time.
 
 const { values: given } = parseArgs({
   options: {
@@ -25,6 +26,7 @@ const { values: given } = parseArgs({
     seconds: { type: 'string', default: '20' },
     connections: { type: 'string', default: '32' },
     searches: { type: 'string', default: '500' },
+    home: { type: 'string' },
   },
 })
 const [patients, seconds, connections, searches] = [given.patients, given.seconds, given.connections, given.searches].map(
@@ -42,8 +44,9 @@ interface Answer {
 
 async function bench(): Promise<void> {
   await using stack = new AsyncDisposableStack()
-  const home = await mkdtemp(join(tmpdir(), 'hospital-bench-'))
-  stack.defer(async () => rm(home, { recursive: true, force: true }))
+  const home = given.home ?? (await mkdtemp(join(tmpdir(), 'hospital-bench-')))
+  if (given.home === undefined) stack.defer(async () => rm(home, { recursive: true, force: true }))
+  else await mkdir(home, { recursive: true })
   await chmod(home, 0o755)
   const settings = { shared_buffers: '512MB', dynamic_shared_memory_type: 'mmap', max_wal_size: '4GB' }
   const server = stack.use(await startEmbedded(home, { settings }))
@@ -54,8 +57,12 @@ async function bench(): Promise<void> {
   print(`machine: ${cpus().length} cores, load ${loadavg()[0]?.toFixed(1)} before`)
   await measureCommits(server.connectionString, 1)
   await measureCommits(server.connectionString, 16)
-  const token = await makeStaff(server.connectionString, admin)
-  await fill(admin)
+  const isFilled = (await admin.query("select from users where id = 'bench'")).rowCount === 1
+  if (!isFilled) {
+    await makeStaff(server.connectionString)
+    await fill(admin)
+  }
+  const token = await makeToken(admin, 'bench')
   const service = await startService(home, server.connectionString)
   stack.defer(async () => stop(service.child))
   const ask = client(service.url, token)
@@ -90,7 +97,7 @@ async function measureCommits(connectionString: string, clients: number): Promis
   print(`limit: ${Math.round(commits / 2)} plain inserts with commit a second on ${clients} connection(s)`)
 }
 
-async function makeStaff(connectionString: string, admin: pg.Client): Promise<string> {
+async function makeStaff(connectionString: string): Promise<void> {
   const database = new Database({ connectionString, connectionsMax: 2 })
   await database.transaction(GROUP, async (transaction) => {
     for (let n = 1; n <= FACILITIES; n += 1) {
@@ -99,7 +106,6 @@ async function makeStaff(connectionString: string, admin: pg.Client): Promise<st
     await addUser(transaction, { id: 'bench', name: 'Bench', role: 'clinician', facility: 'FAC001' })
   })
   await database.close()
-  return await makeToken(admin, 'bench')
 }
 
 /** Patients and their results, as events without real chains of hashes, which nothing here reads, and projected by the hospital's own handlers. */
@@ -135,7 +141,7 @@ async function fill(admin: pg.Client): Promise<void> {
   )
   await admin.query('analyze events')
   const { rows } = await admin.query<{ last: string }>('select max(position) as last from events')
-  for (const kind of ['Patient', 'Observation']) await admin.query('select hospital.project(1, $1, $2)', [rows[0]?.last, kind])
+  await admin.query('select hospital.project(1, $1)', [rows[0]?.last])
   await admin.query('vacuum analyze')
   print(
     `filled: ${patients} patients with ${OBSERVATIONS_EACH} results each in ${((performance.now() - startedMs) / 1000).toFixed(1)} s`,
