@@ -1,5 +1,6 @@
 import type { Transaction } from '../database/database.ts'
 import { record, type Change } from '../events/record.ts'
+import { queueMessages } from '../messages/queue.ts'
 import { settleFile } from './document-rules.ts'
 import { textOf } from './problem-list.ts'
 import type { Received } from './receive.ts'
@@ -16,7 +17,7 @@ export interface Draft {
   readonly type: string
 }
 
-/** Appends the one event that a write is. */
+/** Appends the one event that a write is, with the messages that it asks for. */
 export async function append(transaction: Transaction, { served, file: taken }: Received, draft: Draft): Promise<ResourceRow> {
   const { resource, before, version, facility, type } = draft
   const file =
@@ -32,6 +33,7 @@ export async function append(transaction: Transaction, { served, file: taken }: 
     payload: { resource, ...(file === undefined ? {} : { file: { sha256: file.sha256, sizeBytes: file.sizeBytes } }) },
   }
   const recorded = await record(transaction, change)
+  await queueMessages(transaction, { ...change, ...recorded }, resource)
   return { id: textOf(resource['id']), version: recorded.version, updated_at: recorded.at, content: resource }
 }
 

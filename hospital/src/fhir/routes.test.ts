@@ -370,3 +370,20 @@ test('the capability statement is right by FHIR, and all it says of searching is
       assert.ok(definitions.searchParameter(String(type), String(name)), `${String(type)} ${String(name)}`)
   }
 })
+
+test('what is booked or issued asks for its message in the same transaction', { skip }, async (t) => {
+  const { askAs, admin } = await testService(t)
+  const ask = askAs('FAC001')
+  const patient = await make(ask, { ...PATIENT, telecom: [{ system: 'phone', value: '+2348000000000' }] })
+  const appointment = {
+    resourceType: 'Appointment',
+    status: 'booked',
+    start: '2026-12-01T09:00:00+01:00',
+    end: '2026-12-01T09:20:00+01:00',
+    participant: [{ actor: { reference: `Patient/${patient}` }, status: 'accepted' }],
+  }
+  const id = await make(ask, appointment)
+  await make(ask, { resourceType: 'Invoice', status: 'draft', subject: { reference: `Patient/${patient}` } })
+  const { rows } = await admin.query('select kind, cause, status from messages')
+  assert.deepEqual(rows, [{ kind: 'sms', cause: `Appointment/${id}`, status: 'queued' }])
+})
