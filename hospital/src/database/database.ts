@@ -32,6 +32,7 @@ const CONNECT_TIMEOUT_MS = 10_000
 const LANES_MAX = 512
 /** The class of advisory locks on lanes; any number that nobody else takes. */
 const LANE_LOCKS = 7_310_002
+const BEGIN_SERVICE = "begin; set local role hospital_service; set local hospital.facility = ''"
 const ROLES = { facility: 'hospital_facility', group: 'hospital_group', worker: 'hospital_worker' } as const
 
 /** One connection of the pool, with what belongs to it. */
@@ -61,6 +62,8 @@ export class Database {
     })
     // An idle connection that breaks is replaced at the next use.
     this.#pool.on('error', () => undefined)
+    // One that breaks in use fails its query, and that is enough: an error event that nobody hears would end the process.
+    this.#pool.on('connect', (client) => client.on('error', () => undefined))
   }
 
   /** Runs `work` in one transaction for somebody; commits when it returns, rolls back when it throws. */
@@ -73,7 +76,7 @@ export class Database {
 
   /** Runs `work` as the service itself, which sees users, tokens and the registry of facilities, and no patient. */
   async asService<Result>(work: (sql: Kysely<Schema>) => Promise<Result>): Promise<Result> {
-    return await this.#run('begin', async (client) => {
+    return await this.#run(BEGIN_SERVICE, async (client) => {
       const seat = await this.#seat(client)
       return await work(seat.sql)
     })
@@ -114,9 +117,10 @@ export class Database {
   }
 }
 
+/** Role and facility are both set, always: what somebody may have set for the session counts for nothing. */
 function begin(context: Context): string {
-  const role = `begin; set local role ${ROLES[context.kind]}`
-  return context.kind === 'facility' ? `${role}; set local hospital.facility = ${pg.escapeLiteral(context.facility)}` : role
+  const facility = context.kind === 'facility' ? context.facility : ''
+  return `begin; set local role ${ROLES[context.kind]}; set local hospital.facility = ${pg.escapeLiteral(facility)}`
 }
 
 /** The first lane that no other connection holds, held until this one ends. */

@@ -3,7 +3,8 @@ create table hospital.events (
   position bigint generated always as identity primary key,
   id uuid not null,
   -- What changed: 'Patient/7f1c…', 'Organization/FAC001'. One stream is one thing; its versions are 1, 2, 3 and so on.
-  stream text not null check (stream ~ '^[A-Z][A-Za-z]+/[A-Za-z0-9.-]{1,64}$'),
+  -- Compared byte by byte, so that an index finds all streams of one kind.
+  stream text collate "C" not null check (stream ~ '^[A-Z][A-Za-z]+/[A-Za-z0-9.-]{1,64}$'),
   version integer not null check (version > 0),
   type text not null,
   schema_version smallint not null check (schema_version > 0),
@@ -20,7 +21,13 @@ create table hospital.events (
   lane smallint not null,
   lane_sequence bigint not null,
   lane_hash bytea not null,
-  unique (stream, version)
+  unique (stream, version),
+  -- A UUID can be written in several ways, and two streams of one thing would fight for its row.
+  constraint events_stream_id_check check (
+    stream !~ '^(Patient|Location|Encounter|Appointment|Observation|MedicationRequest|Invoice|Consent|DocumentReference|ServiceRequest|Message)/'
+    or stream ~ '/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'),
+  constraint events_known_patient_check check (
+    stream not like 'PatientFacility/%' or stream = 'PatientFacility/' || (payload ->> 'facility') || '.' || (payload ->> 'patient'))
 );
 
 -- No value can be confused with another: each is preceded by its length, and jsonb prints one way only.

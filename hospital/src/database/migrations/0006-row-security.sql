@@ -95,8 +95,11 @@ create policy facility_sees on hospital.referrals for select to hospital_facilit
   using (facility = (select hospital.current_facility()) or to_facility = (select hospital.current_facility()));
 create policy facility_adds on hospital.referrals for insert to hospital_facility
   with check (facility = (select hospital.current_facility()));
+-- Whom it was sent to answers it while it is sent: not before, and not once it was taken back, or that facility would send itself the patient again.
 create policy facility_changes on hospital.referrals for update to hospital_facility
-  using (facility = (select hospital.current_facility()) or to_facility = (select hospital.current_facility()))
+  using (
+    facility = (select hospital.current_facility())
+    or to_facility = (select hospital.current_facility()) and status in ('active', 'on-hold', 'completed'))
   with check (facility = (select hospital.current_facility()) or to_facility = (select hospital.current_facility()));
 -- Not the two facilities, and not the patient: whoever could change these could send itself a patient.
 grant select, insert, update (status, reason, version, updated_at, content) on hospital.referrals to hospital_facility;
