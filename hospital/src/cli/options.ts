@@ -20,19 +20,29 @@ export interface OpenPlace extends AsyncDisposable {
   readonly filesDirectory: string
 }
 
+/** The database of a place, migrated: see findPlace. */
+export async function openPlace(place: Place): Promise<OpenPlace> {
+  const found = await findPlace(place)
+  try {
+    await migrate(found.connectionString)
+    return found
+  } catch (error) {
+    await found[Symbol.asyncDispose]()
+    throw error
+  }
+}
+
 /**
- * The database of a place, migrated: the one that is named, or the embedded one below `home`, which is started unless another process of the hospital
+ * The database of a place, as it is: the one that is named, or the embedded one below `home`, which is started unless another process of the hospital
  * runs it already.
  */
-export async function openPlace(place: Place): Promise<OpenPlace> {
+export async function findPlace(place: Place): Promise<OpenPlace> {
   const filesDirectory = join(place.home, 'files')
   if (place.database !== undefined) {
     await requireServer(place.database)
-    await migrate(place.database)
     return { connectionString: place.database, filesDirectory, [Symbol.asyncDispose]: async () => undefined }
   }
   const embedded = await startEmbedded(place.home, { port: EMBEDDED_PORT })
-  await migrate(embedded.connectionString)
   return {
     connectionString: embedded.connectionString,
     filesDirectory,
