@@ -19,7 +19,7 @@ export const PROJECTIONS = [
   'audit_events',
 ] as const
 
-/** What is no projection: the log itself, the ends of its lanes, the hashes over it, and what is kept outside it with a reason. */
-export const NO_PROJECTIONS = ['events', 'lanes', 'checkpoints', 'user_tokens'] as const
-
 export type Projection = (typeof PROJECTIONS)[number]
+
+/** What is no projection: the log itself, the ends of its lanes and the hashes over it, and what is kept outside it for the reason given where it is made. */
+export const NO_PROJECTIONS = ['events', 'lanes', 'checkpoints', 'user_tokens'] as const

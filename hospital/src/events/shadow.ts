@@ -31,7 +31,7 @@ export async function projectShadow(client: pg.ClientBase): Promise<void> {
   )
   for (const table of PROJECTIONS) {
     // Not logged, and with the one index that a handler needs: what is compared needs no other, and what is put in place goes into the original's.
-    await client.query(`create unlogged table ${SCHEMA}.${table} (like hospital.${table})`)
+    await client.query(`create unlogged table ${SCHEMA}.${table} (like hospital.${table} including generated)`)
     await client.query(`alter table ${SCHEMA}.${table} add primary key (${(await keyOf(client, table)).join(', ')})`)
   }
   await projectInto(client, 0n)
@@ -103,8 +103,19 @@ export async function replaceRows(client: pg.ClientBase, table: Projection): Pro
   const same = (await keyOf(client, table)).map((column) => `t.${column} = r.${column}`).join(' and ')
   await client.query(`
     delete from hospital.${table} t where not exists (select from ${SCHEMA}.${table} r where ${same} and t::text = r::text)`)
+  const columns = await writtenColumns(client, table)
   await client.query(`
-    insert into hospital.${table} select r.* from ${SCHEMA}.${table} r where not exists (select from hospital.${table} t where ${same})`)
+    insert into hospital.${table} (${columns}) select ${columns} from ${SCHEMA}.${table} r where not exists (select from hospital.${table} t where ${same})`)
+}
+
+/** All but those that are made from others. */
+async function writtenColumns(client: pg.ClientBase, table: Projection): Promise<string> {
+  const { rows } = await client.query<{ columns: string }>(
+    `select string_agg(format('%I', attname), ', ' order by attnum) as columns from pg_attribute
+    where attrelid = $1::regclass and attnum > 0 and not attisdropped and attgenerated = ''`,
+    [`hospital.${table}`],
+  )
+  return rows[0]!.columns
 }
 
 async function keyOf(client: pg.ClientBase, table: Projection): Promise<string[]> {

@@ -1,13 +1,20 @@
 -- What everybody has without being given it. The hospital's roles are given all that they need by name, functions of later migrations included.
 do $$
+declare
+  function regprocedure;
 begin
   -- A table of a session's own could be taken for one of ours wherever a name is not qualified.
   execute format('revoke temporary on database %I from public', current_database());
+  for function in
+    select p.oid from pg_proc p where p.pronamespace = 'hospital'::regnamespace
+    and exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) where grantee = 0)
+  loop
+    execute format('revoke execute on function %s from public', function);
+    execute format('grant execute on function %s to hospital_facility, hospital_group, hospital_worker, hospital_service', function);
+  end loop;
 end
 $$;
 revoke create on schema public from public;
-revoke execute on all functions in schema hospital from public;
-grant execute on all functions in schema hospital to hospital_facility, hospital_group, hospital_worker, hospital_service;
 alter default privileges revoke execute on functions from public;
 alter default privileges in schema hospital grant execute on functions to hospital_facility, hospital_group, hospital_worker, hospital_service;
 
