@@ -1,5 +1,6 @@
 import { Command, CommanderError, Option } from 'commander'
 import { register as registerHold } from './cli/hold.ts'
+import { register as registerCheck } from './cli/check.ts'
 import { register as registerRebuild } from './cli/rebuild.ts'
 import { register as registerServe } from './cli/serve.ts'
 import { register as registerToken } from './cli/token.ts'
@@ -18,7 +19,7 @@ const program = new Command('hospital')
   )
   .addOption(new Option('--database <url>', 'a PostgreSQL 15 or later, instead of the embedded one').env('HOSPITAL_DATABASE_URL'))
   .exitOverride()
-for (const register of [registerServe, registerToken, registerTopics, registerHold, registerRebuild]) register(program)
+for (const register of [registerServe, registerToken, registerTopics, registerHold, registerRebuild, registerCheck]) register(program)
 
 try {
   await program.parseAsync()

@@ -23,7 +23,7 @@ const WAIT_MS = 30_000
 const POLL_MS = 20
 const EVENTS_MAX = 100_000
 /** One checkpoint at a time, of however many services. Any number that nobody else takes. */
-const LOCK = 7_310_003
+const LOCK = 7_310_040
 
 /**
  * Makes checkpoints over all events that have settled since the last one. No writer waits for it: it reads how far positions are drawn, waits until

@@ -193,7 +193,7 @@ test('a rebuild that is killed while it replaces leaves what was there, and the 
 
 test('of two rebuilds at once the second is told', { skip }, async (t) => {
   const hospital = await testHospital(t)
-  await hospital.admin.query('begin; select pg_advisory_xact_lock(7310004)')
+  await hospital.admin.query('begin; select pg_advisory_xact_lock(7310041)')
   await assert.rejects(compareProjections(hospital), { name: 'CannotRun', message: 'another rebuild is at work' })
   await hospital.admin.query('rollback')
   await compareProjections(hospital)

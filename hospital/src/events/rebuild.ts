@@ -13,7 +13,7 @@ export interface RebuildOptions {
 }
 
 /** One rebuild at a time. Any number that nobody else takes. */
-const LOCK = 7_310_004
+const LOCK = 7_310_041
 const LOCK_TIMEOUT = '10s'
 const LOCK_ATTEMPTS = 5
 const DEADLOCK = '40P01'
