@@ -6,14 +6,12 @@ import { FindingList, type Check } from './verdict.ts'
 /** Makes them again beside the hospital, on a second connection that looks at the very same snapshot, and leaves nothing behind. */
 export const projections: Check = {
   name: 'projections',
-  run: async ({ client, connectionString }) => {
-    const { rows: recovery } = await client.query<{ recovering: boolean }>('select pg_is_in_recovery() as recovering')
-    if (recovery[0]?.recovering === true)
+  run: async ({ snapshot, connectionString }) => {
+    if (snapshot === undefined)
       return { kind: 'not proven', reason: 'a server in recovery cannot make the tables to compare with' }
-    const { rows } = await client.query<{ snapshot: string }>('select pg_export_snapshot() as snapshot')
     const compared = await asOwner({ connectionString, name: 'hospital check' }, async (other) => {
       await other.query('begin isolation level repeatable read')
-      await other.query(`set transaction snapshot '${rows[0]!.snapshot}'`)
+      await other.query(`set transaction snapshot '${snapshot}'`)
       return await compareInTransaction(other)
     })
     const list = findingsIn(compared)

@@ -30,10 +30,10 @@ export interface Report {
 export async function runChecks(options: CheckOptions): Promise<{ readonly report: Report; readonly baseline?: Baseline }> {
   const chosen = chosenOf(options.only)
   return await asOwner({ connectionString: options.connectionString, name: 'hospital check' }, async (client) => {
-    await beginSnapshot(client)
+    const snapshot = await beginSnapshot(client)
     const now = new Date()
     const { files = 'all', filesDirectory, connectionString } = options
-    const evidence: Evidence = { client, connectionString, filesDirectory, files, baseline: options.baseline, now }
+    const evidence: Evidence = { client, connectionString, snapshot, filesDirectory, files, baseline: options.baseline, now }
     const taken = await takeBaseline(client, now)
     const checks: Verdict[] = []
     for (const check of chosen) checks.push(await verdictOf(check, evidence))
@@ -51,7 +51,8 @@ function chosenOf(only: readonly string[] | undefined): readonly Check[] {
   throw new CannotRun(`there is no check "${unknown}"`, { hint: `there are ${CHECKS.map(({ name }) => name).join(', ')}` })
 }
 
-async function beginSnapshot(client: pg.Client): Promise<void> {
+/** Gives the snapshot's name, by which another connection can look at it; none on a server in recovery. */
+async function beginSnapshot(client: pg.Client): Promise<string | undefined> {
   await client.query("begin isolation level repeatable read, read only; set local work_mem = '128MB'")
   const { rows } = await client.query<{ there: boolean; sees: boolean }>(`
     select to_regclass('hospital.events') is not null as there,
@@ -60,6 +61,10 @@ async function beginSnapshot(client: pg.Client): Promise<void> {
   if (rows[0]?.there !== true) throw new CannotRun('this database has no hospital', { hint: 'see --database' })
   if (!rows[0].sees)
     throw new CannotRun('this user does not see all facilities', { hint: "connect as the hospital's owner, or as a superuser" })
+  const exported = await client.query<{ snapshot: string | null }>(
+    'select case when not pg_is_in_recovery() then pg_export_snapshot() end as snapshot',
+  )
+  return exported.rows[0]?.snapshot ?? undefined
 }
 
 async function verdictOf({ name, run }: Check, evidence: Evidence): Promise<Verdict> {

@@ -34,6 +34,8 @@ export interface Evidence {
   /** In one repeatable-read, read-only transaction that all checks share. */
   readonly client: pg.Client
   readonly connectionString: string
+  /** Of that transaction, for another connection. */
+  readonly snapshot: string | undefined
   readonly filesDirectory: string
   readonly files: FilesWanted
   readonly baseline: Baseline | undefined

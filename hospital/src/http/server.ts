@@ -1,6 +1,7 @@
 import Fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { ZodError } from 'zod'
 import type { Database } from '../database/database.ts'
+import { analyticsRoutes } from '../facilities/analytics.ts'
 import { facilityRoutes } from '../facilities/routes.ts'
 import { knownPatientRoutes } from '../fhir/known-patients.ts'
 import { fhirRoutes } from '../fhir/routes.ts'
@@ -59,6 +60,7 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
   await server.register(fhirRoutes, { database, filesDirectory })
   await server.register(knownPatientRoutes, { database, filesDirectory })
   await server.register(documentRoutes, { database, filesDirectory })
+  await server.register(analyticsRoutes, { database, filesDirectory })
   return server
 }
 
