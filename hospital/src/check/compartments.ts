@@ -11,12 +11,14 @@ const HANGING = [
 const ENCOUNTERS = `
   select id, facility, patient_id::text as patient_column, 'Encounter/' || id as name, content #>> '{subject,reference}' as subject from hospital.encounters`
 
-const hanging = HANGING.map(
-  ([type, table, encounter]) => `
+/** Two joins, one after the other: an OR in one would ask row by row. */
+const hanging = HANGING.flatMap(([type, table, reference]) =>
+  [`e.name = h.${reference}`, `e.id = h.encounter_id and e.name is distinct from h.${reference}`].map(
+    (condition) => `
   select '${type}/' || h.id as row, h.facility, h.patient_id::text as patient_column, h.content #>> '{subject,reference}' as subject,
     e.facility as encounter_facility, e.patient_column as encounter_patient, e.subject as encounter_subject, e.name as encounter
-  from (select *, ${encounter} as encounter_reference from hospital.${table}) h
-  join (${ENCOUNTERS}) e on e.name = h.encounter_reference or e.id = h.encounter_id`,
+  from hospital.${table} h join (${ENCOUNTERS}) e on ${condition}`,
+  ),
 ).join(' union all ')
 
 const SUBJECTS = `

@@ -53,7 +53,10 @@ function chosenOf(only: readonly string[] | undefined): readonly Check[] {
 
 /** Gives the snapshot's name, by which another connection can look at it; none on a server in recovery. */
 async function beginSnapshot(client: pg.Client): Promise<string | undefined> {
-  await client.query("begin isolation level repeatable read, read only; set local work_mem = '128MB'")
+  // Whole tables are joined, also where nobody has analyzed them: in a copy just restored the planner knows nothing, and a loop would take hours.
+  await client.query(
+    "begin isolation level repeatable read, read only; set local work_mem = '128MB'; set local enable_nestloop = off",
+  )
   const { rows } = await client.query<{ there: boolean; sees: boolean }>(`
     select to_regclass('hospital.events') is not null as there,
       (select rolsuper or rolbypassrls from pg_roles where rolname = current_user)
