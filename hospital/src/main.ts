@@ -19,7 +19,8 @@ const program = new Command('hospital')
   )
   .addOption(new Option('--database <url>', 'a PostgreSQL 15 or later, instead of the embedded one').env('HOSPITAL_DATABASE_URL'))
   .exitOverride()
-for (const register of [registerServe, registerToken, registerTopics, registerHold, registerRebuild, registerCheck]) register(program)
+for (const register of [registerServe, registerToken, registerTopics, registerHold, registerRebuild, registerCheck])
+  register(program)
 
 try {
   await program.parseAsync()

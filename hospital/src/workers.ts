@@ -1,4 +1,5 @@
 import type { Database } from './database/database.ts'
+import { startCheckpoints } from './events/checkpoints.ts'
 import { keepBeating } from './heartbeat/heartbeat.ts'
 import { deliverMessages } from './messages/deliver.ts'
 import { sinkOpener, type TopicPlace } from './topics/open-sink.ts'
@@ -28,10 +29,13 @@ export function startWorkers(options: WorkersOptions): AsyncDisposable {
   if (options.topics) running.push(publishTopics({ connectionString, openSink: sinkOpener(options), signal, report }))
   if (options.messages) running.push(deliverMessages({ database, home, signal, report }))
   if (options.heartbeat) running.push(keepBeating({ database, filesDirectory, signal, report }))
+  const checkpoints = startCheckpoints(database, {
+    onError: (error) => report(`checkpoints: ${error instanceof Error ? error.message : String(error)}`),
+  })
   return {
     [Symbol.asyncDispose]: async () => {
       controller.abort()
-      await Promise.all(running)
+      await Promise.all([...running, checkpoints[Symbol.asyncDispose]()])
     },
   }
 }

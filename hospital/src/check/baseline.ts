@@ -1,7 +1,7 @@
-import { open, readFile, rename } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { readFile } from 'node:fs/promises'
 import type pg from 'pg'
 import { z } from 'zod'
+import { writeDurably } from '../durable.ts'
 import { CannotRun } from '../refusal.ts'
 
 // What a hospital had at one moment, so that a restored copy can be held against it. One JSON file, see docs/check.md.
@@ -120,22 +120,8 @@ export async function readBaseline(path: string): Promise<Baseline> {
 
 /** A crash leaves the baseline that was there, or this one. */
 export async function writeBaseline(path: string, baseline: Baseline): Promise<void> {
-  const unfinished = `${path}.unfinished`
   try {
-    const file = await open(unfinished, 'w', 0o600)
-    try {
-      await file.writeFile(`${JSON.stringify(baseline)}\n`)
-      await file.sync()
-    } finally {
-      await file.close()
-    }
-    await rename(unfinished, path)
-    const directory = await open(dirname(path))
-    try {
-      await directory.sync()
-    } finally {
-      await directory.close()
-    }
+    await writeDurably(path, `${JSON.stringify(baseline)}\n`)
   } catch (cause) {
     throw new CannotRun(`cannot write the baseline "${path}": ${cause instanceof Error ? cause.message : String(cause)}`, {
       cause,

@@ -15,6 +15,7 @@ export const PROJECTIONS = [
   'referrals',
   'messages',
   'heartbeats',
+  'holds',
   'provenances',
   'audit_events',
 ] as const
@@ -22,4 +23,15 @@ export const PROJECTIONS = [
 export type Projection = (typeof PROJECTIONS)[number]
 
 /** What is no projection: the log itself, the ends of its lanes and the hashes over it, and what is kept outside it for the reason given where it is made. */
-export const NO_PROJECTIONS = ['events', 'lanes', 'checkpoints', 'user_tokens'] as const
+export const NO_PROJECTIONS = [
+  'events',
+  'lanes',
+  'checkpoints',
+  'user_tokens',
+  'published_topics',
+  'published_records',
+  'records_ahead',
+  'known_cluster',
+  'mrn_counters',
+  'uploads',
+] as const

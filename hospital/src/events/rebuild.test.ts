@@ -39,6 +39,9 @@ async function filled(hospital: TestHospital): Promise<{ readonly one: Awaited<R
   await hospital.database.transaction(WORKER, async (tx) =>
     record(tx, { stream: 'Heartbeat/1', type: 'Beat', schemaVersion: 1, facility: 'GROUP', payload: { file: 'heartbeat/1' } }),
   )
+  const held = { held: true, reason: 'restored', person: 'Bola' }
+  const hold = { stream: 'Hold/1', type: 'HoldPlaced', schemaVersion: 1, facility: 'GROUP', payload: held }
+  await hospital.database.transaction(GROUP, async (tx) => record(tx, hold))
   return { one }
 }
 
