@@ -2,6 +2,7 @@ import { Command, CommanderError, Option } from 'commander'
 import { register as registerHold } from './cli/hold.ts'
 import { register as registerCheck } from './cli/check.ts'
 import { register as registerRebuild } from './cli/rebuild.ts'
+import { register as registerGenerate } from './cli/generate.ts'
 import { register as registerServe } from './cli/serve.ts'
 import { register as registerToken } from './cli/token.ts'
 import { register as registerTopics } from './cli/topics.ts'
@@ -19,7 +20,15 @@ const program = new Command('hospital')
   )
   .addOption(new Option('--database <url>', 'a PostgreSQL 15 or later, instead of the embedded one').env('HOSPITAL_DATABASE_URL'))
   .exitOverride()
-for (const register of [registerServe, registerToken, registerTopics, registerHold, registerRebuild, registerCheck])
+for (const register of [
+  registerServe,
+  registerToken,
+  registerTopics,
+  registerHold,
+  registerRebuild,
+  registerCheck,
+  registerGenerate,
+])
   register(program)
 
 try {

@@ -2,13 +2,16 @@
 -- the one event that it has just appended, the generator and `hospital rebuild` for all of them. Done twice, it changes nothing: a row is only
 -- replaced by a greater version of its stream. Tables are not named with their schema, so that a rebuild can project into another one.
 
+-- These are stable, as what they call is (casts of text to times, jsonb_build_object): PostgreSQL inlines an immutable function only if its body is
+-- immutable too, and a call that is not inlined costs as much as all else that is done to a row.
+
 -- FHIR's date and dateTime may be a year or a month (https://hl7.org/fhir/R4/datatypes.html#dateTime). A time without a zone does not exist in FHIR.
 create function hospital.fhir_date(value text) returns date
-  language sql immutable parallel safe
+  language sql stable parallel safe
   as $$ select case length(value) when 4 then value || '-01-01' when 7 then value || '-01' else left(value, 10) end::date $$;
 
 create function hospital.fhir_time(value text) returns timestamptz
-  language sql immutable parallel safe
+  language sql stable parallel safe
   as $$
     select case length(value)
       when 4 then value || '-01-01T00:00:00Z' when 7 then value || '-01T00:00:00Z' when 10 then value || 'T00:00:00Z' else value
@@ -25,7 +28,7 @@ create function hospital.reference_id(reference jsonb, type text) returns text
 -- What old versions of the software wrote, in today's shape.
 --   Patient, schema 1: { patient: { surname, forenames, sex: 'M'|'F', born, mobile, lga, mrn } }; schema 2: { resource: FHIR Patient }
 create function hospital.upcast(stream text, schema_version smallint, facility text, payload jsonb) returns jsonb
-  language sql immutable parallel safe
+  language sql stable parallel safe
   as $$
     select case
       when schema_version = 1 and stream like 'Patient/%' and payload ? 'patient' then jsonb_build_object('resource', jsonb_strip_nulls(jsonb_build_object(
