@@ -2,7 +2,9 @@ import { Command, CommanderError, Option } from 'commander'
 import { register as registerHold } from './cli/hold.ts'
 import { register as registerCheck } from './cli/check.ts'
 import { register as registerRebuild } from './cli/rebuild.ts'
+import { register as registerActivity } from './cli/activity.ts'
 import { register as registerGenerate } from './cli/generate.ts'
+import { register as registerLost } from './cli/lost.ts'
 import { register as registerServe } from './cli/serve.ts'
 import { register as registerToken } from './cli/token.ts'
 import { register as registerTopics } from './cli/topics.ts'
@@ -28,6 +30,9 @@ for (const register of [
   registerRebuild,
   registerCheck,
   registerGenerate,
+  registerGenerate,
+  registerActivity,
+  registerLost,
 ])
   register(program)
 
