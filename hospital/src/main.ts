@@ -30,7 +30,6 @@ for (const register of [
   registerRebuild,
   registerCheck,
   registerGenerate,
-  registerGenerate,
   registerActivity,
   registerLost,
 ])
