@@ -26,11 +26,11 @@ export const run: Verb = async (context, given) => {
 function demoArguments(given: Given): string[] {
   const flags = (['once', 'keep', 'json'] as const).filter((name) => given.options[name] === true).map((name) => `--${name}`)
   const directory = optionalText(given, 'directory')
-  const values = (['rows', 'seed'] as const).flatMap((name) => {
+  const values = (['patients', 'seed'] as const).flatMap((name) => {
     const value = optionalText(given, name)
     if (value === undefined) return []
     if (/^\d{1,10}$/.test(value)) return [`--${name}`, value]
-    throw new Failure('ARGUMENTS_INVALID', `--${name} is "${value}", wanted a whole number`, { hint: 'for instance 240000' })
+    throw new Failure('ARGUMENTS_INVALID', `--${name} is "${value}", wanted a whole number`, { hint: 'for instance 4000' })
   })
   return [...flags, ...(directory === undefined ? [] : ['--directory', resolve(directory)]), ...values]
 }

@@ -18,12 +18,12 @@ const TARGET = [
 export const VERBS: readonly VerbDefinition[] = [
   {
     name: 'demo',
-    summary: 'show it: a small hospital is protected, destroyed and brought back, in under a minute',
+    summary: 'show it: a hospital of four facilities is protected, destroyed and brought back, in under a minute',
     options: [
       ['--once', 'end after the recovery; exit status 0 only if everything held'],
       ['--keep', 'let the next demo keep what this one leaves'],
       ['--directory <path>', 'where everything lives (default: resus-demo-<uid> in the temporary directory)'],
-      ['--rows <number>', 'how many rows the hospital begins with (default: 240000)'],
+      ['--patients <number>', 'how many patients the hospital begins with (default: 4000)'],
       ['--seed <number>', 'the moment of the disaster, and the data; printed by each run'],
     ],
     load: () => import('./demo.ts'),

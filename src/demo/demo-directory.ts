@@ -7,6 +7,8 @@ import { endCluster } from '../postgres/cluster-process.ts'
 
 const MARK = '.resus-demo'
 const KEPT = 'kept-'
+/** What runs beside a demo. */
+const PROCESSES = ['receiver', 'service', 'activity'] as const
 /** The server's socket lies in it, and a socket's path has 107 bytes at most. */
 const PATH_BYTES_MAX = 80
 
@@ -25,6 +27,11 @@ export interface DemoDirectory {
   readonly commandLog: string
   readonly streamLog: string
   readonly acknowledgedLog: string
+  /** Of the hospital: its files, and what it was when it opened. */
+  readonly hospital: string
+  readonly hospitalLog: string
+  readonly activityLog: string
+  readonly baseline: string
   readonly configuration: string
   readonly passphrase: string
   readonly repository: string
@@ -40,6 +47,10 @@ function parts(root: string): DemoDirectory {
     commandLog: join(root, 'commands.log'),
     streamLog: join(root, 'stream.log'),
     acknowledgedLog: join(root, 'acknowledged.log'),
+    hospital: join(root, 'hospital'),
+    hospitalLog: join(root, 'hospital.log'),
+    activityLog: join(root, 'activity.log'),
+    baseline: join(root, 'baseline.json'),
     configuration: join(root, 'resus.yaml'),
     passphrase: join(root, 'passphrase'),
     repository: join(root, 'repository'),
@@ -80,9 +91,9 @@ export async function claimDirectory(root: string, options: { keep: boolean }): 
   }
   await rm(join(root, MARK), { force: true })
   await writeMark(root, { pid: process.pid, keep: options.keep, startedAt: new Date().toISOString() })
-  // A demo that was killed leaves its server and its receiver behind.
+  // A demo that was killed leaves its server and its processes behind.
   await endCluster(join(root, 'cluster'))
-  await endReceiver(root)
+  for (const name of PROCESSES) await endProcess(root, name)
   if (last?.keep === true) await putAside(root, last)
   else await clear(root)
   const directory = parts(root)
@@ -90,9 +101,9 @@ export async function claimDirectory(root: string, options: { keep: boolean }): 
   return directory
 }
 
-/** Notes the receiver's process, so that the next demo can end it should this one be killed. */
-export async function noteReceiver(directory: DemoDirectory, pid: number): Promise<void> {
-  await writeFile(join(directory.root, 'receiver.pid'), String(pid))
+/** Notes a process that runs beside the demo, so that the next one can end it should this one be killed. */
+export async function noteProcess(directory: DemoDirectory, name: (typeof PROCESSES)[number], pid: number): Promise<void> {
+  await writeFile(join(directory.root, `${name}.pid`), String(pid))
 }
 
 /** Of two demos that come at once, one makes the mark. */
@@ -131,10 +142,10 @@ async function putAside(root: string, mark: Mark): Promise<void> {
   }
 }
 
-async function endReceiver(root: string): Promise<void> {
-  const pid = Number((await readUnlessGone(join(root, 'receiver.pid'))) ?? 0)
-  // The number may belong to a stranger by now.
-  if (pid > 0 && (await commandLine(pid))?.includes(join(root, 'resus.yaml')) === true) process.kill(pid, 'SIGKILL')
+async function endProcess(root: string, name: (typeof PROCESSES)[number]): Promise<void> {
+  const pid = Number((await readUnlessGone(join(root, `${name}.pid`))) ?? 0)
+  // The number may belong to a stranger by now: ours has a path below this directory among its arguments.
+  if (pid > 0 && (await commandLine(pid))?.includes(`${root}/`) === true) process.kill(pid, 'SIGKILL')
 }
 
 async function isDemo(pid: number): Promise<boolean> {

@@ -1,9 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { stopCluster } from '../postgres/cluster-process.ts'
 import type { BackupReport } from '../protect/postgres/backup.ts'
-import { claimDirectory, noteReceiver, type DemoDirectory } from './demo-directory.ts'
-import { hospitalSize, openHospital } from './hospital.ts'
-import { checkHospital, takeBaseline, type Baseline } from './hospital-checks.ts'
+import type { BackgroundProcess } from './background-process.ts'
+import { claimDirectory, noteProcess, type DemoDirectory } from './demo-directory.ts'
+import { checkHospital } from './hospital-checks.ts'
 import {
   COMPONENT,
   createServer,
@@ -14,16 +14,25 @@ import {
   type HospitalServer,
 } from './hospital-server.ts'
 import { destroyServer, recover } from './recovery.ts'
+import {
+  generateHospital,
+  readAcknowledged,
+  startActivity,
+  startService,
+  writeBaseline,
+  type Hospital,
+  type HospitalService,
+} from './reference-hospital.ts'
 import { reportJson, reportText, type DemoReport } from './report.ts'
-import { Receiver, runResus } from './resus-command.ts'
-import { WriteStream } from './write-stream.ts'
+import { runResus, startReceiver } from './resus-command.ts'
 
 export interface DemoOptions {
   readonly root: string
   readonly once: boolean
   readonly keep: boolean
   readonly json: boolean
-  readonly rows: number
+  readonly facilities: number
+  readonly patients: number
   readonly seed: number
   readonly signal: AbortSignal
   /** A line of what happens, for people. */
@@ -32,9 +41,9 @@ export interface DemoOptions {
   readonly print: (text: string) => void
 }
 
-const FEEDS = 4
-const WRITES_PER_SECOND = 300
-/** Writes between two backups, and the bounds of the disaster's moment after the last. */
+/** Clinical events a second. */
+const RATE = 50
+/** Written between two backups, and the bounds of the disaster's moment after the last. */
 const BETWEEN_BACKUPS_MS = 1500
 const DISASTER_AFTER_MS = { least: 1000, most: 4000 }
 const STATUS_EVERY_MS = 15_000
@@ -47,93 +56,88 @@ interface VerifyOutcome {
 
 /** The hospital opens, is protected, is destroyed, comes back, and is looked at. Gives the exit status. */
 export async function runDemo(options: DemoOptions): Promise<number> {
+  const { signal } = options
   const directory = await claimDirectory(options.root, options)
   const say = timed(options.say)
   options.say(`Resus demo, seed ${options.seed}: everything lives in "${directory.root}"`)
-  // Closed in the reverse order: writes end, then the receiver, then the server.
+  // Closed in the reverse order: the activity ends, then the service, the receiver, and the server.
   await using stack = new AsyncDisposableStack()
   stack.defer(async () => stopCluster({ directory: directory.cluster, mode: 'fast' }))
 
   const server = await createServer(directory)
   say(`PostgreSQL ${server.installation.version} runs`)
-  const baseline = await openDoors(server, options, say)
+  const hospital = await openDoors(server, options, say)
   const receiver = await protect(server, stack, options)
   say(`protected: the repository is made, and no commit returns before Resus has it on disk`)
 
-  const writes = await startWrites(server, stack, { options, lastSequences: Array.from({ length: FEEDS }, () => 0) })
+  const service = stack.use(await startService(hospital, signal))
+  const activity = await beActive(hospital, { service, stack, options })
+  say(`the hospital is open at ${service.url}, and ${RATE} clinical events a second come in`)
   const backups = await takeBackups(directory, options, say)
   await verifyEverything(directory, options, say)
 
   const moment = disasterMoment(options.seed)
   say(`the disaster comes ${(moment / 1000).toFixed(2)} s from now, by the seed`)
-  await delay(moment, undefined, { signal: options.signal })
+  await delay(moment, undefined, { signal })
   const fault = await destroyServer(server)
-  say(`SIGKILL to every process of the server, its data directory deleted; ${writes.acknowledged} writes had been acknowledged`)
-  const recovery = await recover(server, { writes, fault, signal: options.signal })
+  say(`SIGKILL to every process of the server, its data directory deleted; clinical events go on coming`)
+  const recovery = await recover(hospital, { service, fault, signal })
   say('the hospital is back; looking at everything')
 
-  const { acknowledged } = recovery
-  const { checks, acknowledgedLost } = await checkHospital(server, { baseline, acknowledged })
-  const held = acknowledgedLost === 0 && checks.every(({ passed }) => passed)
-  const report = { held, seed: options.seed, directory: directory.root, backups, recovery, acknowledgedLost, checks }
+  await activity.close()
+  const { checks, acknowledged } = await checkHospital(hospital, signal)
+  const held = acknowledged.lost === 0 && checks.every(({ verdict }) => verdict !== 'failed')
+  const report = { held, seed: options.seed, directory: directory.root, backups, recovery, acknowledged, checks }
   options.print(options.json ? JSON.stringify(reportJson(report), null, 2) : reportText(report))
-  if (held && !options.once) await goOn(server, { options, report, receiver, stack })
+  if (held && !options.once) await goOn(hospital, { service, options, report, receiver, stack })
   return held ? 0 : 1
 }
 
-async function openDoors(server: HospitalServer, options: DemoOptions, say: (text: string) => void): Promise<Baseline> {
-  return await useServer(server, async (client) => {
-    const size = hospitalSize(options.rows)
-    await openHospital(client, { size, seed: options.seed })
-    const baseline = await takeBaseline(client)
-    const { facility, patient, encounter, observation } = baseline.rows
-    say(`the hospital opens: ${facility} facilities, ${patient} patients, ${encounter} encounters, ${observation} observations`)
-    return baseline
+async function openDoors(server: HospitalServer, options: DemoOptions, say: (text: string) => void): Promise<Hospital> {
+  const { facilities, patients } = options
+  const hospital = await generateHospital(server, options)
+  await writeBaseline(hospital, options.signal)
+  const events = await useServer(server, async (client) => {
+    const { rows } = await client.query<{ events: string }>('select count(*) as events from hospital.events')
+    return rows[0]?.events
   })
+  say(`the hospital is made: ${facilities} facilities, ${patients} patients, ${events} events in three years`)
+  return hospital
 }
 
 /** The receiver comes before the first backup: then there is no gap between what the two hold. */
-async function protect(server: HospitalServer, stack: AsyncDisposableStack, options: DemoOptions): Promise<Receiver> {
+async function protect(server: HospitalServer, stack: AsyncDisposableStack, options: DemoOptions): Promise<BackgroundProcess> {
   const { directory } = server
   await writeConfiguration(directory)
   await runResus(directory, 'init', [], options.signal)
   await runResus(directory, 'check', [COMPONENT], options.signal)
-  return await arm(server, stack, options)
-}
-
-/** Starts a receiver, and makes the server wait for it at every commit. */
-async function arm(server: HospitalServer, stack: AsyncDisposableStack, options: DemoOptions): Promise<Receiver> {
-  const receiver = await Receiver.start(server.directory, COMPONENT)
+  const receiver = startReceiver(directory, COMPONENT)
   stack.defer(async () => receiver.close())
-  await noteReceiver(server.directory, receiver.pid)
-  await rearm(server, receiver, options)
+  await noteProcess(directory, 'receiver', receiver.pid)
+  await arm(server, receiver, options)
   return receiver
 }
 
-/** After a recovery, the receiver that was there comes back to the server by itself. */
-async function rearm(server: HospitalServer, receiver: Receiver, options: DemoOptions): Promise<void> {
+/** Makes the server wait for the receiver at every commit. After a recovery, the one that was there comes back by itself. */
+async function arm(server: HospitalServer, receiver: BackgroundProcess, options: DemoOptions): Promise<void> {
   await useServer(server, async (client) => {
     await receiver.ready(() => isReceiving(client), options.signal)
     await requireSynchronous(client)
   })
 }
 
-async function startWrites(
-  server: HospitalServer,
-  stack: AsyncDisposableStack,
-  more: { options: DemoOptions; lastSequences: readonly number[] },
-): Promise<WriteStream> {
-  const writes = new WriteStream({
-    connection: server.connection,
-    size: hospitalSize(more.options.rows),
-    logFile: server.directory.acknowledgedLog,
-    feeds: FEEDS,
-    writesPerSecond: WRITES_PER_SECOND,
-    lastSequences: more.lastSequences,
-  })
-  stack.defer(async () => writes.stop())
-  await writes.start()
-  return writes
+async function beActive(
+  hospital: Hospital,
+  more: { service: HospitalService; stack: AsyncDisposableStack; options: DemoOptions },
+): Promise<BackgroundProcess> {
+  const { service, stack, options } = more
+  const { directory } = hospital.server
+  const { count: before } = await readAcknowledged(directory.acknowledgedLog)
+  const activity = startActivity(hospital, service, { rate: RATE, seed: options.seed })
+  stack.defer(async () => activity.close())
+  await noteProcess(directory, 'activity', activity.pid)
+  await activity.ready(async () => (await readAcknowledged(directory.acknowledgedLog)).count > before, options.signal)
+  return activity
 }
 
 async function takeBackups(directory: DemoDirectory, options: DemoOptions, say: (text: string) => void): Promise<BackupReport[]> {
@@ -158,41 +162,41 @@ async function verifyEverything(directory: DemoDirectory, options: DemoOptions, 
 
 /** The hospital goes on, protected again, until somebody ends it. */
 async function goOn(
-  server: HospitalServer,
-  more: { options: DemoOptions; report: DemoReport; receiver: Receiver; stack: AsyncDisposableStack },
+  hospital: Hospital,
+  more: {
+    service: HospitalService
+    options: DemoOptions
+    report: DemoReport
+    receiver: BackgroundProcess
+    stack: AsyncDisposableStack
+  },
 ): Promise<void> {
-  const { options, receiver, stack } = more
-  await rearm(server, receiver, options)
-  const lastSequences = await useServer(server, lastSequencesOf)
-  const before = lastSequences.reduce((sum, sequence) => sum + sequence, 0)
-  const writes = await startWrites(server, stack, { options, lastSequences })
-  options.say(lookAround(server))
+  const { service, options, receiver, stack } = more
+  const { server } = hospital
+  await arm(server, receiver, options)
+  await beActive(hospital, { service, stack, options })
+  const { count: before } = await readAcknowledged(server.directory.acknowledgedLog)
+  options.say(lookAround(hospital, service))
   while (!options.signal.aborted) {
     await delay(STATUS_EVERY_MS, undefined, { signal: options.signal }).catch(() => undefined)
-    if (!options.signal.aborted)
-      options.say(`${writes.acknowledged - before} more writes acknowledged, protected; Ctrl-C ends it`)
-    if (writes.failedAtMs !== undefined) break
+    if (options.signal.aborted) break
+    const { count } = await readAcknowledged(server.directory.acknowledgedLog)
+    options.say(`${count - before} more writes acknowledged, protected; Ctrl-C ends it`)
   }
   options.say(`The demo ends. What it leaves is in "${server.directory.root}"; the next one clears it.`)
 }
 
-async function lastSequencesOf(client: Parameters<typeof isReceiving>[0]): Promise<number[]> {
-  const { rows } = await client.query<{ last: string }>(
-    'select coalesce(max(o.feed_sequence), 0) as last from generate_series(1, $1) f left join observation o on o.feed = f group by f order by f',
-    [FEEDS],
-  )
-  return rows.map(({ last }) => Number(last))
-}
-
-function lookAround(server: HospitalServer): string {
+function lookAround({ server, users }: Hospital, service: HospitalService): string {
   const { directory, connection } = server
+  const user = users[0]
   return [
     '',
-    'The hospital goes on, with writes and protection, until Ctrl-C. Look around:',
+    'The hospital goes on, with clinical events and protection, until Ctrl-C. Look around:',
+    `  curl -H "Authorization: Bearer ${user?.token}" "${service.url}/fhir/Patient?_count=3"     # as ${user?.id}`,
     `  psql "${connection}"`,
     ...['status', 'backups', 'verify --all'].map((verb) => `  ./resus ${verb} --config ${directory.configuration}`),
     `  ./resus restore --config ${directory.configuration} --to ${directory.root}/another`,
-    `  ${directory.root}: server.log, stream.log, commands.log (all that was run), acknowledged.log`,
+    `  ${directory.root}: server.log, stream.log, hospital.log, activity.log, commands.log (all that was run), acknowledged.log`,
     '',
   ].join('\n')
 }

@@ -1,137 +1,56 @@
 import pg from 'pg'
 import { stopCluster } from '../postgres/cluster-process.ts'
 import { checkPages } from '../protect/postgres/page-check.ts'
-import { countRows, fingerprintContent } from './hospital.ts'
-import { startServer, useServer, type HospitalServer } from './hospital-server.ts'
-import { PROBE_FEED } from './recovery.ts'
-import type { AcknowledgedWrite } from './write-stream.ts'
+import { startServer, useServer } from './hospital-server.ts'
+import { countLost, judgeHospital, type Hospital, type HospitalJudgement } from './reference-hospital.ts'
 
 /** One thing that was looked at in the restored hospital. */
-export interface HospitalCheck {
-  readonly name: string
-  readonly passed: boolean
-  readonly expected: string
-  readonly found: string
-}
-
-/** What was known of the hospital when it opened, to compare with. */
-export interface Baseline {
-  readonly rows: Readonly<Record<string, number>>
-  readonly fingerprint: string
-}
-
-export async function takeBaseline(client: pg.Client): Promise<Baseline> {
-  return { rows: await countRows(client), fingerprint: await fingerprintContent(client) }
-}
+export type HospitalCheck = HospitalJudgement
 
 export interface HospitalFindings {
   readonly checks: readonly HospitalCheck[]
-  /** Null when the server could not be asked. */
-  readonly acknowledgedLost: number | null
+  /** Of the writes that were acknowledged, before the disaster and since. */
+  readonly acknowledged: { readonly count: number; readonly lost: number }
 }
 
 /**
  * Looks at everything that can be looked at in the restored hospital, in the order that proves a physical restore: acknowledged
- * writes, content, structure, and after a clean stop every page. The server runs again at the end.
+ * writes, what the hospital says of itself, structure, and after a clean stop every page. The server runs again at the end.
  */
-export async function checkHospital(
-  server: HospitalServer,
-  expected: { baseline: Baseline; acknowledged: readonly AcknowledgedWrite[] },
-): Promise<HospitalFindings> {
-  const findings = await useServer(server, async (client) => {
-    const { baseline, acknowledged } = expected
-    const lost = await countLost(client, acknowledged).catch(unlessServerSays)
-    const checks = [
-      await attempt('acknowledged writes', `${acknowledged.length} by the log`, () => checkWrites(client, acknowledged)),
-      await attempt('order of writes', 'each feed from 1 on without a hole', () => checkOrder(client, acknowledged)),
-      await attempt('row counts', 'those at the opening, and what the feeds wrote', () => checkCounts(client, expected)),
-      await attempt('content of rows', 'the fingerprint of the opening', () => checkContent(client, baseline)),
-      await attempt('references', "an observation's patient and facility are its encounter's", () => checkReferences(client)),
-      await attempt('tables (amcheck)', 'no corrupt tuple', () => checkTables(client)),
-      await attempt('indexes (amcheck)', 'each B-tree is sound and has every row of its table', () => checkIndexes(client)),
-    ]
-    return { checks, acknowledgedLost: typeof lost === 'number' ? lost : null }
-  })
+export async function checkHospital(hospital: Hospital, signal: AbortSignal): Promise<HospitalFindings> {
+  const { server } = hospital
+  const { acknowledged, lost } = await countLost(hospital, signal)
+  const found = `${acknowledged - lost} of ${acknowledged} are there`
+  const writes = judged('acknowledged writes', 'every write that the hospital has confirmed', { passed: lost === 0, found })
+  const own = await judgeHospital(hospital, signal)
+  const structure = await useServer(server, async (client) => [
+    await attempt('tables (amcheck)', 'no corrupt tuple', () => checkTables(client)),
+    await attempt('indexes (amcheck)', 'each B-tree is sound and has every row of its table', () => checkIndexes(client)),
+  ])
   await stopCluster({ directory: server.directory.cluster, mode: 'fast' })
   const pages = await attempt('page checksums', 'every page of every relation', () => checkRelations(server.directory.cluster))
   await startServer(server)
-  return { ...findings, checks: [...findings.checks, pages] }
+  return { checks: [writes, ...own, ...structure, pages], acknowledged: { count: acknowledged, lost } }
 }
 
-type Finding = Pick<HospitalCheck, 'passed' | 'found'> & { readonly expected?: string }
+interface Finding {
+  readonly passed: boolean
+  readonly found: string
+}
 
 /** What the server says instead of an answer (a damaged page, say) is a finding. */
 async function attempt(name: string, expected: string, look: () => Promise<Finding>): Promise<HospitalCheck> {
   const finding = await look().catch(unlessServerSays)
-  return typeof finding === 'string' ? { name, expected, passed: false, found: finding } : { name, expected, ...finding }
+  return judged(name, expected, typeof finding === 'string' ? { passed: false, found: finding } : finding)
+}
+
+function judged(name: string, expected: string, { passed, found }: Finding): HospitalCheck {
+  return { name, verdict: passed ? 'passed' : 'failed', expected, found }
 }
 
 function unlessServerSays(error: unknown): string {
   if (error instanceof pg.DatabaseError) return error.message
   throw error
-}
-
-/** Feeds and sequences of all writes that are there. */
-async function readWrites(client: pg.Client): Promise<{ feed: number; sequence: number }[]> {
-  const { rows } = await client.query<{ feed: number; sequence: string }>(
-    'select feed, feed_sequence as sequence from observation where feed <> $1',
-    [PROBE_FEED],
-  )
-  return rows.map(({ feed, sequence }) => ({ feed, sequence: Number(sequence) }))
-}
-
-async function countLost(client: pg.Client, acknowledged: readonly AcknowledgedWrite[]): Promise<number> {
-  const there = new Set((await readWrites(client)).map(({ feed, sequence }) => `${feed} ${sequence}`))
-  return acknowledged.filter(({ feed, sequence }) => !there.has(`${feed} ${sequence}`)).length
-}
-
-async function checkWrites(client: pg.Client, acknowledged: readonly AcknowledgedWrite[]): Promise<Finding> {
-  const lost = await countLost(client, acknowledged)
-  const unanswered = (await readWrites(client)).length - (acknowledged.length - lost)
-  const found = `${acknowledged.length - lost} of ${acknowledged.length}, and ${unanswered} that were committed when the server died, unanswered`
-  return { passed: lost === 0, found }
-}
-
-/** What is there is each feed's writes from 1 on: nothing came out of order, and at most one of each feed was unanswered. */
-async function checkOrder(client: pg.Client, acknowledged: readonly AcknowledgedWrite[]): Promise<Finding> {
-  const writes = await readWrites(client)
-  const greatest = new Map<number, number>()
-  for (const { feed, sequence } of writes) greatest.set(feed, Math.max(greatest.get(feed) ?? 0, sequence))
-  const holes = [...greatest.values()].reduce((sum, sequence) => sum + sequence, 0) - writes.length
-  const passed = holes === 0 && writes.length <= acknowledged.length + greatest.size
-  return { passed, found: `${holes} holes in ${greatest.size} feeds` }
-}
-
-async function checkCounts(
-  client: pg.Client,
-  expected: { baseline: Baseline; acknowledged: readonly AcknowledgedWrite[] },
-): Promise<Finding> {
-  const found = await countRows(client)
-  const { rows } = await client.query<{ count: string }>('select count(*) from observation where feed is not null')
-  const written = Number(rows[0]?.count)
-  const wanted = { ...expected.baseline.rows, observation: (expected.baseline.rows.observation ?? 0) + written }
-  const passed = listCounts(found) === listCounts(wanted) && written >= expected.acknowledged.length
-  return { passed, expected: listCounts(wanted), found: listCounts(found) }
-}
-
-function listCounts(counts: Readonly<Record<string, number>>): string {
-  return Object.entries(counts)
-    .map(([table, count]) => `${count} ${table}`)
-    .join(', ')
-}
-
-async function checkContent(client: pg.Client, baseline: Baseline): Promise<Finding> {
-  const passed = (await fingerprintContent(client)) === baseline.fingerprint
-  return { passed, found: passed ? 'the same fingerprint as at the opening' : 'another fingerprint than at the opening' }
-}
-
-async function checkReferences(client: pg.Client): Promise<Finding> {
-  const { rows } = await client.query<{ broken: string }>(`
-    select (select count(*) from observation o left join encounter e on e.id = o.encounter_id
-        where e.id is null or e.patient_id <> o.patient_id or e.facility_id <> o.facility_id)
-      + (select count(*) from encounter e left join patient p on p.id = e.patient_id where p.id is null) as broken`)
-  const broken = Number(rows[0]?.broken)
-  return { passed: broken === 0, found: `${broken} broken` }
 }
 
 /** PostgreSQL's own amcheck, of every permanent table with its TOAST. */

@@ -12,8 +12,9 @@ import { assertUsable } from './demo-directory.ts'
 // The process behind `resus demo`, which calls it with checked arguments. As root it goes on as an ordinary user.
 
 const CHECKOUT = fileURLToPath(new URL('../..', import.meta.url))
-const DEFAULT_ROWS = 240_000
-const LEAST_ROWS = 2000
+const FACILITIES = 4
+const PATIENTS_DEFAULT = 4000
+const PATIENTS_LEAST = 50
 
 const given = parseArgs({
   options: {
@@ -21,7 +22,7 @@ const given = parseArgs({
     keep: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     directory: { type: 'string' },
-    rows: { type: 'string', default: String(DEFAULT_ROWS) },
+    patients: { type: 'string', default: String(PATIENTS_DEFAULT) },
     seed: { type: 'string', default: String(randomInt(1, 1_000_000)) },
   },
 }).values
@@ -44,7 +45,8 @@ async function main(): Promise<number> {
     once: given.once,
     keep: given.keep,
     json: given.json,
-    rows: Math.max(LEAST_ROWS, Number(given.rows)),
+    facilities: FACILITIES,
+    patients: Math.max(PATIENTS_LEAST, Number(given.patients)),
     seed: Number(given.seed),
     signal: controller.signal,
     say: given.json ? toStandardError : toStandardOutput,
@@ -71,7 +73,7 @@ async function giveDirectory(root: string): Promise<void> {
 
 function argumentsFor(root: string): string[] {
   const flags = (['once', 'keep', 'json'] as const).filter((name) => given[name]).map((name) => `--${name}`)
-  return [...flags, '--directory', root, '--rows', given.rows, '--seed', given.seed]
+  return [...flags, '--directory', root, '--patients', given.patients, '--seed', given.seed]
 }
 
 function interrupt(signal: NodeJS.Signals): void {

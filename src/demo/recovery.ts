@@ -5,19 +5,18 @@ import { Failure } from '../errors.ts'
 import { killCluster } from '../postgres/cluster-process.ts'
 import type { RestoreReport } from '../protect/postgres/restore.ts'
 import { COMPONENT, connect, startServer, type HospitalServer } from './hospital-server.ts'
+import { ask, readAcknowledged, verifyTransaction, type Hospital, type HospitalService } from './reference-hospital.ts'
 import { runResus } from './resus-command.ts'
-import { readAcknowledged, type AcknowledgedWrite, type WriteStream } from './write-stream.ts'
 
+const DETECTION_TIMEOUT_MS = 30_000
 const RECOVERY_TIMEOUT_MS = 120_000
+const SERVICE_TIMEOUT_MS = 60_000
 const POLL_MS = 10
-/** The feed of our own first write after the recovery. */
-export const PROBE_FEED = 0
 
 /** When each phase of a recovery ended, in ms since 1970; they follow each other. */
 export interface RecoveryTimes {
   readonly fault: number
   readonly detected: number
-  readonly restoreBegun: number
   readonly dataReady: number
   readonly recoveryEnded: number
   readonly firstVerifiedTransaction: number
@@ -26,7 +25,8 @@ export interface RecoveryTimes {
 export interface Recovery {
   readonly times: RecoveryTimes
   readonly restore: RestoreReport
-  readonly acknowledged: readonly AcknowledgedWrite[]
+  /** Acknowledged before the fault. */
+  readonly acknowledged: number
   /** As the server's log says: up to where WAL was replayed, and the last transaction in it. */
   readonly redoDone: string | null
   readonly lastTransactionAt: string | null
@@ -40,21 +40,20 @@ export async function destroyServer(server: HospitalServer): Promise<number> {
   return fault
 }
 
-/** From the fault to the first verified transaction: a read of the newest acknowledged write, and a new one. */
+/** From the fault to the first verified transaction: over HTTP, a read of the newest acknowledged write, and a new one. */
 export async function recover(
-  server: HospitalServer,
-  options: { writes: WriteStream; fault: number; signal: AbortSignal },
+  hospital: Hospital,
+  options: { service: HospitalService; fault: number; signal: AbortSignal },
 ): Promise<Recovery> {
-  const { writes, fault, signal } = options
+  const { service, fault, signal } = options
+  const { server } = hospital
   const { directory } = server
-  await writes.ended()
-  const detected = writes.failedAtMs ?? Date.now()
-  const acknowledged = readAcknowledged(directory.acknowledgedLog)
-  const newest = acknowledged.at(-1)
-  if (newest === undefined)
+  await untilHealth(service, { up: false, timeoutMs: DETECTION_TIMEOUT_MS, signal })
+  const detected = Date.now()
+  const { count, last } = await readAcknowledged(directory.acknowledgedLog)
+  if (last === undefined)
     throw new Failure('NOT_VERIFIED', 'no write was acknowledged before the disaster: nothing can be proven')
 
-  const restoreBegun = Date.now()
   const restore = await runResus<RestoreReport>(directory, 'restore', [COMPONENT, '--to', directory.cluster], signal)
   const dataReady = Date.now()
   const logStart = (await readFile(directory.serverLog)).length
@@ -62,13 +61,32 @@ export async function recover(
   const client = await connect(server)
   try {
     await waitForRecovery(client, signal)
-    const recoveryEnded = Date.now()
-    await verifyFirstTransaction(client, newest)
-    const times = { fault, detected, restoreBegun, dataReady, recoveryEnded, firstVerifiedTransaction: Date.now() }
-    return { times, restore, acknowledged, ...(await readRedo(directory.serverLog, logStart)) }
   } finally {
     await client.end()
   }
+  const recoveryEnded = Date.now()
+  await untilHealth(service, { up: true, timeoutMs: SERVICE_TIMEOUT_MS, signal })
+  await verifyTransaction(hospital, service, last)
+  const times = { fault, detected, dataReady, recoveryEnded, firstVerifiedTransaction: Date.now() }
+  return { times, restore, acknowledged: count, ...(await readRedo(directory.serverLog, logStart)) }
+}
+
+/** As a monitor would: until the hospital's service says that it is up, or down. */
+async function untilHealth(
+  service: HospitalService,
+  wanted: { up: boolean; timeoutMs: number; signal: AbortSignal },
+): Promise<void> {
+  const deadline = performance.now() + wanted.timeoutMs
+  while (performance.now() < deadline) {
+    wanted.signal.throwIfAborted()
+    const answer = await ask(service, { path: '/health' })
+    if ((answer?.status === 200) === wanted.up) return
+    await delay(POLL_MS, undefined, { signal: wanted.signal })
+  }
+  throw new Failure(
+    'NOT_VERIFIED',
+    `the hospital's service was still ${wanted.up ? 'down' : 'up'} after ${wanted.timeoutMs / 1000} s`,
+  )
 }
 
 async function waitForRecovery(client: pg.Client, signal: AbortSignal): Promise<void> {
@@ -79,22 +97,6 @@ async function waitForRecovery(client: pg.Client, signal: AbortSignal): Promise<
     await delay(POLL_MS, undefined, { signal })
   }
   throw new Failure('POSTGRES_FAILED', `the restored server was still in recovery after ${RECOVERY_TIMEOUT_MS / 1000} s`)
-}
-
-async function verifyFirstTransaction(client: pg.Client, newest: AcknowledgedWrite): Promise<void> {
-  const found = await client.query('select 1 from observation where feed = $1 and feed_sequence = $2', [
-    newest.feed,
-    newest.sequence,
-  ])
-  if (found.rowCount !== 1) {
-    throw new Failure('NOT_VERIFIED', `the newest acknowledged write (feed ${newest.feed}, number ${newest.sequence}) was lost`)
-  }
-  const written = await client.query(
-    `insert into observation (encounter_id, patient_id, facility_id, code, value, observed_at, feed, feed_sequence)
-      select id, patient_id, facility_id, '8867-4', 72, clock_timestamp(), $1, 1 from encounter where id = 1`,
-    [PROBE_FEED],
-  )
-  if (written.rowCount !== 1) throw new Failure('NOT_VERIFIED', 'the restored server took no new write')
 }
 
 /** `redo done at 0/5000120 ...` and `last completed transaction was at log time ...` of the server's log. */

@@ -10,7 +10,8 @@ export interface DemoReport {
   readonly directory: string
   readonly backups: readonly BackupReport[]
   readonly recovery: Recovery
-  readonly acknowledgedLost: number | null
+  /** Before the disaster and since. */
+  readonly acknowledged: { readonly count: number; readonly lost: number }
   readonly checks: readonly HospitalCheck[]
 }
 
@@ -20,20 +21,22 @@ export const NOT_CHECKED = [
   'a power cut: processes were killed, but what the disk had promised to keep was kept',
   'the loss of the receiver together with the server: what only its spool holds would then be lost (up to 1 s of writes here)',
   "PostgreSQL's own pg_verifybackup and pg_checksums, which the embedded package does not have: pages were checked by Resus",
-  'any application in front of the database, and whatever it had sent to others since',
+  "the hospital's files: they were not part of the disaster, and Resus does not protect files yet",
 ] as const
 
 const PHASES: readonly (readonly [from: keyof RecoveryTimes, to: keyof RecoveryTimes, name: string])[] = [
-  ['fault', 'detected', 'until the first write failed'],
-  ['detected', 'restoreBegun', 'until the restore began'],
-  ['restoreBegun', 'dataReady', 'restoring the files'],
+  ['fault', 'detected', 'until the hospital said that it is down'],
+  ['detected', 'dataReady', 'restoring the files'],
   ['dataReady', 'recoveryEnded', 'starting, and replaying WAL'],
-  ['recoveryEnded', 'firstVerifiedTransaction', 'reading the newest write, writing a new one'],
+  ['recoveryEnded', 'firstVerifiedTransaction', 'until the hospital gave the newest write back, and took a new one'],
 ]
+
+const CHECK_NAME_WIDTH = 26
+const MARKS = { passed: styleText('green', '✔'), failed: styleText('red', '✖'), 'not proven': styleText('yellow', '?') } as const
 
 /** The report as one JSON document. */
 export function reportJson(report: DemoReport): unknown {
-  const { times, restore, acknowledged, redoDone, lastTransactionAt } = report.recovery
+  const { times, restore, redoDone, lastTransactionAt } = report.recovery
   return {
     held: report.held,
     seed: report.seed,
@@ -41,8 +44,9 @@ export function reportJson(report: DemoReport): unknown {
     secondsToFirstVerifiedTransaction: secondsBetween(times, 'fault', 'firstVerifiedTransaction'),
     phases: PHASES.map(([from, to, name]) => ({ name, seconds: secondsBetween(times, from, to) })),
     times: Object.fromEntries(Object.entries(times).map(([name, ms]) => [name, new Date(ms).toISOString()])),
-    acknowledgedWrites: acknowledged.length,
-    acknowledgedWritesLost: report.acknowledgedLost,
+    acknowledgedWritesBeforeFault: report.recovery.acknowledged,
+    acknowledgedWrites: report.acknowledged.count,
+    acknowledgedWritesLost: report.acknowledged.lost,
     backups: report.backups,
     restore,
     redoDone,
@@ -54,14 +58,14 @@ export function reportJson(report: DemoReport): unknown {
 
 /** The report for people. */
 export function reportText(report: DemoReport): string {
-  const { recovery, checks } = report
-  const lost = `acknowledged writes lost: ${report.acknowledgedLost ?? 'not known'}`
+  const { recovery, checks, acknowledged } = report
+  const lost = `acknowledged writes lost: ${acknowledged.lost}`
   const seconds = secondsBetween(recovery.times, 'fault', 'firstVerifiedTransaction').toFixed(2)
   return [
     heading('Measured'),
     `  ${styleText('bold', `fault to first verified transaction: ${seconds} s`)}`,
     ...PHASES.map(([from, to, name]) => `    ${secondsBetween(recovery.times, from, to).toFixed(2).padStart(6)} s  ${name}`),
-    `  ${styleText(report.acknowledgedLost === 0 ? ['bold', 'green'] : ['bold', 'red'], lost)} of ${recovery.acknowledged.length} in the log`,
+    `  ${styleText(acknowledged.lost === 0 ? ['bold', 'green'] : ['bold', 'red'], lost)} of ${acknowledged.count}, ${recovery.acknowledged} of them before the disaster`,
     heading('Restored'),
     ...restoredLines(recovery),
     heading('Checked'),
@@ -82,9 +86,8 @@ function restoredLines({ restore, redoDone, lastTransactionAt }: Recovery): stri
 }
 
 function checkLines(check: HospitalCheck): string[] {
-  const mark = check.passed ? styleText('green', '✔') : styleText('red', '✖')
-  const line = `  ${mark} ${`${check.name}:`.padEnd(22)}${check.found}`
-  return check.passed ? [line] : [line, `    expected: ${check.expected}`]
+  const line = `  ${MARKS[check.verdict]} ${`${check.name}:`.padEnd(CHECK_NAME_WIDTH)}${check.found}`
+  return check.verdict === 'failed' ? [line, `    expected: ${check.expected}`] : [line]
 }
 
 function heading(text: string): string {
