@@ -67,7 +67,7 @@ test('activity writes what the hospital takes, of every kind, and logs each writ
   assert.deepEqual(report.refused, {})
   assert.deepEqual([report.unanswered, report.end], [0, 'over'])
   const { rows } = await hospital.admin.query<{ stream: string; version: number }>(
-    "select stream, version from events where position > $1 and stream !~ '^(Message|Heartbeat)/' order by 1, 2"),
+    "select stream, version from events where position > $1 and stream !~ '^(Message|Heartbeat)/' order by 1, 2",
     [before.rows[0]?.last],
   )
   const lines = (await readFile(hospital.logPath, 'utf8'))
