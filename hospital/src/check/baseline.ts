@@ -52,12 +52,20 @@ export const COUNTED_TABLES = [
 export const NEWEST = `
   select (select max(updated_at) from hospital.fhir_resources) as updated_at, (select max(created_at) from hospital.appointments) as created_at`
 
-/** Takes it in the transaction that the client is in. */
-export async function takeBaseline(client: pg.ClientBase, now: Date): Promise<Baseline> {
-  const { rows: where } = await client.query<{ position: string; lsn: string; system: string }>(`
-    select (select coalesce(max(position), 0) from hospital.events)::text as position, (select system_identifier from pg_control_system())::text as system,
+/** Which hospital it is, and which moment. */
+export type Moment = Pick<Baseline, 'takenAt' | 'systemIdentifier' | 'position' | 'lsn'>
+
+/** Of the transaction that the client is in. By indexes and counters alone: a damaged row is for the checks to find. */
+export async function takeMoment(client: pg.ClientBase, now: Date): Promise<Moment> {
+  const { rows } = await client.query<Omit<Moment, 'takenAt'>>(`
+    select (select coalesce(max(position), 0) from hospital.events)::text as position,
+      (select system_identifier from pg_control_system())::text as "systemIdentifier",
       case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end::text as lsn`)
-  const { position, lsn, system } = where[0]!
+  return { takenAt: now.toISOString(), ...rows[0]! }
+}
+
+/** Takes it in the transaction that the client is in. */
+export async function takeBaseline(client: pg.ClientBase, moment: Moment): Promise<Baseline> {
   const { rows: newest } = await client.query<{ updated_at: Date | null; created_at: Date | null }>(NEWEST)
   const { rows: consents } = await client.query<{ id: string; status: string; version: number }>(
     'select id, status, version from hospital.consent_records order by id',
@@ -67,10 +75,7 @@ export async function takeBaseline(client: pg.ClientBase, now: Date): Promise<Ba
   )
   return {
     format: 1,
-    takenAt: now.toISOString(),
-    systemIdentifier: system,
-    position,
-    lsn,
+    ...moment,
     counts: await countsOf(client),
     newest: {
       updatedAt: newest[0]?.updated_at?.toISOString() ?? null,

@@ -1,7 +1,7 @@
 import pg from 'pg'
 import { asOwner } from '../database/owner.ts'
 import { CannotRun } from '../refusal.ts'
-import { takeBaseline, type Baseline } from './baseline.ts'
+import { takeBaseline, takeMoment, type Baseline } from './baseline.ts'
 import { CHECKS } from './checks.ts'
 import type { Check, Evidence, FilesWanted, Outcome, Verdict } from './verdict.ts'
 
@@ -34,13 +34,13 @@ export async function runChecks(options: CheckOptions): Promise<{ readonly repor
     const now = new Date()
     const { files = 'all', filesDirectory, connectionString } = options
     const evidence: Evidence = { client, connectionString, snapshot, filesDirectory, files, baseline: options.baseline, now }
-    const taken = await takeBaseline(client, now)
+    const moment = await takeMoment(client, now)
     const checks: Verdict[] = []
     for (const check of chosen) checks.push(await verdictOf(check, evidence))
     const asked = options.only !== undefined
     const passed = checks.every(({ verdict }) => verdict === 'passed' || (verdict === 'not proven' && !asked))
-    const report = { passed, at: taken.takenAt, position: taken.position, lsn: taken.lsn, checks }
-    return options.takesBaseline === true ? { report, baseline: taken } : { report }
+    const report = { passed, at: moment.takenAt, position: moment.position, lsn: moment.lsn, checks }
+    return options.takesBaseline === true ? { report, baseline: await takeBaseline(client, moment) } : { report }
   })
 }
 
