@@ -10,7 +10,13 @@ import { fileURLToPath } from 'node:url'
 import { claimDirectory } from '../../src/demo/demo-directory.ts'
 import { checkHospital } from '../../src/demo/hospital-checks.ts'
 import { createServer, startServer, useServer } from '../../src/demo/hospital-server.ts'
-import { generateHospital, readAcknowledged, startActivity, startService, writeBaseline } from '../../src/demo/reference-hospital.ts'
+import {
+  generateHospital,
+  readAcknowledged,
+  startActivity,
+  startService,
+  writeBaseline,
+} from '../../src/demo/reference-hospital.ts'
 import { stopCluster } from '../../src/postgres/cluster-process.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { HANGS_AFTER_MS, waitUntil } from '../services/wait-until.ts'
@@ -123,7 +129,9 @@ test('the checks find a lost acknowledged write, a changed row and a damaged pag
   const line = (await readFile(directory.acknowledgedLog, 'utf8')).trimEnd().split('\n').at(-1)!
   await appendFile(directory.acknowledgedLog, `${line.replaceAll(last!.id, last!.id.replace(/^......../, 'ffffffff'))}\n`)
   await useServer(server, async (client) => {
-    await client.query("update hospital.patients set given = 'Another' where id = (select min(id::text)::uuid from hospital.patients)")
+    await client.query(
+      "update hospital.patients set given = 'Another' where id = (select min(id::text)::uuid from hospital.patients)",
+    )
   })
   const { lost, failed } = await failedChecks()
   assert.equal(lost, 1)
