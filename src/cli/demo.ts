@@ -30,7 +30,7 @@ function demoArguments(given: Given): string[] {
     const value = optionalText(given, name)
     if (value === undefined) return []
     if (/^\d{1,10}$/.test(value)) return [`--${name}`, value]
-    throw new Failure('ARGUMENTS_INVALID', `--${name} is "${value}", wanted a whole number`, { hint: 'for instance 4000' })
+    throw new Failure('ARGUMENTS_INVALID', `--${name} is "${value}", wanted a whole number`, { hint: 'for instance 2000' })
   })
   return [...flags, ...(directory === undefined ? [] : ['--directory', resolve(directory)]), ...values]
 }

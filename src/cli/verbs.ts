@@ -23,7 +23,7 @@ export const VERBS: readonly VerbDefinition[] = [
       ['--once', 'end after the recovery; exit status 0 only if everything held'],
       ['--keep', 'let the next demo keep what this one leaves'],
       ['--directory <path>', 'where everything lives (default: resus-demo-<uid> in the temporary directory)'],
-      ['--patients <number>', 'how many patients the hospital begins with (default: 4000)'],
+      ['--patients <number>', 'how many patients the hospital begins with (default: 2000)'],
       ['--seed <number>', 'the moment of the disaster, and the data; printed by each run'],
     ],
     load: () => import('./demo.ts'),

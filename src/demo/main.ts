@@ -13,7 +13,7 @@ import { assertUsable } from './demo-directory.ts'
 
 const CHECKOUT = fileURLToPath(new URL('../..', import.meta.url))
 const FACILITIES = 4
-const PATIENTS_DEFAULT = 4000
+const PATIENTS_DEFAULT = 2000
 const PATIENTS_LEAST = 50
 
 const given = parseArgs({
