@@ -1,9 +1,14 @@
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { Context } from '../database/database.ts'
 import type { RouteOptions } from '../http/server.ts'
 import { Refusal } from '../refusal.ts'
 import { newFacility, onboardFacility } from './onboard.ts'
+import { addUser, newUser } from './users.ts'
 
-/** The registry: GET /facilities, GET /facilities/:id, POST /facilities (the group's people), GET /facility-context. */
+/**
+ * The registry: GET /facilities, GET /facilities/:id, GET /facility-context; and for the group's people, to onboard a facility, POST /facilities and
+ * POST /users. A user asks with a token of `hospital token`.
+ */
 export async function facilityRoutes(server: FastifyInstance, { database }: RouteOptions): Promise<void> {
   server.get('/facilities', async (request) => {
     const facilities = await database.transaction(request.requester.context, async ({ sql }) =>
@@ -25,20 +30,36 @@ export async function facilityRoutes(server: FastifyInstance, { database }: Rout
   })
 
   server.post('/facilities', async (request, reply) => {
-    const { context } = request.requester
-    if (context.kind !== 'group') throw new Refusal('FORBIDDEN', "only the group's people onboard a facility")
+    const context = requireGroup(request)
     const facility = newFacility.parse(request.body)
-    await database
-      .transaction(context, async (transaction) => onboardFacility(transaction, facility))
-      .catch((error: unknown) => {
-        if (!(error instanceof Refusal) || error.code !== 'VERSION_CONFLICT') throw error
-        throw new Refusal('CONFLICT', `there is a facility "${facility.id}" already`, { expression: 'id', cause: error })
-      })
+    const onboarded = database.transaction(context, async (transaction) => onboardFacility(transaction, facility))
+    await onboarded.catch((error: unknown) => refuseTaken(error, `there is a facility "${facility.id}" already`))
     return await reply.code(201).header('Location', `/facilities/${facility.id}`).send(facility)
+  })
+
+  server.post('/users', async (request, reply) => {
+    const context = requireGroup(request)
+    const user = newUser.parse(request.body)
+    if ((user.role === 'group') !== (user.facility === null)) {
+      throw new Refusal('INVALID', 'people of the group have no facility, and all others have one', { expression: 'facility' })
+    }
+    const added = database.transaction(context, async (transaction) => addUser(transaction, user))
+    await added.catch((error: unknown) => refuseTaken(error, `there is a user "${user.id}" already`))
+    return await reply.code(201).send(user)
   })
 
   server.get('/facility-context', async (request) => {
     const { user, role, context } = request.requester
     return { user, role, facility: context.kind === 'facility' ? context.facility : null }
   })
+}
+
+function requireGroup({ requester }: FastifyRequest): Context {
+  if (requester.context.kind === 'group') return requester.context
+  throw new Refusal('FORBIDDEN', "only the group's people onboard facilities and their users")
+}
+
+function refuseTaken(error: unknown, message: string): never {
+  if (!(error instanceof Refusal) || error.code !== 'VERSION_CONFLICT') throw error
+  throw new Refusal('CONFLICT', message, { expression: 'id', cause: error })
 }
