@@ -630,7 +630,7 @@ test('the group changes the registry and no record; a worker changes messages an
       for (const statement of [
         `update ${table} set version = 9`,
         `delete from ${table}`,
-        `insert into ${table} select * from ${table}`,
+        `insert into ${table} default values`,
       ]) {
         assert.equal((await tryStatement(client, { role }, statement)).code, '42501', `${role}: ${statement}`)
       }
