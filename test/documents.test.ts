@@ -19,7 +19,7 @@ test('docs/errors.md explains every failure, and none that does not exist', asyn
 })
 
 test('docs/capabilities.md names files that are there', async () => {
-  const named = [...(await read('docs/capabilities.md')).matchAll(/`((?:src|test)\/[\w./-]+\.ts)`/g)].map(
+  const named = [...(await read('docs/capabilities.md')).matchAll(/`((?:src|test|hospital)\/[\w./-]+\.ts)`/g)].map(
     (match) => match[1] ?? '',
   )
   assert(named.length > 10)

@@ -1,4 +1,5 @@
 import type { Command } from 'commander'
+import type { FastifyInstance } from 'fastify'
 import { Database } from '../database/database.ts'
 import { buildServer } from '../http/server.ts'
 import type { TopicPlace } from '../topics/open-sink.ts'
@@ -15,6 +16,8 @@ interface ServeOptions extends Place, TopicPlace {
   readonly heartbeat: boolean
 }
 
+/** How long a request may still take when the service is told to end. */
+const CLOSE_GRACE_MS = 5000
 const PORT_DEFAULT = 8470
 
 export function register(program: Command): void {
@@ -35,11 +38,21 @@ async function serve(options: ServeOptions): Promise<void> {
   const database = new Database({ connectionString: place.connectionString })
   stack.defer(async () => database.close())
   const server = await buildServer({ database, filesDirectory: place.filesDirectory, log: options.log })
-  stack.defer(async () => server.close())
+  stack.defer(async () => closeServer(server))
   const { connectionString, filesDirectory } = place
   stack.use(startWorkers({ ...options, database, connectionString, filesDirectory }))
   const address = await server.listen({ port: options.port, host: options.host })
   process.stdout.write(`the hospital listens at ${address}\n`)
   using ended = toldToEnd()
   if (!ended.signal.aborted) await new Promise((resolve) => ended.signal.addEventListener('abort', resolve, { once: true }))
+}
+
+/** Requests that run may end, for a while. A client may keep its connection open for longer than anybody waits. */
+async function closeServer(server: FastifyInstance): Promise<void> {
+  const impatient = setTimeout(() => server.server.closeAllConnections(), CLOSE_GRACE_MS)
+  try {
+    await server.close()
+  } finally {
+    clearTimeout(impatient)
+  }
 }
