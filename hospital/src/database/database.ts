@@ -96,7 +96,9 @@ export class Database {
       begun.catch(() => undefined)
       const result = await work(client)
       await begun
-      await client.query('commit')
+      const { command } = await client.query('commit')
+      // What PostgreSQL answers when a statement had failed, and `work` did not pass the error on.
+      if (command !== 'COMMIT') throw new Error('a statement of this transaction had failed: it was rolled back')
       return result
     } catch (error) {
       await client.query('rollback').catch((cause: unknown) => {
