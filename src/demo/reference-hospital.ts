@@ -87,10 +87,11 @@ export function startActivity(
   options: { rate: number; seed: number },
 ): BackgroundProcess {
   const { directory } = hospital.server
-  const tokens = hospital.users.flatMap(({ token }) => ['--token', token])
+  // Not among the arguments, which everybody on this host can list.
+  const environment = { HOSPITAL_TOKENS: hospital.users.map(({ token }) => token).join(' ') }
   const pace = ['--rate', String(options.rate), '--flat', '--seed', String(options.seed)]
-  const args = [HOSPITAL, 'activity', '--url', service.url, ...tokens, ...pace, '--log', directory.acknowledgedLog]
-  return BackgroundProcess.start({ name: 'hospital activity', args, logFile: directory.activityLog })
+  const args = [HOSPITAL, 'activity', '--url', service.url, ...pace, '--log', directory.acknowledgedLog]
+  return BackgroundProcess.start({ name: 'hospital activity', args, logFile: directory.activityLog, environment })
 }
 
 /** Writes down how the hospital is now. */

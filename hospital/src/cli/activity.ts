@@ -1,10 +1,11 @@
-import { InvalidArgumentError, type Command } from 'commander'
+import { InvalidArgumentError, Option, type Command } from 'commander'
 import { runActivity } from '../activity/run-activity.ts'
+import { CannotRun } from '../refusal.ts'
 import { wholeNumber } from './options.ts'
 
 interface ActivityCommandOptions {
   readonly url: string
-  readonly token: readonly string[]
+  readonly token?: readonly string[]
   readonly rate: number
   readonly log: string
   readonly seconds: number
@@ -20,7 +21,11 @@ export function register(program: Command): void {
     .command('activity')
     .description('live clinical events through the HTTP API, with a log of what the hospital has acknowledged')
     .requiredOption('--url <url>', 'where the hospital listens, as http://127.0.0.1:8470', parseUrl)
-    .requiredOption('--token <token>', "of a facility's clinician or clerk; give one for each facility", collect, [])
+    .addOption(
+      new Option('--token <token>', "of a facility's clinician or clerk; one for each facility")
+        .env('HOSPITAL_TOKENS')
+        .argParser(collect),
+    )
     .requiredOption('--log <file>', 'where the acknowledged writes are appended; keep it away from the hospital’s own disk')
     .option('--rate <number>', 'events a second, as the mean of a day', wholeNumber(1, 10_000), 50)
     .option('--flat', 'the same rate by day and by night', false)
@@ -31,6 +36,11 @@ export function register(program: Command): void {
 }
 
 async function run(options: ActivityCommandOptions): Promise<void> {
+  if (options.token === undefined || options.token.length === 0) {
+    throw new CannotRun('nobody acts: there is no token', {
+      hint: 'give --token, or HOSPITAL_TOKENS; `hospital token USER` makes one',
+    })
+  }
   const told = new AbortController()
   for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => told.abort())
   process.stderr.write(`seed ${options.seed}\n`)
@@ -55,8 +65,9 @@ async function run(options: ActivityCommandOptions): Promise<void> {
   )
 }
 
-function collect(token: string, before: readonly string[]): readonly string[] {
-  return [...before, token]
+/** In the environment, where the list of processes does not show them, several stand beside each other. */
+function collect(tokens: string, before: readonly string[] = []): readonly string[] {
+  return [...before, ...tokens.split(/\s+/).filter((each) => each !== '')]
 }
 
 function parseUrl(text: string): string {

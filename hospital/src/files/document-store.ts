@@ -2,6 +2,7 @@ import { createHash, type Hash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { mkdir, open, readdir, rename, rm, stat, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
+import { makeDirectory, syncDirectory } from '../durable.ts'
 import { Refusal } from '../refusal.ts'
 import { uuid } from '../uuid.ts'
 
@@ -95,9 +96,8 @@ export class DocumentStore {
 }
 
 async function makeDirectories(documents: string, incoming: string): Promise<void> {
-  await mkdir(documents, { recursive: true })
-  await mkdir(incoming, { recursive: true })
-  await syncDirectory(join(documents, '..'))
+  await makeDirectory(documents)
+  await makeDirectory(incoming)
   for (const name of await readdir(incoming)) {
     const { mtimeMs } = await stat(join(incoming, name)).catch(() => ({ mtimeMs: Date.now() }))
     if (Date.now() - mtimeMs > ABANDONED_MS) await rm(join(incoming, name), { force: true })
@@ -126,15 +126,6 @@ async function writeAll(file: FileHandle, content: AsyncIterable<Uint8Array>, ha
     await file.writeFile(piece)
   }
   return sizeBytes
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r')
-  try {
-    await directory.sync()
-  } finally {
-    await directory.close()
-  }
 }
 
 function damaged(sha256: string, found: string): Refusal {

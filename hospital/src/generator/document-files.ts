@@ -1,6 +1,7 @@
 import { hash } from 'node:crypto'
-import { mkdir, open, rename } from 'node:fs/promises'
+import { open, rename } from 'node:fs/promises'
 import { join } from 'node:path'
+import { makeDirectory, syncDirectory } from '../durable.ts'
 
 /** Writes at once: a disk takes many syncs in the time of one. */
 const CONCURRENCY = 16
@@ -43,14 +44,14 @@ export class DocumentFiles {
   async finish(): Promise<void> {
     await Promise.all(this.#running)
     if (this.#failure !== undefined) throw this.#failure
-    await mkdir(this.#directory, { recursive: true })
-    for (const folder of [...this.#folders, this.#directory, join(this.#directory, '..')]) await sync(folder)
+    await makeDirectory(this.#directory)
+    for (const folder of [...this.#folders, this.#directory]) await syncDirectory(folder)
   }
 
   async #write(content: Buffer): Promise<void> {
     const sha256 = hash('sha256', content, 'hex')
     const folder = join(this.#directory, sha256.slice(0, 2))
-    if (!this.#folders.has(folder)) for (const each of [folder, this.#incoming]) await mkdir(each, { recursive: true })
+    if (!this.#folders.has(folder)) for (const each of [folder, this.#incoming]) await makeDirectory(each)
     this.#folders.add(folder)
     const unfinished = join(this.#incoming, `generated-${sha256}`)
     const handle = await open(unfinished, 'w')
@@ -61,14 +62,5 @@ export class DocumentFiles {
       await handle.close()
     }
     await rename(unfinished, join(folder, sha256))
-  }
-}
-
-async function sync(directory: string): Promise<void> {
-  const handle = await open(directory, 'r')
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
   }
 }

@@ -2,7 +2,7 @@ import { lstat, mkdir, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import type { Database, Transaction } from '../database/database.ts'
-import { syncDirectory, writeDurably } from '../durable.ts'
+import { makeDirectory, syncDirectory, writeDurably } from '../durable.ts'
 import { record } from '../events/record.ts'
 import { GROUP_FACILITY } from '../facilities/users.ts'
 import { pause } from '../pause.ts'
@@ -58,7 +58,7 @@ export async function beat(options: BeatOptions): Promise<number | undefined> {
     const last = await lastEvent(transaction)
     const sequence = (last?.sequence ?? 0) + 1
     const directory = join(filesDirectory, DIRECTORY)
-    await mkdir(directory, { recursive: true })
+    await makeDirectory(directory)
     if (previous !== sequence - 1 || (await isThere(join(directory, `${sequence}.json`)))) await setAsideFrom(directory, sequence)
     const content = { sequence, at: new Date().toISOString(), event: `${STREAM} version ${sequence}`, row: sequence }
     await writeDurably(join(directory, `${sequence}.json`), `${JSON.stringify(content)}\n`)

@@ -1,6 +1,6 @@
-import { mkdir, open, type FileHandle } from 'node:fs/promises'
+import { open, type FileHandle } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { syncDirectory } from '../durable.ts'
+import { makeDirectory, syncDirectory } from '../durable.ts'
 import type { MessageKind } from './message.ts'
 
 /** A message on its way out. */
@@ -33,10 +33,9 @@ export class DeliveryLog implements AsyncDisposable {
   /** Opens the log below the hospital's home; makes it, durably, where it is not there. */
   static async open(home: string): Promise<DeliveryLog> {
     const path = join(home, 'outbound', 'deliveries.ndjson')
-    await mkdir(dirname(path), { recursive: true })
+    await makeDirectory(dirname(path))
     const log = new DeliveryLog(await open(path, 'a+', 0o600))
     await syncDirectory(dirname(path))
-    await syncDirectory(home)
     await log.#readOn()
     return log
   }
