@@ -3,7 +3,7 @@ import { readdir, rm } from 'node:fs/promises'
 import test from 'node:test'
 import { parseLsn } from '../../src/postgres/lsn.ts'
 import { coverage, readNote, type WalObject } from '../../src/repository/wal-archive.ts'
-import { damagedRepository } from '../faults/damaged-repository.ts'
+import { damagedRepository, type DamagedRepository } from '../faults/damaged-repository.ts'
 import { Random, testSeed } from '../faults/random.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { checkNamed, outcomes, prove, scratchRootOf } from '../services/proving.ts'
@@ -57,11 +57,7 @@ for (const major of [18, 15]) {
         )
       })
 
-      const { objects } = await coverage(cluster.repository, stored.branch, parseLsn(incremental.stopLsn))
-      const quiet: WalObject[] = []
-      // Of a segment whose note says that it may make a tablespace, the planning reads all.
-      for (const object of objects.slice(FETCHED_AHEAD, -1))
-        if (!(await readNote(cluster.repository, stored.branch, object)).tablespaces) quiet.push(object)
+      const quiet = await readByTheServerOnly(stored)
       const { key } = random.pick(quiet)
       const headEnd = await stored.headEndOf(key)
       await stored.whileFlipped({ key, within: [headEnd, await stored.sizeOf(key)], random, t }, async () => {
@@ -94,4 +90,14 @@ for (const major of [18, 15]) {
       assert.deepEqual(await readdir(scratchRootOf(cluster)), [])
     },
   )
+}
+
+/** Whole segments that nothing reads before the server asks for them. */
+async function readByTheServerOnly({ cluster, branch, incremental }: DamagedRepository): Promise<WalObject[]> {
+  const { objects } = await coverage(cluster.repository, branch, parseLsn(incremental.stopLsn))
+  const isPiece = ({ from, to }: WalObject) => to - from < branch.head.segmentSize
+  const notes = await Promise.all(objects.map(async (object) => await readNote(cluster.repository, branch, object)))
+  // Where a tablespace may be made the planning reads the WAL, with what lies before and behind it; and so it does with pieces.
+  const isPlanned = objects.map((object, at) => isPiece(object) || notes[at]!.tablespaces)
+  return objects.filter((_, at) => at >= FETCHED_AHEAD && ![at - 1, at, at + 1].some((near) => isPlanned[near] ?? true))
 }
