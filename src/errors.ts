@@ -56,6 +56,16 @@ export const FAILURES = {
   RESTORE_COMMAND_FAILED: { exit: 1, http: 500, retry: false },
   DISK_FULL: { exit: 1, http: 507, retry: false },
   NOT_VERIFIED: { exit: 1, http: 200, retry: false },
+  // The control plane.
+  STORE_UNREACHABLE: { exit: 1, http: 503, retry: true },
+  STORE_FOREIGN: { exit: 2, http: 500, retry: false },
+  UNAUTHENTICATED: { exit: 2, http: 401, retry: false },
+  NOT_FOUND: { exit: 2, http: 404, retry: false },
+  TASK_UNKNOWN: { exit: 2, http: 404, retry: false },
+  KEY_REUSED: { exit: 2, http: 422, retry: false },
+  NOT_REACHED: { exit: 1, http: 503, retry: true },
+  NOT_BUILT: { exit: 2, http: 501, retry: false },
+  BUSY: { exit: 1, http: 429, retry: true },
   INTERRUPTED: { exit: 1, http: 499, retry: true },
 } as const satisfies Record<string, { exit: 1 | 2; http: number; retry: boolean }>
 

@@ -1,0 +1,78 @@
+import type { ColumnType, JSONColumnType } from 'kysely'
+
+// The tables of the store, as Kysely sees them. The SQL is in migrations/.
+
+/** Written as a Date or its text, read as a Date. */
+type Time = ColumnType<Date, Date | string, Date | string>
+type TimeOrNull = ColumnType<Date | null, Date | string | null, Date | string | null>
+type Json = ColumnType<unknown, string, string>
+
+export interface NodesTable {
+  readonly name: string
+  readonly started_at: Time
+  readonly renewed_at: Time
+  readonly version: string
+  readonly reach: JSONColumnType<readonly NodeReach[]>
+}
+
+export interface NodeReach {
+  readonly system: string
+  readonly component: string
+  readonly reached: boolean
+  /** Why not. */
+  readonly why: string | null
+}
+
+export type TaskState = 'waiting' | 'running' | 'done' | 'failed' | 'cancelled'
+export type TaskEventKind = 'state' | 'log' | 'progress'
+
+export interface TasksTable {
+  readonly id: string
+  readonly system: string
+  readonly component: string | null
+  readonly kind: string
+  readonly parameters: Json
+  readonly requested_by: string
+  readonly schedule_key: string | null
+  readonly state: TaskState
+  readonly attempts: ColumnType<number, number | undefined, number>
+  readonly node: string | null
+  readonly created_at: Time
+  readonly started_at: TimeOrNull
+  readonly ended_at: TimeOrNull
+  readonly progress: ColumnType<unknown, string | null, string | null>
+  readonly exit_status: number | null
+  readonly result: ColumnType<unknown, string | null, string | null>
+  readonly error_code: string | null
+  readonly error_message: string | null
+  readonly error_hint: string | null
+  readonly cancel_requested: ColumnType<boolean, boolean | undefined, boolean>
+}
+
+export interface TaskEventsTable {
+  readonly task_id: string
+  readonly number: number
+  readonly at: Time
+  readonly kind: TaskEventKind
+  readonly data: Json
+}
+
+export interface IdempotencyKeysTable {
+  readonly key: string
+  readonly request_hash: Buffer
+  readonly task_id: string
+  readonly created_at: Time
+}
+
+export interface ScheduleRunsTable {
+  readonly schedule_key: string
+  readonly due_at: Time
+}
+
+export interface Schema {
+  readonly nodes: NodesTable
+  readonly tasks: TasksTable
+  readonly task_events: TaskEventsTable
+  readonly idempotency_keys: IdempotencyKeysTable
+  readonly schedule_runs: ScheduleRunsTable
+}
