@@ -48,9 +48,14 @@ function addVerb(program: Command, definition: VerbDefinition, done: (answer: An
   }
   command.option('--config <path>', 'the configuration', process.env.RESUS_CONFIG ?? 'resus.yaml')
   command.option('--json', 'print one JSON document on standard output, and nothing else there')
+  command.option('--progress <form>', 'on standard error: text, or json, one document a line', 'text')
   command.action(async () => {
     const options = command.opts<Record<string, unknown>>()
-    const context = createContext({ configPath: String(options.config), signal: interruptible() })
+    const context = createContext({
+      configPath: String(options.config),
+      signal: interruptible(),
+      progress: String(options.progress),
+    })
     const { run } = await definition.load()
     await done(await runVerb(context, () => run(context, { args: command.processedArgs.filter(isText), options })))
   })

@@ -16,12 +16,56 @@ interface Terminal {
 
 const LIVE_EVERY_MS = 200
 const LINE_EVERY_MS = 5000
+const DOCUMENT_EVERY_MS = 500
 /** The rate is over this last stretch of time: the beginning of a backup says nothing about its end. */
 const RATE_OVER_MS = 10_000
 const CLEAR_LINE = '\r\u001B[K'
 
+/** Where a verb says how far it is, and what an operator should know meanwhile. */
+export interface Progress {
+  /** Notes how far the work is. */
+  report(report: ProgressReport): void
+  /** A line of its own. */
+  print(text: string): void
+  /** Call it before anything else is printed. */
+  clear(): void
+}
+
+/** For a program: one JSON document a line, `{"kind":"progress",...}` or `{"kind":"log","text":...}`. */
+export class ProgressDocuments implements Progress {
+  readonly #output: Pick<Terminal, 'write'>
+  readonly #clock: Clock
+  #phase = ''
+  #shownAtMs = 0
+
+  constructor(output: Pick<Terminal, 'write'>, clock: Clock) {
+    this.#output = output
+    this.#clock = clock
+  }
+
+  report({ phase, bytesDone, bytesTotal }: ProgressReport): void {
+    const now = this.#clock.now()
+    if (phase === this.#phase && now - this.#shownAtMs < DOCUMENT_EVERY_MS) return
+    this.#phase = phase
+    this.#shownAtMs = now
+    this.#write({ kind: 'progress', phase, bytesDone, bytesTotal })
+  }
+
+  print(text: string): void {
+    this.#write({ kind: 'log', text })
+  }
+
+  clear(): void {
+    return undefined
+  }
+
+  #write(document: unknown): void {
+    this.#output.write(`${JSON.stringify(document)}\n`)
+  }
+}
+
 /** One line that is drawn again and again on a terminal, and a new line every few seconds where there is none. */
-export class ProgressLine {
+export class ProgressLine implements Progress {
   readonly #terminal: Terminal
   readonly #clock: Clock
   #samples: { atMs: number; bytes: number }[] = []

@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import { systemClock, type Clock } from '../clock.ts'
 import type { Configuration } from '../config/configuration.ts'
 import { Failure } from '../errors.ts'
-import { ProgressLine } from './progress.ts'
+import { ProgressDocuments, ProgressLine, type Progress } from './progress.ts'
 
 /** What a verb gives: one JSON document, the same as text for people, and the exit status where it is not 0. */
 export interface Answer {
@@ -17,7 +17,7 @@ export interface Context {
   readonly clock: Clock
   /** Aborts at Ctrl-C and SIGTERM, with an INTERRUPTED failure. */
   readonly signal: AbortSignal
-  readonly progress: ProgressLine
+  readonly progress: Progress
   /** For what the operator has to know beside the answer: goes to standard error. */
   readonly warn: (text: string) => void
   /** Reads the configuration. Throws CONFIG_UNREADABLE, CONFIG_INVALID. */
@@ -43,8 +43,8 @@ export interface VerbDefinition {
   readonly load: () => Promise<{ readonly run: Verb }>
 }
 
-export function createContext(options: { configPath: string; signal: AbortSignal }): Context {
-  const progress = new ProgressLine(process.stderr, systemClock)
+export function createContext(options: { configPath: string; signal: AbortSignal; progress?: string }): Context {
+  const progress = progressOf(options.progress)
   const warn = (text: string) => progress.print(`warning: ${text}`)
   return {
     configPath: resolve(options.configPath),
@@ -57,6 +57,12 @@ export function createContext(options: { configPath: string; signal: AbortSignal
       return await loadConfiguration(options.configPath)
     },
   }
+}
+
+function progressOf(form = 'text'): Progress {
+  if (form === 'text') return new ProgressLine(process.stderr, systemClock)
+  if (form === 'json') return new ProgressDocuments(process.stderr, systemClock)
+  throw new Failure('ARGUMENTS_INVALID', `--progress is "${form}", wanted text or json`, { hint: 'leave it out for text' })
 }
 
 /** A signal that aborts when the operator or the system asks us to end. The verbs end cleanly; asking twice changes nothing. */
