@@ -24,13 +24,14 @@ export interface NodeReach {
 }
 
 export type TaskState = 'waiting' | 'running' | 'done' | 'failed' | 'cancelled'
-export type TaskEventKind = 'state' | 'log' | 'progress'
+export type TaskEventKind = 'state' | 'log'
 
 export interface TasksTable {
   readonly id: string
   readonly system: string
   readonly component: string | null
   readonly kind: string
+  readonly lane: string
   readonly parameters: Json
   readonly requested_by: string
   readonly schedule_key: string | null
@@ -38,6 +39,7 @@ export interface TasksTable {
   readonly attempts: ColumnType<number, number | undefined, number>
   readonly node: string | null
   readonly created_at: Time
+  readonly due_at: Time
   readonly started_at: TimeOrNull
   readonly ended_at: TimeOrNull
   readonly progress: ColumnType<unknown, string | null, string | null>
@@ -47,6 +49,7 @@ export interface TasksTable {
   readonly error_message: string | null
   readonly error_hint: string | null
   readonly cancel_requested: ColumnType<boolean, boolean | undefined, boolean>
+  readonly last_event: ColumnType<number, number | undefined, number>
 }
 
 export interface TaskEventsTable {

@@ -15,6 +15,8 @@ create table resus_control.tasks (
   -- Null where it is about all of the system.
   component text,
   kind text not null,
+  -- What never runs twice at once for one component.
+  lane text not null,
   parameters jsonb not null,
   requested_by text not null,
   -- The schedule and the instant it fell due: one task for each.
@@ -23,6 +25,8 @@ create table resus_control.tasks (
   attempts integer not null default 0,
   node text,
   created_at timestamptz not null,
+  -- Not before: a retry waits.
+  due_at timestamptz not null,
   started_at timestamptz,
   ended_at timestamptz,
   progress jsonb,
@@ -32,18 +36,20 @@ create table resus_control.tasks (
   error_code text,
   error_message text,
   error_hint text,
-  cancel_requested boolean not null default false
+  cancel_requested boolean not null default false,
+  -- How many events there are.
+  last_event integer not null default 0
 );
 create index on resus_control.tasks (created_at desc, id desc);
 create index on resus_control.tasks (system, component, kind, created_at desc);
-create index on resus_control.tasks (state) where state in ('waiting', 'running');
+create index on resus_control.tasks (due_at) where state in ('waiting', 'running');
 
--- Everything that happened to a task, numbered from 1: its log, and what a watcher is sent.
+-- Everything that happened to a task, numbered from 1: its states and its log.
 create table resus_control.task_events (
   task_id uuid not null references resus_control.tasks on delete cascade,
   number integer not null,
   at timestamptz not null,
-  kind text not null check (kind in ('state', 'log', 'progress')),
+  kind text not null check (kind in ('state', 'log')),
   data jsonb not null,
   primary key (task_id, number)
 );

@@ -1,0 +1,123 @@
+import { fromKysely, PgBoss } from 'pg-boss'
+import type { Kysely } from 'kysely'
+import type { Schema } from '../catalog/schema.ts'
+import { isStoreAway, type Store } from '../catalog/store.ts'
+import { insertTask, type NewTask } from '../catalog/tasks.ts'
+import { queueName } from './task-kinds.ts'
+
+const SCHEMA = 'resus_queue'
+const CONNECTIONS_MAX = 4
+/** A job whose node does not say that it lives for so long is somebody else's. */
+export const HEARTBEAT_SECONDS = 20
+const SUPERVISE_SECONDS = 5
+/** The longest that pg-boss lets one attempt take. A command that is begun again goes on where it was. */
+const ATTEMPT_SECONDS_MAX = 24 * 3600 - 60
+/** Of attempts that a node's death ended. Those that failed by themselves are counted with the task. */
+const DEATHS_MAX = 20
+const KEPT_SECONDS = 24 * 3600
+
+/** One attempt's hold on a job of the queue. */
+export interface Hold {
+  readonly queue: string
+  readonly job: string
+  readonly retryCount: number
+  readonly taskId: string
+}
+
+interface JobData {
+  readonly taskId: string
+}
+
+/** The durable queue behind tasks: one queue for each component's lane, of which one job at most is being worked on. */
+export class TaskQueue implements AsyncDisposable {
+  readonly #store: Store
+  readonly #boss: PgBoss
+  readonly #known = new Set<string>()
+
+  private constructor(store: Store, boss: PgBoss) {
+    this.#store = store
+    this.#boss = boss
+  }
+
+  static async open(store: Store, onError: (error: Error) => void): Promise<TaskQueue> {
+    const boss = new PgBoss({
+      connectionString: store.connectionString,
+      schema: SCHEMA,
+      application_name: 'resus queue',
+      max: CONNECTIONS_MAX,
+      schedule: false,
+      superviseIntervalSeconds: SUPERVISE_SECONDS,
+      monitorIntervalSeconds: SUPERVISE_SECONDS,
+    })
+    // Its own timers meet a store that is away; they try again.
+    boss.on('error', (error: Error) => (isStoreAway(error) ? undefined : onError(error)))
+    await boss.start()
+    return new TaskQueue(store, boss)
+  }
+
+  /** Keeps a task and its job, both or neither. False when there is one for this schedule's instant already. */
+  async request(task: NewTask, also?: (queries: Kysely<Schema>) => Promise<void>): Promise<boolean> {
+    const queue = await this.#queueOf(task)
+    return await this.#store.sql.transaction().execute(async (transaction) => {
+      if (!(await insertTask(transaction, task))) return false
+      await this.#boss.send(queue, { taskId: task.id } satisfies JobData, { db: fromKysely(transaction) })
+      await also?.(transaction)
+      return true
+    })
+  }
+
+  /** The next job of a lane that is due; undefined when there is none, or one is being worked on. */
+  async fetch(lane: { system: string; component: string | null; lane: string }): Promise<Hold | undefined> {
+    const queue = await this.#queueOf(lane)
+    const [job] = await this.#boss.fetch<JobData>(queue, { includeMetadata: true })
+    if (job === undefined) return undefined
+    return { queue, job: job.id, retryCount: job.retryCount, taskId: job.data.taskId }
+  }
+
+  /** Says that the job is being worked on. False when it is somebody else's by now. */
+  async touch(hold: Hold): Promise<boolean> {
+    // Its types say nothing of what it answers.
+    const answer = (await this.#boss.touch(hold.queue, attemptOf(hold))) as { readonly affected?: number }
+    return answer.affected === 1
+  }
+
+  /** Ends the job together with what `also` does to its task; with `again` there is another job for it, not before that. */
+  async settle(hold: Hold, also: (queries: Kysely<Schema>) => Promise<boolean>, again?: Date): Promise<boolean> {
+    return await this.#store.sql.transaction().execute(async (transaction) => {
+      const db = fromKysely(transaction)
+      if (!(await also(transaction))) return false
+      await this.#boss.complete(hold.queue, attemptOf(hold), null, { db })
+      if (again !== undefined)
+        await this.#boss.send(hold.queue, { taskId: hold.taskId } satisfies JobData, { db, startAfter: again })
+      return true
+    })
+  }
+
+  /** Drops a job whose task has ended already. */
+  async drop(hold: Hold): Promise<void> {
+    await this.#boss.complete(hold.queue, attemptOf(hold))
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#boss.stop({ graceful: false })
+  }
+
+  async #queueOf(lane: { system: string; component: string | null; lane: string }): Promise<string> {
+    const name = queueName(lane)
+    if (this.#known.has(name)) return name
+    await this.#boss.createQueue(name, {
+      policy: 'singleton',
+      retryLimit: DEATHS_MAX,
+      retryDelay: 0,
+      heartbeatSeconds: HEARTBEAT_SECONDS,
+      expireInSeconds: ATTEMPT_SECONDS_MAX,
+      deleteAfterSeconds: KEPT_SECONDS,
+    })
+    this.#known.add(name)
+    return name
+  }
+}
+
+function attemptOf({ job, retryCount }: Hold): { id: string; retryCount: number } {
+  return { id: job, retryCount }
+}
