@@ -72,7 +72,15 @@ export interface ScheduleRunsTable {
   readonly due_at: Time
 }
 
+export interface BackupsTable {
+  readonly system: string
+  readonly component: string
+  readonly id: string
+  readonly summary: Json
+}
+
 export interface Schema {
+  readonly backups: BackupsTable
   readonly nodes: NodesTable
   readonly tasks: TasksTable
   readonly task_events: TaskEventsTable

@@ -159,6 +159,12 @@ export const VERBS: readonly VerbDefinition[] = [
     load: () => import('./status.ts'),
   },
   {
+    name: 'serve',
+    summary: 'protect everything that is configured, day and night: receivers, schedules, health, notices and the HTTP API',
+    options: [['--server <file>', 'settings of the server (default: server.yaml beside the configuration)']],
+    load: () => import('./serve.ts'),
+  },
+  {
     name: 'config',
     summary: 'print the configuration as it is understood, without secrets',
     options: [['--schema', 'print the JSON Schema of resus.yaml instead']],

@@ -51,13 +51,12 @@ async function isDirectory(path: string): Promise<boolean> {
 
 /** The mistakes of all files at once. */
 function refuseAll(outcomes: readonly PromiseSettledResult<Configuration>[]): void {
-  const failures = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as unknown] : []))
-  const [first] = failures
+  const reasons = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as Error] : []))
+  const [first, ...others] = reasons
   if (first === undefined) return
-  const expected = failures.filter((each) => each instanceof Failure)
-  if (failures.length === 1 || expected.length < failures.length) throw first
-  throw new Failure('CONFIG_INVALID', expected.map(({ message }) => message).join('\n'), {
-    ...(expected[0]?.hint === undefined ? {} : { hint: expected[0].hint }),
+  if (others.length === 0 || !reasons.every((each) => each instanceof Failure)) throw first
+  throw new Failure('CONFIG_INVALID', reasons.map(({ message }) => message).join('\n'), {
+    hint: 'nothing was taken of any file; correct these, and look again with "resus config"',
   })
 }
 

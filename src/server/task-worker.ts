@@ -21,7 +21,10 @@ export interface WorkerOptions {
   /** What becomes known when a task ends. */
   readonly onEnd: (
     task: Task,
-    outcome: { readonly state: string; readonly error: { readonly code: string; readonly message: string } | null },
+    outcome: {
+      readonly state: 'done' | 'failed' | 'cancelled'
+      readonly error: { readonly code: string; readonly message: string } | null
+    },
   ) => void
   readonly report: (text: string) => void
 }

@@ -1,0 +1,73 @@
+import { readdir, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Clock } from '../clock.ts'
+import { loadSystems, type Systems } from '../config/systems.ts'
+import { Failure } from '../errors.ts'
+
+const LOOK_MS = 2_000
+
+export interface ConfigurationWatchOptions {
+  readonly configPath: string
+  readonly clock: Clock
+  readonly report: (text: string) => void
+  /** The new configuration is in force from here on. */
+  readonly take: (systems: Systems) => Promise<void>
+}
+
+/** Takes a change of the configuration without a restart, as a whole; or refuses it with line and reason, and the old one stays in force. */
+export class ConfigurationWatch {
+  readonly #options: ConfigurationWatchOptions
+  /** Why the files as they are now were refused; null when they are in force. */
+  refused: { readonly message: string; readonly at: string } | null = null
+
+  constructor(options: ConfigurationWatchOptions) {
+    this.#options = options
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const { configPath, clock } = this.#options
+    let seen = await fingerprint(configPath)
+    let changed = seen
+    while (!signal.aborted) {
+      await clock.sleep(LOOK_MS, signal).catch(() => undefined)
+      const now = await fingerprint(configPath)
+      // Looked at once it stands still: an editor writes in several steps.
+      if (now !== seen && now === changed && !signal.aborted) {
+        seen = now
+        await this.#change()
+      }
+      changed = now
+    }
+  }
+
+  async #change(): Promise<void> {
+    const { configPath, clock, report, take } = this.#options
+    try {
+      const systems = await loadSystems(configPath)
+      await take(systems)
+      this.refused = null
+      report('the configuration has changed and is in force')
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      this.refused = { message: error.message, at: new Date(clock.now()).toISOString() }
+      report(`a change of the configuration was refused, the old one stays in force: ${error.message}`)
+    }
+  }
+}
+
+/** What changes when a file of the configuration does. */
+async function fingerprint(path: string): Promise<string> {
+  const paths = await filesOf(path)
+  const parts = await Promise.all(
+    paths.map(async (file) => {
+      const info = await stat(file, { bigint: true }).catch(() => undefined)
+      return `${file} ${info?.ino} ${info?.size} ${info?.mtimeNs}`
+    }),
+  )
+  return parts.join('\n')
+}
+
+async function filesOf(path: string): Promise<string[]> {
+  const names = await readdir(path).catch(() => undefined)
+  return names === undefined ? [path] : names.filter((name) => /\.ya?ml$/.test(name)).map((name) => join(path, name))
+}

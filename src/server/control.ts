@@ -1,0 +1,159 @@
+import { createHash, randomUUID } from 'node:crypto'
+import { mkdir, realpath, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Clock } from '../clock.ts'
+import type { BackupSummary } from '../catalog/backups.ts'
+import type { Store } from '../catalog/store.ts'
+import { readTask, type Task } from '../catalog/tasks.ts'
+import { Failure, systemErrorCode } from '../errors.ts'
+import type { Catalogue, ComponentPicture } from './catalogue.ts'
+import { LANES, PARAMETERS, type TaskKind } from './task-kinds.ts'
+import type { TaskQueue } from './task-queue.ts'
+
+/** Which component is meant; what is left out is the only one there is. */
+export interface Which {
+  readonly system?: string | undefined
+  readonly component?: string | undefined
+}
+
+export interface TaskRequest extends Which {
+  readonly kind: TaskKind
+  readonly parameters: Readonly<Record<string, unknown>>
+  readonly requestedBy: string
+  /** The same key and request again give the same task. */
+  readonly idempotencyKey?: string | undefined
+}
+
+const KEY_KEPT_MS = 24 * 3600 * 1000
+
+/** What can be asked of the control plane, by whatever face. */
+export class Control {
+  readonly catalogue: Catalogue
+  readonly store: Store
+  readonly #queue: TaskQueue
+  readonly #clock: Clock
+  readonly #restoreRoots: readonly string[]
+
+  constructor(options: {
+    readonly catalogue: Catalogue
+    readonly store: Store
+    readonly queue: TaskQueue
+    readonly clock: Clock
+    readonly restoreRoots: readonly string[]
+  }) {
+    this.catalogue = options.catalogue
+    this.store = options.store
+    this.#queue = options.queue
+    this.#clock = options.clock
+    this.#restoreRoots = options.restoreRoots
+  }
+
+  get now(): number {
+    return this.#clock.now()
+  }
+
+  /** The component that is meant. Throws COMPONENT_UNKNOWN, and ARGUMENTS_INVALID where it takes a name. */
+  component({ system, component }: Which): ComponentPicture {
+    const all = this.catalogue.pictures()
+    const found = all.filter(
+      (each) =>
+        (system === undefined || each.system === system) && (component === undefined || each.component.name === component),
+    )
+    const [only, ...others] = found
+    if (only !== undefined && others.length === 0) return only
+    const known = all.slice(0, 20).map((each) => `"${each.system}/${each.component.name}"`)
+    if (found.length > 1) {
+      throw new Failure('ARGUMENTS_INVALID', 'which component? There are several', {
+        hint: `name "system" and "component": ${known.join(', ')}`,
+      })
+    }
+    throw new Failure('COMPONENT_UNKNOWN', `there is no component "${system ?? '(any)'}/${component ?? '(any)'}"`, {
+      hint: `there is ${known.join(', ') || 'none'}`,
+    })
+  }
+
+  /** A backup by its id. Throws BACKUP_UNKNOWN. */
+  backup(id: string, which: Which): { readonly picture: ComponentPicture; readonly backup: BackupSummary } {
+    const candidates = this.catalogue
+      .pictures()
+      .filter(
+        (each) =>
+          (which.system === undefined || each.system === which.system) &&
+          (which.component === undefined || each.component.name === which.component),
+      )
+    const found = candidates.flatMap((picture) =>
+      picture.backups.filter((backup) => backup.id === id).map((backup) => ({ picture, backup })),
+    )
+    const [only, ...others] = found
+    if (only === undefined) throw new Failure('BACKUP_UNKNOWN', `there is no backup "${id}"`, { hint: 'GET backups lists them' })
+    if (others.length === 0) return only
+    throw new Failure('ARGUMENTS_INVALID', `several components have a backup "${id}"`, { hint: 'name "system" and "component"' })
+  }
+
+  /** Asks for work. Throws what `component` does, and KEY_REUSED when the key was used for something else. */
+  async request(request: TaskRequest): Promise<Task> {
+    const { kind, requestedBy, idempotencyKey } = request
+    const picture = this.component(request)
+    const parameters = PARAMETERS[kind].parse(request.parameters) as Record<string, unknown>
+    const component = picture.component.name
+    const hash = hashOf([picture.system, component, kind, parameters])
+    const before = idempotencyKey === undefined ? undefined : await this.#taskOfKey(idempotencyKey, hash)
+    if (before !== undefined) return before
+    const id = randomUUID()
+    const at = new Date(this.#clock.now())
+    const task = { id, system: picture.system, component, kind, lane: LANES[kind], parameters, requestedBy, at }
+    try {
+      await this.#queue.request(task, async (queries) => {
+        if (idempotencyKey === undefined) return
+        await queries
+          .insertInto('idempotency_keys')
+          .values({ key: idempotencyKey, request_hash: hash, task_id: id, created_at: at })
+          .execute()
+      })
+    } catch (error) {
+      // Somebody else was quicker with the same key.
+      const other =
+        systemErrorCode(error) === '23505' && idempotencyKey !== undefined
+          ? await this.#taskOfKey(idempotencyKey, hash)
+          : undefined
+      if (other === undefined) throw error
+      return other
+    }
+    return (await readTask(this.store.sql, id))!
+  }
+
+  /** Where a restore that the API asks for goes: a new directory of this name below the first of `restoreRoots`. */
+  async restorePlace(name: string): Promise<string> {
+    const [root] = this.#restoreRoots
+    if (root === undefined) {
+      throw new Failure('ARGUMENTS_INVALID', 'the API may restore nowhere: server.yaml names no restoreRoots', {
+        hint: 'add a directory to restoreRoots, or run "resus restore" on the host',
+      })
+    }
+    await mkdir(root, { recursive: true, mode: 0o711 })
+    if ((await realpath(root)) !== root) {
+      throw new Failure('ARGUMENTS_INVALID', `"${root}" of restoreRoots leads through a symbolic link`, {
+        hint: 'name the directory itself in server.yaml',
+      })
+    }
+    const place = join(root, name)
+    const taken = await stat(place).catch(() => undefined)
+    if (taken === undefined) return place
+    throw new Failure('DIRECTORY_NOT_EMPTY', `"${name}" is there already`, { hint: 'choose another name' })
+  }
+
+  async #taskOfKey(key: string, hash: Buffer): Promise<Task | undefined> {
+    const since = new Date(this.#clock.now() - KEY_KEPT_MS)
+    await this.store.sql.deleteFrom('idempotency_keys').where('created_at', '<', since).execute()
+    const row = await this.store.sql.selectFrom('idempotency_keys').selectAll().where('key', '=', key).executeTakeFirst()
+    if (row === undefined) return undefined
+    if (row.request_hash.equals(hash)) return await readTask(this.store.sql, row.task_id)
+    throw new Failure('KEY_REUSED', 'this Idempotency-Key was used for another request', {
+      hint: 'use a new key for each request',
+    })
+  }
+}
+
+function hashOf(value: unknown): Buffer {
+  return createHash('sha256').update(JSON.stringify(value)).digest()
+}

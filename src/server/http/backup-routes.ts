@@ -1,0 +1,234 @@
+import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
+import { z } from 'zod'
+import {
+  backupPageSchema,
+  backupSchema,
+  backupStatusSchema,
+  componentQuery,
+  pageQuery,
+  problemSchema,
+  taskSchema,
+} from '../../api/schemas.ts'
+import { BACKUP_TYPES } from '../../repository/backups.ts'
+import { Failure } from '../../errors.ts'
+import { targetSchema } from '../task-kinds.ts'
+import { cursorOf, readCursor } from './cursor.ts'
+import { startWork, startHeaders } from './start-work.ts'
+import type { RouteOptions } from './route-options.ts'
+
+const PREFIX = '/backup-dr'
+const idParameter = z.object({ id: z.string().min(1).max(64) })
+const restoreName = z.string().regex(/^[a-z0-9][a-z0-9._-]{0,62}$/, 'a name of lower-case letters, digits, ".", "_" and "-"')
+const started = { 202: taskSchema, '4xx': problemSchema, '5xx': problemSchema }
+const read = { '4xx': problemSchema, '5xx': problemSchema }
+
+/** API-01 to 07 and API-10: what a system's operators do every day, and on the day. */
+export const backupRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, options) => {
+  await server.register(readingRoutes, options)
+  await server.register(workRoutes, options)
+  await server.register(restoreRoutes, options)
+}
+
+const readingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control, board }) => {
+  server.get(
+    `${PREFIX}/backups`,
+    {
+      schema: {
+        summary: 'List backups, newest first',
+        querystring: z.strictObject({ ...componentQuery, ...pageQuery }),
+        response: { 200: backupPageSchema, ...read },
+      },
+    },
+    async (request) => {
+      const { system, component, limit, cursor } = request.query
+      const all = control.catalogue
+        .pictures()
+        .filter(
+          (each) =>
+            (system === undefined || each.system === system) && (component === undefined || each.component.name === component),
+        )
+      if (all.length === 0 && (system !== undefined || component !== undefined)) control.component({ system, component })
+      const backups = mergeNewest(all.map((each) => each.backups))
+      const after = cursor === undefined ? 0 : placeBehind(backups, readCursor(cursor))
+      const items = backups.slice(after, after + limit)
+      const last = items.at(-1)
+      const isEnd = last === undefined || after + limit >= backups.length
+      return {
+        items,
+        next: isEnd ? null : cursorOf([last.finishedAt, last.system, last.component, last.id]),
+        total: backups.length,
+      }
+    },
+  )
+
+  server.get(
+    `${PREFIX}/backups/status`,
+    { schema: { summary: 'What is kept of each component, and what is proven', response: { 200: backupStatusSchema, ...read } } },
+    async () => board.backupStatus(),
+  )
+
+  server.get(
+    `${PREFIX}/backups/:id`,
+    {
+      schema: {
+        summary: 'One backup',
+        params: idParameter,
+        querystring: z.strictObject(componentQuery),
+        response: { 200: backupSchema, ...read },
+      },
+    },
+    async (request) => control.backup(request.params.id, request.query).backup,
+  )
+}
+
+const workRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control }) => {
+  server.post(
+    `${PREFIX}/backups/database`,
+    {
+      schema: {
+        summary: 'Back a database up now',
+        headers: startHeaders,
+        body: z.strictObject({ ...componentQuery, type: z.enum(BACKUP_TYPES).optional() }),
+        response: started,
+      },
+    },
+    async (request, reply) => {
+      const { system, component, type } = request.body
+      return await startWork(
+        { request, reply, control },
+        { system, component, kind: 'backup', parameters: type === undefined ? {} : { type } },
+      )
+    },
+  )
+
+  server.post(
+    `${PREFIX}/backups/:id/verify`,
+    {
+      schema: {
+        summary: 'Read a backup back, or prove it by a restore',
+        params: idParameter,
+        headers: startHeaders,
+        body: z.strictObject({ ...componentQuery, byRestore: z.boolean().default(false) }).default({ byRestore: false }),
+        response: started,
+      },
+    },
+    async (request, reply) => {
+      const { byRestore, ...which } = request.body
+      const { picture, backup } = control.backup(request.params.id, which)
+      return await startWork(
+        { request, reply, control },
+        {
+          system: picture.system,
+          component: picture.component.name,
+          kind: byRestore ? 'prove' : 'verify',
+          parameters: { backup: backup.id },
+        },
+      )
+    },
+  )
+
+  server.post(
+    `${PREFIX}/backups/cleanup`,
+    {
+      schema: {
+        summary: 'Delete what nothing keeps any more, in two runs a day apart',
+        headers: startHeaders,
+        body: z.strictObject({ ...componentQuery, dryRun: z.boolean().default(false) }),
+        response: started,
+      },
+    },
+    async (request, reply) => {
+      const { dryRun, ...which } = request.body
+      return await startWork({ request, reply, control }, { ...which, kind: 'expire', parameters: dryRun ? { dryRun } : {} })
+    },
+  )
+}
+
+const restoreRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control }) => {
+  server.post(
+    `${PREFIX}/backups/:id/restore`,
+    {
+      schema: {
+        summary: 'Restore from a backup into a new directory below restoreRoots',
+        params: idParameter,
+        headers: startHeaders,
+        body: z.strictObject({ ...componentQuery, target: targetSchema.optional(), name: restoreName.optional() }),
+        response: started,
+      },
+    },
+    async (request, reply) => {
+      const { system, component, target = {}, name } = request.body
+      const { picture, backup } = control.backup(request.params.id, { system, component })
+      if (target.backup !== undefined && target.backup !== backup.id) {
+        throw new Failure('ARGUMENTS_INVALID', 'target.backup is another backup than the one of the address', {
+          hint: 'leave it out',
+        })
+      }
+      const to = await control.restorePlace(name ?? restoreNameOf(picture.component.name, control.now))
+      const which = { system: picture.system, component: picture.component.name }
+      return await startWork(
+        { request, reply, control },
+        { ...which, kind: 'restore', parameters: { target: { ...target, backup: backup.id }, to } },
+      )
+    },
+  )
+
+  server.post(
+    `${PREFIX}/recovery`,
+    {
+      schema: {
+        summary: 'Recover a component into a new directory, to the newest moment or another',
+        headers: startHeaders,
+        body: z.strictObject({ ...componentQuery, target: targetSchema.optional(), name: restoreName.optional() }),
+        response: started,
+      },
+    },
+    async (request, reply) => {
+      const { target = {}, name, ...which } = request.body
+      const picture = control.component(which)
+      const to = await control.restorePlace(name ?? restoreNameOf(picture.component.name, control.now))
+      return await startWork(
+        { request, reply, control },
+        { system: picture.system, component: picture.component.name, kind: 'restore', parameters: { target, to } },
+      )
+    },
+  )
+}
+
+function restoreNameOf(component: string, now: number): string {
+  return `${component}-${new Date(now)
+    .toISOString()
+    .replaceAll(/[-:]|\.\d+/g, '')
+    .toLowerCase()}`
+}
+
+interface Dated {
+  readonly finishedAt: string
+  readonly system: string
+  readonly component: string
+  readonly id: string
+}
+
+/** Lists that are in order, newest first, as one. */
+function mergeNewest<T extends Dated>(lists: readonly (readonly T[])[]): readonly T[] {
+  const [only, ...others] = lists
+  if (only !== undefined && others.length === 0) return only
+  return lists.flat().toSorted((left, right) => order(right, left))
+}
+
+function order(left: Dated, right: Dated): number {
+  for (const name of ['finishedAt', 'system', 'component', 'id'] as const) {
+    if (left[name] !== right[name]) return left[name] < right[name] ? -1 : 1
+  }
+  return 0
+}
+
+/** Where the page behind a cursor begins, also when the backup that it names has expired since. */
+function placeBehind(
+  backups: readonly Dated[],
+  [finishedAt = '', system = '', component = '', id = '']: readonly string[],
+): number {
+  const last = { finishedAt, system, component, id }
+  const at = backups.findIndex((each) => order(each, last) < 0)
+  return at < 0 ? backups.length : at
+}

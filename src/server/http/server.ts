@@ -1,0 +1,131 @@
+import { createHash } from 'node:crypto'
+import fastifySwagger from '@fastify/swagger'
+import fastifySwaggerUi from '@fastify/swagger-ui'
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import {
+  jsonSchemaTransform,
+  jsonSchemaTransformObject,
+  serializerCompiler,
+  validatorCompiler,
+  type ZodTypeProvider,
+} from 'fastify-type-provider-zod'
+import { Failure } from '../../errors.ts'
+import { resusVersion } from '../../version.ts'
+import type { Administrator } from '../administrator.ts'
+import { backupRoutes } from './backup-routes.ts'
+import { notBuiltRoutes } from './not-built-routes.ts'
+import { answerError, problemOf } from './problem.ts'
+import type { RouteOptions } from './route-options.ts'
+import { statusRoutes } from './status-routes.ts'
+import { taskRoutes } from './task-routes.ts'
+
+export interface ApiOptions extends RouteOptions {
+  readonly administrator: Administrator
+  readonly tls?: { readonly cert: Buffer; readonly key: Buffer } | undefined
+  /** One line of JSON for each request, to standard error. */
+  readonly log?: boolean
+}
+
+const BODY_BYTES_MAX = 64 * 1024
+const REQUEST_TIMEOUT_MS = 30_000
+export const API = '/api/v1'
+export const BACKUP_DR = `${API}/backup-dr`
+const OPEN_ROUTES = new Set([`${API}/live`])
+/** Only what we serve ourselves; the page of the API's documentation has its styles inline. */
+const POLICY =
+  "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+/** The HTTP API, not yet listening. */
+export async function buildApi(options: ApiOptions): Promise<FastifyInstance> {
+  const server = Fastify({
+    logger: options.log === true ? { stream: process.stderr } : false,
+    bodyLimit: BODY_BYTES_MAX,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    forceCloseConnections: true,
+    ...(options.tls === undefined ? {} : { https: { ...options.tls, minVersion: 'TLSv1.2' as const } }),
+    // A URL that cannot be read meets no route and no hook.
+    frameworkErrors: (error, request, reply) =>
+      void answerError(error, request as unknown as FastifyRequest, reply as unknown as FastifyReply),
+  }) as unknown as FastifyInstance
+  server.setValidatorCompiler(validatorCompiler)
+  server.setSerializerCompiler(serializerCompiler)
+  server.setErrorHandler(answerError)
+  server.setNotFoundHandler(async (request, reply) => {
+    const what = `there is nothing at ${request.method} ${request.url.slice(0, 200)}`
+    await reply
+      .code(404)
+      .type('application/problem+json; charset=utf-8')
+      .send(problemOf(new Failure('NOT_FOUND', what, { hint: `see ${API}/docs` })))
+  })
+  guard(server, options.administrator)
+  await document(server)
+  const routes = { control: options.control, board: options.board, signal: options.signal }
+  await server.register(
+    async (typed) => {
+      const api = typed.withTypeProvider<ZodTypeProvider>()
+      await api.register(statusRoutes, routes)
+      await api.register(backupRoutes, routes)
+      await api.register(taskRoutes, routes)
+      await api.register(notBuiltRoutes)
+    },
+    { prefix: API },
+  )
+  return server
+}
+
+function guard(server: FastifyInstance, administrator: Administrator): void {
+  server.addHook('onRequest', async (request, reply) => {
+    reply.headers({
+      'Content-Security-Policy': POLICY,
+      'X-Content-Type-Options': 'nosniff',
+      'X-Frame-Options': 'DENY',
+      'Referrer-Policy': 'no-referrer',
+      'Cache-Control': 'no-store',
+    })
+    if (OPEN_ROUTES.has(request.routeOptions.url ?? '')) return
+    if (administrator.holds(tokenOf(request.headers.authorization))) return
+    throw new Failure('UNAUTHENTICATED', 'the request has no token that is known here', {
+      hint: 'send "Authorization: Bearer TOKEN"; the token is in the file "administrator-token" of the state directory',
+    })
+  })
+  server.addHook('onSend', async (request, reply, payload) => {
+    if (request.method !== 'GET' || reply.statusCode !== 200 || typeof payload !== 'string') return payload
+    const tag = `W/"${createHash('sha256').update(payload).digest('base64url').slice(0, 22)}"`
+    reply.header('ETag', tag)
+    if (request.headers['if-none-match'] !== tag) return payload
+    reply.code(304).removeHeader('content-type')
+    return ''
+  })
+}
+
+/** A bearer token; or, for a browser, the password of Basic. */
+function tokenOf(header = ''): string {
+  const [, scheme = '', value = ''] = /^(Bearer|Basic) +(\S{1,300})$/i.exec(header) ?? []
+  if (scheme.toLowerCase() !== 'basic') return value
+  const text = Buffer.from(value, 'base64').toString('utf8')
+  return text.slice(text.indexOf(':') + 1)
+}
+
+async function document(server: FastifyInstance): Promise<void> {
+  await server.register(fastifySwagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'Resus',
+        version: resusVersion(),
+        description: "Brings a hospital's systems back: backups, recovery, and what is proven.",
+      },
+      components: {
+        securitySchemes: { token: { type: 'http', scheme: 'bearer' }, password: { type: 'http', scheme: 'basic' } },
+      },
+      security: [{ token: [] }, { password: [] }],
+    },
+    transform: jsonSchemaTransform,
+    transformObject: jsonSchemaTransformObject,
+  })
+  await server.register(fastifySwaggerUi, {
+    routePrefix: `${API}/docs`,
+    uiConfig: { validatorUrl: null, persistAuthorization: false },
+    staticCSP: false,
+  })
+}

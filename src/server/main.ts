@@ -1,0 +1,45 @@
+import { parseArgs } from 'node:util'
+import { systemClock } from '../clock.ts'
+import { Failure } from '../errors.ts'
+import { serve } from './serve.ts'
+
+// The process behind `resus serve`, which calls it with checked arguments.
+
+const { config, server } = parseArgs({
+  options: { config: { type: 'string', default: 'resus.yaml' }, server: { type: 'string' } },
+}).values
+
+const controller = new AbortController()
+for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(name, () => controller.abort(new Failure('INTERRUPTED', `interrupted by ${name}`)))
+}
+const report = (text: string) => void process.stderr.write(`${new Date().toISOString()} ${text}\n`)
+
+try {
+  await serve({
+    configPath: config,
+    serverFile: server,
+    databaseUrl: process.env.RESUS_DATABASE_URL,
+    clock: systemClock,
+    signal: controller.signal,
+    report,
+    onReady: ({ url, tokenPath, isNewToken }) => {
+      process.stdout.write(`resus serve: ${url}/api/v1/docs\n`)
+      process.stdout.write(`the administrator token is in "${tokenPath}"${isNewToken ? ' (made just now)' : ''}\n`)
+    },
+  })
+} catch (error) {
+  if (!controller.signal.aborted) process.exitCode = told(error)
+}
+
+function told(error: unknown): number {
+  if (!(error instanceof Failure)) {
+    process.stderr.write(
+      `${error instanceof Error ? error.stack : String(error)}\nthis is a bug of Resus: please report it with the text above\n`,
+    )
+    return 1
+  }
+  const { message, hint, exitStatus } = error
+  process.stderr.write(`resus: ${message}\n${hint === undefined ? '' : `hint: ${hint}\n`}`)
+  return exitStatus
+}

@@ -1,0 +1,77 @@
+import { systemClock } from '../clock.ts'
+import { loadSystems } from '../config/systems.ts'
+import type { Configuration } from '../config/configuration.ts'
+import { openConfigured, resolveComponent } from '../config/open.ts'
+import { Failure } from '../errors.ts'
+import { streamSpool } from '../protect/postgres/component.ts'
+import { streamWal } from '../protect/postgres/stream.ts'
+import { eventJson, type StreamEvent } from '../protect/postgres/stream-event.ts'
+import type { ReceiverMessage } from './receivers.ts'
+
+// The process of all receivers of a node: nothing else runs in it, so that nothing delays an acknowledgement. It ends with its supervisor.
+
+/** A commit a millisecond would be a message a millisecond. */
+const POSITION_EVERY_MS = 500
+const AGAIN_MS = 15_000
+
+const [, , configPath = '', reached = '[]'] = process.argv
+const controller = new AbortController()
+const { signal } = controller
+const end = () => controller.abort(new Failure('INTERRUPTED', 'the receivers were told to end'))
+for (const name of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(name, end)
+process.on('disconnect', end)
+
+const wanted = new Set(JSON.parse(reached) as string[])
+const { systems } = await loadSystems(configPath)
+await Promise.all(systems.map(receiveSystem))
+process.disconnect?.()
+
+async function receiveSystem(configuration: Configuration): Promise<void> {
+  const components = configuration.components.filter(({ name }) => wanted.has(JSON.stringify([configuration.system, name])))
+  await Promise.all(components.map(async ({ name }) => receiveAlways(configuration, name)))
+}
+
+/** Receives, and begins again after whatever ended it. */
+async function receiveAlways(configuration: Configuration, name: string): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      await receive(configuration, name)
+    } catch (error) {
+      if (signal.aborted) return
+      const { code, message } = error instanceof Failure ? error : { code: 'BUG', message: String(error) }
+      tell({ kind: 'ended', system: configuration.system, component: name, code, message })
+    }
+    await systemClock.sleep(AGAIN_MS, signal).catch(() => undefined)
+  }
+}
+
+async function receive(configuration: Configuration, name: string): Promise<void> {
+  const { system } = configuration
+  const settings = configuration.components.find((each) => each.name === name)!
+  const component = await resolveComponent(settings)
+  const repository = await openConfigured(configuration)
+  const last = { acknowledged: 0, archived: 0 }
+  await streamWal({
+    repository,
+    component,
+    spoolDirectory: streamSpool(configuration.state, name),
+    clock: systemClock,
+    signal,
+    onEvent: (event) => {
+      if (isFrequent(event)) {
+        const now = Date.now()
+        if (now - last[event.kind] < POSITION_EVERY_MS) return
+        last[event.kind] = now
+      }
+      if (event.kind !== 'stored') tell({ kind: 'event', system, component: name, at: Date.now(), event: eventJson(event) })
+    },
+  })
+}
+
+function isFrequent(event: StreamEvent): event is Extract<StreamEvent, { kind: 'acknowledged' | 'archived' }> {
+  return event.kind === 'acknowledged' || event.kind === 'archived'
+}
+
+function tell(message: ReceiverMessage): void {
+  if (process.connected) process.send?.(message)
+}

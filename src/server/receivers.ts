@@ -1,0 +1,164 @@
+import { fork, type ChildProcess } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import type { Clock } from '../clock.ts'
+
+const MAIN = fileURLToPath(new URL('receivers-main.ts', import.meta.url))
+const RESTART_MS_MIN = 500
+const RESTART_MS_MAX = 15_000
+/** Longer than that it was at work: the next end is another story. */
+const STEADY_MS = 60_000
+const END_GRACE_MS = 20_000
+
+/** What the receivers' process tells. */
+export type ReceiverMessage =
+  | {
+      readonly kind: 'event'
+      readonly system: string
+      readonly component: string
+      readonly at: number
+      readonly event: Readonly<Record<string, unknown>>
+    }
+  | {
+      readonly kind: 'ended'
+      readonly system: string
+      readonly component: string
+      readonly code: string
+      readonly message: string
+    }
+
+/** What is known of one receiver. Positions are PostgreSQL's text. */
+export interface ReceiverPicture {
+  readonly state: 'starting' | 'receiving' | 'disconnected' | 'ended'
+  readonly acknowledgedLsn: string | null
+  readonly archivedLsn: string | null
+  /** When something was last heard of it. */
+  readonly at: string
+  /** Alarms that are not over, by code. */
+  readonly alarms: Readonly<Record<string, string>>
+  readonly problem: string | null
+}
+
+export interface ReceiversOptions {
+  readonly configPath: string
+  readonly clock: Clock
+  readonly onMessage: (message: ReceiverMessage) => void
+  readonly report: (text: string) => void
+}
+
+/** Keeps the process of the receivers at work. */
+export class Receivers {
+  readonly #options: ReceiversOptions
+  readonly #pictures = new Map<string, ReceiverPicture>()
+  #child: ChildProcess | undefined
+  #wanted = '[]'
+
+  constructor(options: ReceiversOptions) {
+    this.#options = options
+  }
+
+  picture(system: string, component: string): ReceiverPicture | undefined {
+    return this.#pictures.get(JSON.stringify([system, component]))
+  }
+
+  get pid(): number | undefined {
+    return this.#child?.pid
+  }
+
+  /** Receives for these components from now on; when they are others than before, or `changed`, the process is started again. */
+  want(components: readonly { readonly system: string; readonly component: string }[], changed = false): void {
+    const wanted = JSON.stringify(components.map(({ system, component }) => JSON.stringify([system, component])).toSorted())
+    if (wanted === this.#wanted && !changed) return
+    this.#wanted = wanted
+    this.#child?.kill('SIGTERM')
+  }
+
+  /** Until the signal aborts; then the process ends in good order. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, report } = this.#options
+    let waitMs = RESTART_MS_MIN
+    while (!signal.aborted) {
+      if (this.#wanted === '[]') {
+        await clock.sleep(RESTART_MS_MIN, signal).catch(() => undefined)
+        continue
+      }
+      const startedAt = clock.now()
+      const wanted = this.#wanted
+      const how = await this.#runOnce(wanted, signal)
+      if (signal.aborted) return
+      if (wanted !== this.#wanted) continue
+      waitMs = clock.now() - startedAt > STEADY_MS ? RESTART_MS_MIN : Math.min(waitMs * 2, RESTART_MS_MAX)
+      report(`the receivers' process ended (${how}); it is started again in ${waitMs} ms`)
+      await clock.sleep(waitMs, signal).catch(() => undefined)
+    }
+  }
+
+  async #runOnce(wanted: string, signal: AbortSignal): Promise<string> {
+    const child = fork(MAIN, [this.#options.configPath, wanted], {
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+      detached: true,
+    })
+    this.#child = child
+    let killer: NodeJS.Timeout | undefined
+    const end = () => {
+      child.kill('SIGTERM')
+      killer = setTimeout(() => child.kill('SIGKILL'), END_GRACE_MS)
+    }
+    signal.addEventListener('abort', end, { once: true })
+    child.on('message', (message) => this.#hear(message as ReceiverMessage))
+    try {
+      return await new Promise<string>((settle) => {
+        child.once('error', (error) => settle(error.message))
+        child.once('exit', (code, by) => settle(by ?? `status ${code}`))
+      })
+    } finally {
+      clearTimeout(killer)
+      signal.removeEventListener('abort', end)
+      this.#child = undefined
+      for (const [key, picture] of this.#pictures) {
+        this.#pictures.set(key, { ...picture, state: 'ended', problem: "the receivers' process has ended" })
+      }
+    }
+  }
+
+  #hear(message: ReceiverMessage): void {
+    const key = JSON.stringify([message.system, message.component])
+    const before = this.#pictures.get(key) ?? NOTHING
+    this.#pictures.set(key, next(before, message, new Date(this.#options.clock.now()).toISOString()))
+    this.#options.onMessage(message)
+  }
+}
+
+const NOTHING: ReceiverPicture = {
+  state: 'starting',
+  acknowledgedLsn: null,
+  archivedLsn: null,
+  at: '',
+  alarms: {},
+  problem: null,
+}
+
+function next(before: ReceiverPicture, message: ReceiverMessage, at: string): ReceiverPicture {
+  if (message.kind === 'ended') return { ...before, at, state: 'ended', problem: `${message.message} (${message.code})` }
+  const { event } = message
+  const picture = { ...before, at }
+  const text = (name: string) => (typeof event[name] === 'string' ? event[name] : '')
+  switch (event['kind']) {
+    case 'connected':
+    case 'switched':
+      return { ...picture, state: 'receiving', problem: null }
+    case 'acknowledged':
+      return { ...picture, state: 'receiving', acknowledgedLsn: text('lsn'), problem: null }
+    case 'archived':
+      return { ...picture, archivedLsn: text('lsn') }
+    case 'alarm':
+      return { ...picture, alarms: { ...before.alarms, [text('code')]: text('message') } }
+    case 'cleared':
+      return { ...picture, alarms: Object.fromEntries(Object.entries(before.alarms).filter(([code]) => code !== text('code'))) }
+    case 'disconnected':
+      return { ...picture, state: 'disconnected', problem: text('message') }
+    case 'stopped':
+      return { ...picture, state: 'ended' }
+    default:
+      return picture
+  }
+}

@@ -1,0 +1,206 @@
+import { chmod, mkdir, readFile } from 'node:fs/promises'
+import type { AddressInfo } from 'node:net'
+import type { FastifyInstance } from 'fastify'
+import { startEmbeddedStore } from '../catalog/embedded-store.ts'
+import { listNodes, renewNode } from '../catalog/nodes.ts'
+import type { NodeReach } from '../catalog/schema.ts'
+import { isStoreAway, Store } from '../catalog/store.ts'
+import type { Clock } from '../clock.ts'
+import { loadSystems, type Systems } from '../config/systems.ts'
+import { Failure, systemErrorCode } from '../errors.ts'
+import { forEachConcurrent } from '../stream/for-each-concurrent.ts'
+import { resusVersion } from '../version.ts'
+import { Administrator, administratorToken } from './administrator.ts'
+import { Catalogue } from './catalogue.ts'
+import { ConfigurationWatch } from './configuration-watch.ts'
+import { Control } from './control.ts'
+import { buildApi } from './http/server.ts'
+import { findReach } from './reach.ts'
+import { Receivers } from './receivers.ts'
+import { loadSettings, type ServerSettings } from './settings.ts'
+import { StatusBoard } from './status-board.ts'
+import { TaskQueue } from './task-queue.ts'
+import { TaskWorker } from './task-worker.ts'
+
+export interface ServeOptions {
+  /** A configuration, or a directory of them. */
+  readonly configPath: string
+  /** Instead of server.yaml beside them. */
+  readonly serverFile?: string | undefined
+  /** A PostgreSQL for the store, instead of the embedded one. */
+  readonly databaseUrl?: string | undefined
+  readonly clock: Clock
+  /** Ends it in good order. */
+  readonly signal: AbortSignal
+  /** One line for people. */
+  readonly report: (text: string) => void
+  /** It answers. */
+  readonly onReady?: (at: { readonly url: string; readonly tokenPath: string; readonly isNewToken: boolean }) => void
+}
+
+const RENEW_MS = 5_000
+const REFRESH_MS = 60_000
+const REFRESHED_AT_ONCE = 4
+
+/** Protects everything that is configured, until the signal aborts. Throws when it cannot begin: nothing was touched then. */
+export async function serve(options: ServeOptions): Promise<void> {
+  const loaded = await loadSystems(options.configPath)
+  const settings = await loadSettings(options.serverFile ?? loaded.serverFile, { named: options.serverFile !== undefined })
+  await using stack = new AsyncDisposableStack()
+  const node = await Node.start(options, { loaded, settings }, stack)
+  await node.run()
+}
+
+/** One `resus serve`. */
+class Node {
+  readonly #options: ServeOptions
+  readonly #settings: ServerSettings
+  readonly #store: Store
+  readonly #catalogue: Catalogue
+  readonly #board: StatusBoard
+  readonly #receivers: Receivers
+  readonly #worker: TaskWorker
+  readonly #configuration: ConfigurationWatch
+  readonly #startedAt: Date
+  #reach: readonly NodeReach[] = []
+
+  static async start(
+    options: ServeOptions,
+    { loaded, settings }: { loaded: Systems; settings: ServerSettings },
+    stack: AsyncDisposableStack,
+  ): Promise<Node> {
+    const { signal, clock, report } = options
+    await mkdir(settings.state, { recursive: true, mode: 0o711 })
+    // PostgreSQL's account has to pass; what is secret in it has its own mode.
+    await chmod(settings.state, 0o711)
+    const token = await administratorToken(settings.state)
+    const connectionString = options.databaseUrl ?? stack.use(await startEmbeddedStore(settings.state, signal)).connectionString
+    const store = stack.use(await Store.open(connectionString))
+    const queue = stack.use(await TaskQueue.open(store, (error) => report(`queue: ${error.message}`)))
+    const node = new Node(options, { settings, store, queue })
+    await node.#catalogue.take(loaded.systems)
+    const { restoreRoots } = settings
+    const control = new Control({ catalogue: node.#catalogue, store, queue, clock, restoreRoots })
+    const tls =
+      settings.tls === undefined
+        ? undefined
+        : { cert: await readFile(settings.tls.certificate), key: await readFile(settings.tls.key) }
+    const api = await buildApi({ control, board: node.#board, signal, administrator: new Administrator(token.token), tls })
+    stack.defer(async () => api.close())
+    const url = await listen(api, settings)
+    options.onReady?.({ url, tokenPath: token.path, isNewToken: token.isNew })
+    return node
+  }
+
+  private constructor(
+    options: ServeOptions,
+    { settings, store, queue }: { settings: ServerSettings; store: Store; queue: TaskQueue },
+  ) {
+    const { clock, report, configPath } = options
+    this.#options = options
+    this.#settings = settings
+    this.#store = store
+    this.#startedAt = new Date(clock.now())
+    this.#catalogue = new Catalogue(store, clock)
+    this.#receivers = new Receivers({ configPath, clock, onMessage: () => undefined, report })
+    this.#board = new StatusBoard({ catalogue: this.#catalogue, receivers: this.#receivers, clock })
+    this.#configuration = new ConfigurationWatch({ configPath, clock, report, take: async (systems) => this.#take(systems) })
+    this.#worker = new TaskWorker({
+      store,
+      queue,
+      node: settings.node,
+      clock,
+      report,
+      placeOf: (system, component) => this.#placeOf(system, component),
+      onEnd: (task, { state }) => {
+        const endedAt = new Date(clock.now()).toISOString()
+        this.#board.noteTask({ ...task, state, endedAt })
+        if (task.component !== null) void this.#refresh(task.system, task.component)
+      },
+    })
+  }
+
+  async run(): Promise<void> {
+    const { signal } = this.#options
+    await this.#renew()
+    await Promise.all([
+      this.#worker.run(signal),
+      this.#receivers.run(signal),
+      this.#configuration.run(signal),
+      this.#always(RENEW_MS, async () => this.#renew()),
+      this.#always(REFRESH_MS, async () => this.#refreshAll()),
+    ])
+  }
+
+  /** Does it now, and again after every so often, whatever becomes of it. */
+  async #always(everyMs: number, work: () => Promise<void>): Promise<void> {
+    const { signal, clock, report } = this.#options
+    while (!signal.aborted) {
+      await work().catch((error: unknown) => {
+        if (!signal.aborted && !isStoreAway(error))
+          report(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}`)
+      })
+      await clock.sleep(everyMs, signal).catch(() => undefined)
+    }
+  }
+
+  /** Says that this node lives, and what it reaches. */
+  async #renew(): Promise<void> {
+    const { clock } = this.#options
+    this.#reach = await findReach(this.#catalogue.systems)
+    this.#receivers.want(this.#reach.filter(({ reached }) => reached))
+    const name = this.#settings.node
+    this.#board.noteNodes([{ name, reach: [...this.#reach] }])
+    const at = new Date(clock.now())
+    await renewNode(this.#store.sql, { name, startedAt: this.#startedAt, at, version: resusVersion(), reach: this.#reach })
+    this.#board.noteNodes(await listNodes(this.#store.sql))
+  }
+
+  async #refreshAll(): Promise<void> {
+    const { signal } = this.#options
+    await forEachConcurrent(this.#catalogue.pictures(), { limit: REFRESHED_AT_ONCE, signal }, async ({ system, component }) =>
+      this.#refresh(system, component.name),
+    )
+  }
+
+  async #refresh(system: string, component: string): Promise<void> {
+    const { signal, report } = this.#options
+    await this.#catalogue.refresh(system, component, signal).catch((error: unknown) => {
+      if (!signal.aborted)
+        report(`${system}/${component}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`)
+    })
+  }
+
+  async #take({ systems }: Systems): Promise<void> {
+    await this.#catalogue.take(systems)
+    this.#reach = await findReach(systems)
+    this.#receivers.want(
+      this.#reach.filter(({ reached }) => reached),
+      true,
+    )
+    await this.#refreshAll()
+  }
+
+  #placeOf(system: string, component: string | null): { readonly configPath: string } | undefined {
+    const configuration = this.#catalogue.systems.find((each) => each.system === system)
+    if (configuration === undefined) return undefined
+    const reached = this.#reach.some((each) => each.system === system && each.component === component && each.reached)
+    return reached ? { configPath: configuration.path } : undefined
+  }
+}
+
+async function listen(api: FastifyInstance, { listen: { host, port }, tls }: ServerSettings): Promise<string> {
+  try {
+    await api.listen({ host, port })
+  } catch (cause) {
+    const code = systemErrorCode(cause)
+    if (code === undefined) throw cause
+    throw new Failure('ARGUMENTS_INVALID', `the API cannot listen on ${host}:${port}: ${code}`, {
+      hint: 'is another "resus serve" running? Set another address with "listen" in server.yaml',
+      cause,
+    })
+  }
+  const address = api.server.address() as AddressInfo
+  const shown = address.family === 'IPv6' ? `[${address.address}]` : address.address
+  return `${tls === undefined ? 'http' : 'https'}://${shown}:${address.port}`
+}

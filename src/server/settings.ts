@@ -1,0 +1,73 @@
+import { existsSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { dirname, resolve } from 'node:path'
+import { z } from 'zod'
+import { invalid, readDocument } from '../config/document.ts'
+import { parseSecretReference, secretReferenceSchema } from '../config/secret-reference.ts'
+
+// server.yaml: what belongs to the server and to no system.
+
+export const DEFAULT_PORT = 7400
+const DEFAULT_STATE = '/var/lib/resus/server'
+const LISTEN = /^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(\d{1,5})$/
+const LOOPBACK = /^(127\.\d+\.\d+\.\d+|localhost|::1)$/
+
+const settingsSchema = z.strictObject({
+  listen: z.string().regex(LISTEN, 'host:port').default(`127.0.0.1:${DEFAULT_PORT}`).describe('where the API answers'),
+  tls: z
+    .strictObject({ certificate: secretReferenceSchema, key: secretReferenceSchema })
+    .optional()
+    .describe('PEM files; a change of them is taken without a restart'),
+  plainHttp: z
+    .literal('anywhere')
+    .optional()
+    .describe('plain HTTP on an address that is not loopback: behind a proxy that has TLS'),
+  state: z.string().min(1).default(DEFAULT_STATE).describe('the directory of the store and of the administrator token'),
+  node: z
+    .string()
+    .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/)
+    .optional()
+    .describe('the name of this node; by default that of the host'),
+  restoreRoots: z.array(z.string().min(1)).default([]).describe('directories below which the API may restore'),
+})
+
+/** server.yaml with its defaults: paths absolute. */
+export interface ServerSettings {
+  readonly listen: { readonly host: string; readonly port: number }
+  readonly tls: { readonly certificate: string; readonly key: string } | undefined
+  readonly state: string
+  readonly node: string
+  readonly restoreRoots: readonly string[]
+}
+
+/** The server's settings. A file that was not named may be missing. Throws CONFIG_INVALID, CONFIG_UNREADABLE. */
+export async function loadSettings(path: string, options: { readonly named: boolean }): Promise<ServerSettings> {
+  const file = resolve(path)
+  const schema = z.toJSONSchema(settingsSchema, { io: 'input' })
+  const data =
+    options.named || existsSync(file) ? (await readDocument(file, settingsSchema, schema)).data : settingsSchema.parse({})
+  const directory = dirname(file)
+  const [, host = '', port = ''] = LISTEN.exec(data.listen) ?? []
+  const name = host.replace(/^\[|\]$/g, '')
+  if (data.tls === undefined && data.plainHttp === undefined && !LOOPBACK.test(name)) {
+    throw invalid([`${file}: listen: found "${data.listen}" without tls: plain HTTP is for loopback alone`])
+  }
+  return {
+    listen: { host: name, port: Number(port) },
+    tls:
+      data.tls === undefined ? undefined : { certificate: fileOf(data.tls.certificate, file), key: fileOf(data.tls.key, file) },
+    state: resolve(directory, data.state),
+    node:
+      data.node ??
+      hostname()
+        .replaceAll(/[^A-Za-z0-9._-]/g, '-')
+        .slice(0, 63),
+    restoreRoots: data.restoreRoots.map((root) => resolve(directory, root)),
+  }
+}
+
+function fileOf(text: string, file: string): string {
+  const reference = parseSecretReference(text, dirname(file))
+  if (reference?.kind === 'file') return reference.path
+  throw invalid([`${file}: tls: found a value (not shown), wanted "file:/path" of a PEM file`])
+}

@@ -1,0 +1,100 @@
+import type { BackupStatus } from '../api/schemas.ts'
+import type { NodeReach } from '../catalog/schema.ts'
+import type { Node } from '../catalog/nodes.ts'
+import type { Clock } from '../clock.ts'
+import type { Catalogue, ComponentPicture } from './catalogue.ts'
+import type { Receivers } from './receivers.ts'
+
+type ComponentStatus = BackupStatus['components'][number]
+type LastTask = ComponentStatus['lastTask'][string]
+
+/** What is known now, in memory: every answer is made of it, and none asks anybody. */
+export class StatusBoard {
+  readonly #catalogue: Catalogue
+  readonly #receivers: Receivers | undefined
+  readonly #clock: Clock
+  readonly #lastTasks = new Map<string, Map<string, LastTask>>()
+  #nodes: readonly Pick<Node, 'name' | 'reach'>[] = []
+
+  constructor(options: { readonly catalogue: Catalogue; readonly receivers?: Receivers | undefined; readonly clock: Clock }) {
+    this.#catalogue = options.catalogue
+    this.#receivers = options.receivers
+    this.#clock = options.clock
+  }
+
+  noteNodes(nodes: readonly Pick<Node, 'name' | 'reach'>[]): void {
+    this.#nodes = nodes
+  }
+
+  get nodes(): readonly Pick<Node, 'name' | 'reach'>[] {
+    return this.#nodes
+  }
+
+  noteTask(task: { readonly system: string; readonly component: string | null; readonly kind: string } & LastTask): void {
+    const { system, component, kind, id, state, endedAt } = task
+    const key = JSON.stringify([system, component])
+    const kinds = this.#lastTasks.get(key) ?? new Map<string, LastTask>()
+    kinds.set(kind, { id, state, endedAt })
+    this.#lastTasks.set(key, kinds)
+  }
+
+  backupStatus(): BackupStatus {
+    const asOf = new Date(this.#clock.now()).toISOString()
+    return { asOf, components: this.#catalogue.pictures().map((picture) => this.#component(picture)) }
+  }
+
+  #component(picture: ComponentPicture): ComponentStatus {
+    const { system, component, status, asOf, problem, backups, damaged } = picture
+    const [newest] = backups
+    const finishedAt = newest === undefined ? undefined : Date.parse(newest.finishedAt)
+    const reach = this.#nodes.flatMap((node) => reachOf(node, system, component.name))
+    // An expired proof is none: judged now, and not when it was read.
+    const proven = status?.proven ?? null
+    const current = proven !== null && proven.current && Date.parse(proven.expires) > this.#clock.now()
+    return {
+      system,
+      component: component.name,
+      tier: component.tier,
+      asOf,
+      problem,
+      verdict: status === null || (status.verdict === 'verified' && !current) ? 'not proven' : status.verdict,
+      proven: proven === null ? null : { backup: proven.backup, at: proven.at, expires: proven.expires, current },
+      backups: backups.length,
+      newestBackup:
+        newest === undefined || finishedAt === undefined
+          ? null
+          : {
+              id: newest.id,
+              type: newest.type,
+              finishedAt: newest.finishedAt,
+              ageSeconds: Math.max(0, Math.round((this.#clock.now() - finishedAt) / 1000)),
+            },
+      damaged: [...damaged],
+      wal: status?.wal ?? null,
+      receiver: this.#receiver(picture),
+      reachedBy: reach.filter(({ reached }) => reached).map(({ node }) => node),
+      notReached: reach.flatMap(({ node, reached, why }) => (reached ? [] : [{ node, why: why ?? '' }])),
+      lastTask: Object.fromEntries(this.#lastTasks.get(JSON.stringify([system, component.name])) ?? []),
+    }
+  }
+
+  #receiver({ system, component, status }: ComponentPicture): ComponentStatus['receiver'] {
+    const live = this.#receivers?.picture(system, component.name)
+    const seen = status?.receiver
+    return {
+      state: live?.state ?? (seen?.active === true ? 'receiving' : 'none'),
+      acknowledgedLsn: live?.acknowledgedLsn ?? null,
+      archivedLsn: live?.archivedLsn ?? null,
+      behindBytes: seen?.behindBytes ?? null,
+      synchronous: seen?.synchronous ?? false,
+      problem: live?.problem ?? seen?.problem ?? null,
+      alarms: { ...live?.alarms },
+    }
+  }
+}
+
+function reachOf(node: Pick<Node, 'name' | 'reach'>, system: string, component: string): (NodeReach & { node: string })[] {
+  return node.reach
+    .filter((each) => each.system === system && each.component === component)
+    .map((each) => ({ ...each, node: node.name }))
+}
