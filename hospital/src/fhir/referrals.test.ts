@@ -103,7 +103,12 @@ test(
     const made = await make(from, referral(patient.id, 'FAC002'))
     assert.equal((await to('POST /fhir/Observation', { body: observation(patient.id) })).status, 422)
     const known = await to(`POST /patients/${patient.id}/known-at`, { body: {}, headers })
-    assert.deepEqual([known.status, known.body], [201, { facility: 'FAC002', patient: patient.id, mrn: '00000001' }])
+    const events = await admin.query<{ stream: string; version: number; at: Date }>(
+      "select stream, version, at from events where type = 'PatientMadeKnown'",
+    )
+    const [event] = events.rows.map((each) => ({ ...each, at: each.at.toISOString() }))
+    assert.deepEqual(known.body, { facility: 'FAC002', patient: patient.id, mrn: '00000001', ...event })
+    assert.deepEqual([known.status, event?.stream, known.headers['etag']], [201, `PatientFacility/FAC002.${patient.id}`, 'W/"1"'])
     assert.equal((await to(`POST /patients/${patient.id}/known-at`, { body: {}, headers })).status, 409)
     assert.equal((await from(`POST /patients/${patient.id}/known-at`, { body: {}, headers })).status, 409)
     assert.equal((await third(`POST /patients/${patient.id}/known-at`, { body: {}, headers })).status, 404)

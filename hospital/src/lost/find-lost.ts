@@ -75,8 +75,7 @@ async function lostOf(admin: pg.ClientBase, batch: readonly AcknowledgedWrite[])
   return rows.map(({ number, replaced }) => ({ ...batch[number - 1]!, found: replaced ? 'another write' : 'nothing' }))
 }
 
-function count(tally: Map<string, Map<string, Losses>>, { facility, patient, at: recordedAt, acknowledgedAt }: LostWrite): void {
-  const at = recordedAt ?? acknowledgedAt
+function count(tally: Map<string, Map<string, Losses>>, { facility, patient, at }: LostWrite): void {
   const patients = tally.get(facility) ?? new Map<string, Losses>()
   tally.set(facility, patients)
   const before = patients.get(patient) ?? { lost: 0, from: at, to: at }
