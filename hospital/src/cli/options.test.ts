@@ -15,6 +15,8 @@ const COMMANDS = [
   ['topics', 'acknowledge', '--by', 'Bisi'],
   ['hold', '--by', 'Bisi', '--reason', 'a drill'],
   ['release', '--by', 'Bisi'],
+  ['messages'],
+  ['messages', 'requeue', '--by', 'Bisi'],
   ['rebuild'],
   ['check'],
   ['lost', 'acknowledged.log'],
