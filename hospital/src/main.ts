@@ -5,6 +5,7 @@ import { register as registerRebuild } from './cli/rebuild.ts'
 import { register as registerActivity } from './cli/activity.ts'
 import { register as registerGenerate } from './cli/generate.ts'
 import { register as registerLost } from './cli/lost.ts'
+import { register as registerMessages } from './cli/messages.ts'
 import { register as registerServe } from './cli/serve.ts'
 import { register as registerToken } from './cli/token.ts'
 import { register as registerTopics } from './cli/topics.ts'
@@ -27,6 +28,7 @@ for (const register of [
   registerToken,
   registerTopics,
   registerHold,
+  registerMessages,
   registerRebuild,
   registerCheck,
   registerGenerate,

@@ -23,12 +23,7 @@ import type { Kept, Site } from './site.ts'
 /** What one action wrote, and about whom. */
 export interface Done {
   readonly patient: string
-  readonly outcome: Outcome<readonly Acknowledged[]>
-}
-
-export interface Acknowledged extends Omit<Written, 'at'> {
-  /** Null where the hospital does not say. */
-  readonly at: string | null
+  readonly outcome: Outcome<readonly Written[]>
 }
 
 export interface Moment {
@@ -222,8 +217,7 @@ async function answerReferral({ site, random }: Moment): Promise<Done | undefine
   const known = await site.client.makeKnown(patient)
   // Refused when the patient is known here already.
   if (known.kind !== 'done') return done
-  const arrived = { type: 'PatientFacility', id: `${site.facility}.${patient}`, version: 1, at: null }
-  return { patient, outcome: { kind: 'done', value: [...done.outcome.value, arrived] } }
+  return { patient, outcome: { kind: 'done', value: [...done.outcome.value, known.value] } }
 }
 
 async function file({ site, random, nowMs }: Moment): Promise<Done | undefined> {

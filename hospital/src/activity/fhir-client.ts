@@ -31,7 +31,7 @@ const answered = z.object({
 })
 const found = z.object({ entry: z.array(z.object({ resource: z.object({ id: z.string() }).loose() })).default([]) })
 const context = z.object({ user: z.string(), role: z.string(), facility: z.string().nullable() })
-const known = z.object({ mrn: z.string() })
+const known = z.object({ stream: z.string(), version: z.int().positive(), at: z.string() })
 const registry = z.object({ facilities: z.array(z.object({ id: z.string(), active: z.boolean() })) })
 
 /** The hospital's HTTP face, for one token. */
@@ -82,8 +82,12 @@ export class FhirClient {
   }
 
   /** Takes a patient who was referred here into this facility's own index. */
-  async makeKnown(patient: string): Promise<Outcome<{ readonly mrn: string }>> {
-    return await this.#ask({ path: `/patients/${patient}/known-at`, method: 'POST', body: {}, schema: known })
+  async makeKnown(patient: string): Promise<Outcome<Written>> {
+    const outcome = await this.#ask({ path: `/patients/${patient}/known-at`, method: 'POST', body: {}, schema: known })
+    if (outcome.kind !== 'done') return outcome
+    const { stream, version, at } = outcome.value
+    const [type = '', id = ''] = stream.split('/')
+    return { kind: 'done', value: { type, id, version, at } }
   }
 
   async #ask<Schema extends z.ZodType>(request: Request<Schema>): Promise<Outcome<z.output<Schema>>> {

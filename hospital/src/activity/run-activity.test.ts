@@ -66,16 +66,17 @@ test('activity writes what the hospital takes, of every kind, and logs each writ
   const report = await runActivity(optionsOf(hospital, { url, secondsMax: 12 }))
   assert.deepEqual(report.refused, {})
   assert.deepEqual([report.unanswered, report.end], [0, 'over'])
-  const { rows } = await hospital.admin.query<{ stream: string; version: number }>(
-    "select stream, version from events where position > $1 and stream !~ '^(Message|Heartbeat)/' order by 1, 2",
+  const { rows } = await hospital.admin.query<{ stream: string; version: number; at: Date }>(
+    "select stream, version, at from events where position > $1 and stream !~ '^(Message|Heartbeat)/' order by 1, 2",
     [before.rows[0]?.last],
   )
   const lines = (await readFile(hospital.logPath, 'utf8'))
     .trim()
     .split('\n')
-    .map((line) => JSON.parse(line) as { type: string; id: string; version: number })
-  const logged = lines.map(({ type, id, version }) => ({ stream: `${type}/${id}`, version }))
-  const name = ({ stream, version }: { stream: string; version: number }): string => `${stream}/${version}`
+    .map((line) => JSON.parse(line) as { type: string; id: string; version: number; at: string })
+  const logged = lines.map(({ type, id, version, at }) => ({ stream: `${type}/${id}`, version, at: new Date(at) }))
+  const name = ({ stream, version, at }: { stream: string; version: number; at: Date }): string =>
+    `${stream}/${version} ${at.toISOString()}`
   assert.deepEqual(logged.map(name).toSorted(), rows.map(name).toSorted())
   assert.equal(report.acknowledged, rows.length)
   const types = new Set(lines.map(({ type }) => type))
@@ -89,6 +90,7 @@ test('activity writes what the hospital takes, of every kind, and logs each writ
     'Consent',
     'ServiceRequest',
     'DocumentReference',
+    'PatientFacility',
   ]) {
     assert.ok(types.has(type), `no ${type} among ${lines.length} writes`)
   }

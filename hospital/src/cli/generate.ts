@@ -1,7 +1,7 @@
 import { InvalidArgumentError, type Command } from 'commander'
 import { setFlagsFromString } from 'node:v8'
 import { generate } from '../generator/generate.ts'
-import { openPlace, wholeNumber, type Place } from './options.ts'
+import { makePlace, wholeNumber, type Place } from './options.ts'
 
 interface GenerateCommandOptions extends Place {
   readonly facilities: number
@@ -29,7 +29,7 @@ export function register(program: Command): void {
 async function run({ until, ...options }: GenerateCommandOptions): Promise<void> {
   // Nearly all that a history is made of is garbage at once. V8 would let 150 MB of it lie before it looks.
   setFlagsFromString('--semi-space-growth-factor=1')
-  await using place = await openPlace(options)
+  await using place = await makePlace(options)
   const { connectionString, filesDirectory } = place
   const begin = performance.now()
   const size = { facilities: options.facilities, patients: options.patients, seed: options.seed, untilMs: until.getTime() }

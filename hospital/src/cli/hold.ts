@@ -1,13 +1,7 @@
 import type { Command } from 'commander'
-import { Database, type Transaction } from '../database/database.ts'
+import type { Transaction } from '../database/database.ts'
 import { engageHold, releaseHold, type Hold } from '../messages/hold.ts'
-import { CannotRun, Refusal } from '../refusal.ts'
-import { openPlace, type Place } from './options.ts'
-
-interface HoldOptions extends Place {
-  readonly by: string
-  readonly reason?: string
-}
+import { inTheNameOf, type Person } from './person.ts'
 
 /** `hospital hold` and `hospital release`. */
 export function register(program: Command): void {
@@ -17,7 +11,7 @@ export function register(program: Command): void {
     .requiredOption('--reason <text>', 'why')
     .requiredOption('--by <name>', 'who says so')
     .action(async (_options: object, command: Command) => {
-      const options = command.optsWithGlobals<HoldOptions>()
+      const options = command.optsWithGlobals<Person>()
       const reason = options.reason ?? ''
       const hold = await change(options, async (transaction) => engageHold(transaction, { reason, person: options.by }))
       process.stdout.write(`held since ${hold.at.toISOString()}: ${hold.reason}\n`)
@@ -28,7 +22,7 @@ export function register(program: Command): void {
     .requiredOption('--by <name>', 'who says so')
     .option('--reason <text>', 'why it may go now')
     .action(async (_options: object, command: Command) => {
-      const options = command.optsWithGlobals<HoldOptions>()
+      const options = command.optsWithGlobals<Person>()
       const { by: person, reason } = options
       const given = { person, ...(reason === undefined ? {} : { reason }) }
       const hold = await change(options, async (transaction) => releaseHold(transaction, given))
@@ -36,18 +30,6 @@ export function register(program: Command): void {
     })
 }
 
-async function change(options: HoldOptions, work: (transaction: Transaction) => Promise<Hold>): Promise<Hold> {
-  for (const [name, value] of Object.entries({ '--by': options.by, '--reason': options.reason })) {
-    if (value !== undefined && value.trim() === '') throw new CannotRun(`${name} is empty`)
-  }
-  await using place = await openPlace(options)
-  const database = new Database({ connectionString: place.connectionString, connectionsMax: 1 })
-  try {
-    return await database.transaction({ kind: 'worker', actor: options.by }, work)
-  } catch (error) {
-    if (error instanceof Refusal && error.code === 'CONFLICT') throw new CannotRun(error.message, { cause: error })
-    throw error
-  } finally {
-    await database.close()
-  }
+async function change(options: Person, work: (transaction: Transaction) => Promise<Hold>): Promise<Hold> {
+  return await inTheNameOf(options, async (database) => database.transaction({ kind: 'worker', actor: options.by }, work))
 }

@@ -1,10 +1,7 @@
 import type { Command } from 'commander'
-import { existsSync } from 'node:fs'
-import { join } from 'node:path'
 import pg from 'pg'
 import { findLost, type FacilityLosses, type LostReport } from '../lost/find-lost.ts'
-import { CannotRun } from '../refusal.ts'
-import { openPlace, type Place } from './options.ts'
+import { findPlace, type Place } from './options.ts'
 
 interface LostOptions extends Place {
   readonly json: boolean
@@ -21,11 +18,7 @@ export function register(program: Command): void {
 }
 
 async function run(file: string, options: LostOptions): Promise<void> {
-  // An embedded hospital that is not there would be made, and everything would be lost in it.
-  if (options.database === undefined && !existsSync(join(options.home, 'cluster', 'PG_VERSION'))) {
-    throw new CannotRun(`there is no hospital in "${options.home}"`, { hint: 'see --home and --database' })
-  }
-  await using place = await openPlace(options)
+  await using place = await findPlace(options)
   const admin = new pg.Client({ connectionString: place.connectionString, application_name: 'hospital lost' })
   await admin.connect()
   try {

@@ -4,7 +4,7 @@ import { Database } from '../database/database.ts'
 import { buildServer } from '../http/server.ts'
 import type { TopicPlace } from '../topics/open-sink.ts'
 import { startWorkers } from '../workers.ts'
-import { openPlace, toldToEnd, wholeNumber, type Place } from './options.ts'
+import { makePlace, toldToEnd, wholeNumber, type Place } from './options.ts'
 import { withTopicPlace } from './topics.ts'
 
 interface ServeOptions extends Place, TopicPlace {
@@ -34,7 +34,7 @@ export function register(program: Command): void {
 
 async function serve(options: ServeOptions): Promise<void> {
   await using stack = new AsyncDisposableStack()
-  const place = stack.use(await openPlace(options))
+  const place = stack.use(await makePlace(options))
   const database = new Database({ connectionString: place.connectionString })
   stack.defer(async () => database.close())
   const server = await buildServer({ database, filesDirectory: place.filesDirectory, log: options.log })

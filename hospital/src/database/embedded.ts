@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { appendFile, chmod, chown, cp, lstat, mkdir, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
@@ -36,7 +36,7 @@ export async function startEmbedded(
   await mkdir(root, { recursive: true, mode: 0o755 })
   const programs = await programsFor(root, account)
   const spawnAs = { ...account, cwd: '/', env: cleanEnvironment() }
-  if (!existsSync(join(directory, 'PG_VERSION'))) {
+  if (!hasCluster(root)) {
     await makeEmpty(directory, account)
     await run(
       join(programs, 'initdb'),
@@ -66,6 +66,16 @@ export async function startEmbedded(
     [Symbol.asyncDispose]: async () => {
       await run(join(programs, 'pg_ctl'), ['stop', '-w', '-m', 'fast', '-D', directory], spawnAs)
     },
+  }
+}
+
+/** Whether there is a cluster below `home`. Throws CannotRun when that cannot be told: then one may be there. */
+export function hasCluster(home: string): boolean {
+  const path = join(resolve(home), 'cluster', 'PG_VERSION')
+  try {
+    return statSync(path, { throwIfNoEntry: false }) !== undefined
+  } catch (cause) {
+    throw new CannotRun(`cannot look for a cluster: ${said(cause)}`, { hint: 'run this as whoever started the hospital', cause })
   }
 }
 

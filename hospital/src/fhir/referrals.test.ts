@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
+import { copyOf } from '../../test/services/copied-database.ts'
 import { make, observation, PATIENT, referral } from '../../test/services/fhir-samples.ts'
-import { skip } from '../../test/services/hospital-database.ts'
+import { facility, skip } from '../../test/services/hospital-database.ts'
 import { at, resourcesOf, testService, type Ask, type Found } from '../../test/services/hospital-service.ts'
 
 const MRN = 'https://his.osun.example/mrn/'
@@ -76,8 +77,8 @@ test('a referral that cannot be is refused', { skip }, async (t) => {
   const [ask, other] = [askAs('FAC001'), askAs('FAC002')]
   const patient = await make(ask, PATIENT)
   const theirs = await make(other, PATIENT)
-  const { id: _id, meta: _meta, ...facility } = (await askAs('GROUP')('GET /fhir/Organization/FAC003')).body
-  await askAs('GROUP')('PUT /fhir/Organization/FAC003', { body: { ...facility, id: 'FAC003', active: false } })
+  const { id: _id, meta: _meta, ...third } = (await askAs('GROUP')('GET /fhir/Organization/FAC003')).body
+  await askAs('GROUP')('PUT /fhir/Organization/FAC003', { body: { ...third, id: 'FAC003', active: false } })
   const wrong = [
     referral(patient.id, 'FAC001'),
     referral(patient.id, 'FAC003'),
@@ -103,7 +104,12 @@ test(
     const made = await make(from, referral(patient.id, 'FAC002'))
     assert.equal((await to('POST /fhir/Observation', { body: observation(patient.id) })).status, 422)
     const known = await to(`POST /patients/${patient.id}/known-at`, { body: {}, headers })
-    assert.deepEqual([known.status, known.body], [201, { facility: 'FAC002', patient: patient.id, mrn: '00000001' }])
+    const events = await admin.query<{ stream: string; version: number; at: Date }>(
+      "select stream, version, at from events where type = 'PatientMadeKnown'",
+    )
+    const [event] = events.rows.map((each) => ({ ...each, at: each.at.toISOString() }))
+    assert.deepEqual(known.body, { facility: 'FAC002', patient: patient.id, mrn: '00000001', ...event })
+    assert.deepEqual([known.status, event?.stream, known.headers['etag']], [201, `PatientFacility/FAC002.${patient.id}`, 'W/"1"'])
     assert.equal((await to(`POST /patients/${patient.id}/known-at`, { body: {}, headers })).status, 409)
     assert.equal((await from(`POST /patients/${patient.id}/known-at`, { body: {}, headers })).status, 409)
     assert.equal((await third(`POST /patients/${patient.id}/known-at`, { body: {}, headers })).status, 404)
@@ -155,3 +161,16 @@ test(
     assert.deepEqual([numberOf(await make(ask, PATIENT)), numberOf(await make(ask, PATIENT))], ['100000000', '100000001'])
   },
 )
+
+test('a copy of a database gives none of the numbers that the original may have given since', { skip }, async (t) => {
+  const { askAs, ...hospital } = await testService(t)
+  await make(askAs('FAC001'), PATIENT)
+  const next = async ({ database }: Pick<typeof hospital, 'database'>): Promise<unknown> =>
+    database.transaction(facility('FAC001'), async ({ client }) => {
+      const { rows } = await client.query<{ mrn: string }>('select hospital.next_mrn() as mrn')
+      return rows[0]?.mrn
+    })
+  const copy = await copyOf(t, hospital)
+  assert.deepEqual([await next(hospital), await next(hospital)], ['00000002', '00000003'])
+  assert.deepEqual([await next(copy), await next(copy)], ['00010002', '00010003'])
+})

@@ -16,8 +16,8 @@ export interface AcknowledgedWrite {
   readonly type: string
   readonly id: string
   readonly version: number
-  /** meta.lastUpdated: after a recovery another write may have got this version, but not at this time. Null where the hospital did not say. */
-  readonly at: string | null
+  /** meta.lastUpdated: after a recovery another write may have got this version, but not at this time. */
+  readonly at: string
   readonly acknowledgedAt: string
 }
 
@@ -27,7 +27,7 @@ const line = z.object({
   type: z.string().regex(/^[A-Z][A-Za-z]+$/),
   id: z.string().regex(/^[A-Za-z0-9.-]{1,64}$/),
   version: z.int().positive(),
-  at: z.iso.datetime({ offset: true }).nullable(),
+  at: z.iso.datetime({ offset: true }),
   acknowledgedAt: z.iso.datetime({ offset: true }),
 })
 

@@ -39,7 +39,6 @@ export async function findLost(admin: pg.ClientBase, path: string): Promise<Lost
   const tally = new Map<string, Map<string, Losses>>()
   const writes: LostWrite[] = []
   const counts = { acknowledged: 0, lost: 0, replaced: 0 }
-  await requireHospital(admin)
   for await (const batch of readAcknowledged(path, { batch: BATCH, onTorn: (each) => torn.push(each) })) {
     counts.acknowledged += batch.length
     for (const write of await lostOf(admin, batch)) {
@@ -51,11 +50,6 @@ export async function findLost(admin: pg.ClientBase, path: string): Promise<Lost
   }
   if (counts.acknowledged === 0 && torn.length > 0) throw new CannotRun(`"${path}" is no log of acknowledged writes`)
   return { ...counts, facilities: facilitiesOf(tally), writes, torn }
-}
-
-async function requireHospital(admin: pg.ClientBase): Promise<void> {
-  const { rows } = await admin.query<{ there: boolean }>("select to_regclass('hospital.events') is not null as there")
-  if (rows[0]?.there !== true) throw new CannotRun('this database holds no hospital', { hint: 'see --database' })
 }
 
 /** Events are recorded to the millisecond, which is what meta.lastUpdated shows. */
@@ -75,8 +69,7 @@ async function lostOf(admin: pg.ClientBase, batch: readonly AcknowledgedWrite[])
   return rows.map(({ number, replaced }) => ({ ...batch[number - 1]!, found: replaced ? 'another write' : 'nothing' }))
 }
 
-function count(tally: Map<string, Map<string, Losses>>, { facility, patient, at: recordedAt, acknowledgedAt }: LostWrite): void {
-  const at = recordedAt ?? acknowledgedAt
+function count(tally: Map<string, Map<string, Losses>>, { facility, patient, at }: LostWrite): void {
   const patients = tally.get(facility) ?? new Map<string, Losses>()
   tally.set(facility, patients)
   const before = patients.get(patient) ?? { lost: 0, from: at, to: at }

@@ -2,7 +2,8 @@ import type { Appointment, Invoice, Observation, Resource } from '@medplum/fhirt
 import { createHash } from 'node:crypto'
 import { uuidFrom } from '../uuid.ts'
 
-export type MessageKind = 'sms' | 'laboratory-order' | 'claim'
+export const MESSAGE_KINDS = ['sms', 'laboratory-order', 'claim'] as const
+export type MessageKind = (typeof MESSAGE_KINDS)[number]
 
 /** An event that may ask for messages; what `record` was given and gave has all of it. */
 export interface Cause {

@@ -21,6 +21,7 @@ create index on hospital.referrals (to_facility, status);
 create index on hospital.referrals (facility, updated_at);
 create index on hospital.audit_events (facility, recorded_at);
 create index on hospital.messages (created_at) where status = 'queued';
+create index on hospital.messages (updated_at) where status = 'failed';
 
 -- Who holds which token; outside the events, because a log that is kept for ever holds no credentials.
 create table hospital.user_tokens (

@@ -1,8 +1,8 @@
 -- What the FHIR face needs beside the projections.
 
 -- The last number of each facility's medical records. No projection: a number that was given out stays given out, whatever becomes of the event that
--- it was for. `cluster` is where the counter last counted: a database that was recovered to an earlier moment counts on another timeline
--- or in another cluster, and has forgotten numbers that are on wristbands and papers by now.
+-- it was for. `cluster` is where the counter last counted: a database that was recovered to an earlier moment counts on another timeline,
+-- in another cluster or in another database, and has forgotten numbers that are on wristbands and papers by now.
 create table hospital.mrn_counters (
   facility text primary key references hospital.facilities,
   last bigint not null check (last >= 0),
@@ -43,11 +43,14 @@ begin
 end
 $$;
 
--- Where this transaction writes: the cluster, and its timeline, which every recovery changes.
-create function hospital.cluster_line() returns text
+-- Where this transaction writes: the cluster, its timeline, which every recovery changes, and the database, which every copy and every dump that is loaded
+-- changes. The timeline is that of the WAL which is being written: pg_control_checkpoint() names the old one until the first checkpoint after a promotion.
+create function hospital.cluster_identity(out system_identifier text, out timeline integer, out database_oid bigint)
   language sql volatile
   as $$
-    select system_identifier::text || '/' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) from pg_control_system()
+    select (select c.system_identifier::text from pg_control_system() c),
+      ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer,
+      (select d.oid::bigint from pg_database d where d.datname = current_database())
   $$;
 
 -- The next medical record number of the facility that asks: eight digits or more, never one that it has given out. Two that ask at once wait for each other,
@@ -59,7 +62,7 @@ declare
   -- More than any facility registers between a recovery point and the loss of what came after it.
   lost_window constant bigint := 10000;
   own constant text := hospital.current_facility();
-  line constant text := hospital.cluster_line();
+  line constant text := (select concat_ws('/', i.system_identifier, i.timeline, i.database_oid) from hospital.cluster_identity() i);
   counter hospital.mrn_counters;
   result text;
 begin

@@ -99,18 +99,6 @@ create table hospital.known_cluster (
   recorded_at timestamptz not null default now()
 );
 
--- The timeline is that of the WAL which is being written: pg_control_checkpoint() names the old one until the first checkpoint after a promotion.
-create function hospital.cluster_identity(out system_identifier text, out timeline integer, out database_oid bigint)
-  language sql volatile security definer
-  set search_path = pg_catalog, pg_temp
-  as $$
-    select (select c.system_identifier::text from pg_control_system() c),
-      ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer,
-      (select d.oid::bigint from pg_database d where d.datname = current_database())
-  $$;
-revoke execute on function hospital.cluster_identity() from public;
-grant execute on function hospital.cluster_identity() to hospital_worker;
-
 do $$
 declare
   name text;
