@@ -9,7 +9,10 @@ const MAIN = fileURLToPath(new URL('../server/main.ts', import.meta.url))
 export const run: Verb = async (context, given) => {
   const server = optionalText(given, 'server')
   const options = server === undefined ? [] : ['--server', resolve(server)]
-  const child = spawn(process.execPath, [MAIN, '--config', context.configPath, ...options], { stdio: 'inherit' })
+  const child = spawn(process.execPath, [MAIN, '--config', context.configPath, ...options], {
+    // The channel closes with us, however we end: nothing goes on that nobody sees.
+    stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
+  })
   // A terminal sends Ctrl-C to both of us, a supervisor's signal comes only here.
   context.signal.addEventListener('abort', () => child.kill('SIGTERM'), { once: true })
   const status = await new Promise<number>((settle, reject) => {

@@ -8,7 +8,7 @@ import { endCluster } from '../postgres/cluster-process.ts'
 const MARK = '.resus-demo'
 const KEPT = 'kept-'
 /** What runs beside a demo. */
-const PROCESSES = ['receiver', 'service', 'activity'] as const
+const PROCESSES = ['receiver', 'service', 'activity', 'control-plane'] as const
 /** The server's socket lies in it, and a socket's path has 107 bytes at most. */
 const PATH_BYTES_MAX = 80
 
@@ -26,6 +26,7 @@ export interface DemoDirectory {
   readonly serverLog: string
   readonly commandLog: string
   readonly streamLog: string
+  readonly controlPlaneLog: string
   readonly acknowledgedLog: string
   /** Of the hospital: its files, and what it was when it opened. */
   readonly hospital: string
@@ -46,6 +47,7 @@ function parts(root: string): DemoDirectory {
     serverLog: join(root, 'server.log'),
     commandLog: join(root, 'commands.log'),
     streamLog: join(root, 'stream.log'),
+    controlPlaneLog: join(root, 'control-plane.log'),
     acknowledgedLog: join(root, 'acknowledged.log'),
     hospital: join(root, 'hospital'),
     hospitalLog: join(root, 'hospital.log'),
@@ -94,6 +96,7 @@ export async function claimDirectory(root: string, options: { keep: boolean }): 
   // A demo that was killed leaves its server and its processes behind.
   await endCluster(join(root, 'cluster'))
   for (const name of PROCESSES) await endProcess(root, name)
+  await endCluster(join(root, 'control-plane/store'))
   if (last?.keep === true) await putAside(root, last)
   else await clear(root)
   const directory = parts(root)

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { stopCluster } from '../postgres/cluster-process.ts'
 import type { BackupReport } from '../protect/postgres/backup.ts'
 import type { BackgroundProcess } from './background-process.ts'
+import { startControlPlane, type ControlPlane } from './control-plane.ts'
 import { claimDirectory, noteProcess, type DemoDirectory } from './demo-directory.ts'
 import { checkHospital } from './hospital-checks.ts'
 import {
@@ -160,7 +161,7 @@ async function verifyEverything(directory: DemoDirectory, options: DemoOptions, 
   say(`read back: ${outcome.blobsChecked} blobs, ${outcome.walObjectsChecked} WAL objects, ${outcome.problems.length} problems`)
 }
 
-/** The hospital goes on, protected again, until somebody ends it. */
+/** The hospital goes on, protected by the control plane, until somebody ends it. */
 async function goOn(
   hospital: Hospital,
   more: {
@@ -173,10 +174,13 @@ async function goOn(
 ): Promise<void> {
   const { service, options, receiver, stack } = more
   const { server } = hospital
-  await arm(server, receiver, options)
+  // The control plane receives from here on: it finds the slot free, and what the one before it kept.
+  await receiver.close()
+  const plane = stack.use(await startControlPlane(server.directory, options.signal))
+  await arm(server, plane.process, options)
   await beActive(hospital, { service, stack, options })
   const { count: before } = await readAcknowledged(server.directory.acknowledgedLog)
-  options.say(lookAround(hospital, service))
+  options.say(lookAround(hospital, service, plane))
   while (!options.signal.aborted) {
     await delay(STATUS_EVERY_MS, undefined, { signal: options.signal }).catch(() => undefined)
     if (options.signal.aborted) break
@@ -186,17 +190,19 @@ async function goOn(
   options.say(`The demo ends. What it leaves is in "${server.directory.root}"; the next one clears it.`)
 }
 
-function lookAround({ server, users }: Hospital, service: HospitalService): string {
+function lookAround({ server, users }: Hospital, service: HospitalService, plane: ControlPlane): string {
   const { directory, connection } = server
   const user = users[0]
   return [
     '',
     'The hospital goes on, with clinical events and protection, until Ctrl-C. Look around:',
     `  curl -H "Authorization: Bearer ${user?.token}" "${service.url}/fhir/Patient?_count=3"     # as ${user?.id}`,
+    `  ${plane.url} in a browser (any name, the token as password), or`,
+    `  curl -H "Authorization: Bearer ${plane.token}" "${new URL('/api/v1/backup-dr/backups/status', plane.url).href}"`,
     `  psql "${connection}"`,
     ...['status', 'backups', 'verify --all'].map((verb) => `  ./resus ${verb} --config ${directory.configuration}`),
     `  ./resus restore --config ${directory.configuration} --to ${directory.root}/another`,
-    `  ${directory.root}: server.log, stream.log, hospital.log, activity.log, commands.log (all that was run), acknowledged.log`,
+    `  ${directory.root}: server.log, stream.log, control-plane.log, hospital.log, activity.log, commands.log (all that was run), acknowledged.log`,
     '',
   ].join('\n')
 }

@@ -13,6 +13,7 @@ const controller = new AbortController()
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(name, () => controller.abort(new Failure('INTERRUPTED', `interrupted by ${name}`)))
 }
+process.on('disconnect', () => controller.abort(new Failure('INTERRUPTED', 'the process that started it has ended')))
 const report = (text: string) => void process.stderr.write(`${new Date().toISOString()} ${text}\n`)
 
 try {

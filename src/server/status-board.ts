@@ -87,7 +87,8 @@ export class StatusBoard {
       archivedLsn: live?.archivedLsn ?? null,
       behindBytes: seen?.behindBytes ?? null,
       synchronous: seen?.synchronous ?? false,
-      problem: live?.problem ?? seen?.problem ?? null,
+      // What the server said a while ago counts only where we hear nothing ourselves.
+      problem: live === undefined ? (seen?.problem ?? null) : live.problem,
       alarms: { ...live?.alarms },
     }
   }
