@@ -19,7 +19,9 @@ export interface NodeReach {
   readonly system: string
   readonly component: string
   readonly reached: boolean
-  /** Why not. */
+  /** Whether its WAL can be received from here: that takes the server, and not its directory. */
+  readonly receivable: boolean
+  /** Why it is not reached. */
   readonly why: string | null
 }
 
@@ -79,7 +81,16 @@ export interface BackupsTable {
   readonly summary: Json
 }
 
+export interface ReceiverLeasesTable {
+  readonly system: string
+  readonly component: string
+  readonly node: string
+  readonly renewed_at: Time
+  readonly released: ColumnType<boolean, boolean | undefined, boolean>
+}
+
 export interface Schema {
+  readonly receiver_leases: ReceiverLeasesTable
   readonly backups: BackupsTable
   readonly nodes: NodesTable
   readonly tasks: TasksTable

@@ -12,19 +12,20 @@ export async function findReach(systems: readonly Configuration[]): Promise<Node
   const all = systems.flatMap((configuration) => configuration.components.map((component) => ({ configuration, component })))
   return await Promise.all(
     all.map(async ({ configuration, component }) => {
-      const why = await whyNot(component)
-      return { system: configuration.system, component: component.name, reached: why === null, why }
+      const { why, receivable } = await lookAt(component)
+      return { system: configuration.system, component: component.name, reached: why === null, receivable, why }
     }),
   )
 }
 
-/** A backup reads the data directory: it has to be here, and be the one that the connection leads to. */
-async function whyNot(component: ComponentConfiguration): Promise<string | null> {
-  const here = await identifierIn(component.dataDirectory)
-  if (typeof here === 'string') return here
-  const there = await identifierOfServer(component)
-  if (there === undefined || there === here.identifier) return null
-  return `"${component.dataDirectory}" is of the cluster ${here.identifier}, and the connection leads to ${there}`
+/** A backup reads the data directory: it has to be here, and be the one that the connection leads to. Receiving takes the server alone. */
+async function lookAt(component: ComponentConfiguration): Promise<{ readonly why: string | null; readonly receivable: boolean }> {
+  const [here, there] = await Promise.all([identifierIn(component.dataDirectory), identifierOfServer(component)])
+  // The server of a directory that is here is down for a while, and not somebody else's to look after.
+  if (typeof here === 'string') return { why: here, receivable: there !== undefined }
+  if (there === undefined || there === here.identifier) return { why: null, receivable: true }
+  const why = `"${component.dataDirectory}" is of the cluster ${here.identifier}, and the connection leads to ${there}`
+  return { why, receivable: true }
 }
 
 async function identifierIn(directory: string): Promise<{ readonly identifier: string } | string> {

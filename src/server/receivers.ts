@@ -60,6 +60,11 @@ export class Receivers {
     return this.#pictures.get(JSON.stringify([system, component]))
   }
 
+  /** Whether it is to receive a component's WAL. */
+  wants(system: string, component: string): boolean {
+    return (JSON.parse(this.#wanted) as string[]).includes(JSON.stringify([system, component]))
+  }
+
   get pid(): number | undefined {
     return this.#child?.pid
   }

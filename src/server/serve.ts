@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import { startEmbeddedStore } from '../catalog/embedded-store.ts'
 import { listNodes, renewNode } from '../catalog/nodes.ts'
+import { claimReceivers, releaseReceivers, type ReceiverLease } from '../catalog/receiver-leases.ts'
 import type { NodeReach } from '../catalog/schema.ts'
 import { isStoreAway, Store } from '../catalog/store.ts'
 import type { Clock } from '../clock.ts'
@@ -20,7 +21,7 @@ import { Receivers } from './receivers.ts'
 import { loadSettings, type ServerSettings } from './settings.ts'
 import { StatusBoard } from './status-board.ts'
 import { TaskQueue } from './task-queue.ts'
-import { TaskWorker } from './task-worker.ts'
+import { DEAD_AFTER_MS, TaskWorker } from './task-worker.ts'
 
 export interface ServeOptions {
   /** A configuration, or a directory of them. */
@@ -130,6 +131,10 @@ class Node {
       this.#always(RENEW_MS, async () => this.#renew()),
       this.#always(REFRESH_MS, async () => this.#refreshAll()),
     ])
+    await releaseReceivers(this.#store.sql, this.#settings.node).catch((error: unknown) => {
+      // The lease then runs out by itself.
+      if (!isStoreAway(error)) throw error
+    })
   }
 
   /** Does it now, and again after every so often, whatever becomes of it. */
@@ -148,12 +153,27 @@ class Node {
   async #renew(): Promise<void> {
     const { clock } = this.#options
     this.#reach = await findReach(this.#catalogue.systems)
-    this.#receivers.want(this.#reach.filter(({ reached }) => reached))
     const name = this.#settings.node
     this.#board.noteNodes([{ name, reach: [...this.#reach] }])
     const at = new Date(clock.now())
     await renewNode(this.#store.sql, { name, startedAt: this.#startedAt, at, version: resusVersion(), reach: this.#reach })
+    this.#receivers.want(await this.#claimReceivers())
     this.#board.noteNodes(await listNodes(this.#store.sql))
+  }
+
+  /** What this node is to receive. While the store is away, it goes on with what it has. */
+  async #claimReceivers(): Promise<ReceiverLease[]> {
+    const now = this.#options.clock.now()
+    const wanted = this.#reach
+      // What it receives already it goes on with: the server may be down for a while.
+      .filter(({ system, component, receivable }) => receivable || this.#receivers.wants(system, component))
+      .map(({ system, component }) => ({ system, component, takesOver: this.#acknowledge(system, component) === 'repository' }))
+    const deadBefore = new Date(now - DEAD_AFTER_MS)
+    return await claimReceivers(this.#store.sql, { node: this.#settings.node, at: new Date(now), deadBefore, wanted })
+  }
+
+  #acknowledge(system: string, component: string): string | undefined {
+    return this.#catalogue.picture(system, component)?.component.stream.acknowledge
   }
 
   async #refreshAll(): Promise<void> {
@@ -174,10 +194,7 @@ class Node {
   async #take({ systems }: Systems): Promise<void> {
     await this.#catalogue.take(systems)
     this.#reach = await findReach(systems)
-    this.#receivers.want(
-      this.#reach.filter(({ reached }) => reached),
-      true,
-    )
+    this.#receivers.want(await this.#claimReceivers(), true)
     await this.#refreshAll()
   }
 

@@ -3,7 +3,7 @@ import type { NodeReach } from '../catalog/schema.ts'
 import type { Node } from '../catalog/nodes.ts'
 import type { Clock } from '../clock.ts'
 import type { Catalogue, ComponentPicture } from './catalogue.ts'
-import type { Receivers } from './receivers.ts'
+import type { ReceiverPicture, Receivers } from './receivers.ts'
 
 type ComponentStatus = BackupStatus['components'][number]
 type LastTask = ComponentStatus['lastTask'][string]
@@ -89,9 +89,15 @@ export class StatusBoard {
       synchronous: seen?.synchronous ?? false,
       // What the server said a while ago counts only where we hear nothing ourselves.
       problem: live === undefined ? (seen?.problem ?? null) : live.problem,
-      alarms: { ...live?.alarms },
+      alarms: alarmsOf(live, seen?.synchronous === true),
     }
   }
+}
+
+/** The receiver looks once, when it connects, whether the server waits for it: what the server says later counts. */
+function alarmsOf(live: ReceiverPicture | undefined, synchronous: boolean): Record<string, string> {
+  const alarms = Object.entries(live?.alarms ?? {})
+  return Object.fromEntries(alarms.filter(([code]) => !(synchronous && code === 'SERVER_SETTING')))
 }
 
 function reachOf(node: Pick<Node, 'name' | 'reach'>, system: string, component: string): (NodeReach & { node: string })[] {
