@@ -23,9 +23,9 @@ function beatOf(atSecond: number, more: Partial<Beat> = {}): Beat {
   }
 }
 
-function tracked(...beats: Beat[]): HeartbeatTracker {
+function tracked(...given: Beat[]): HeartbeatTracker {
   const tracker = new HeartbeatTracker()
-  for (const beat of beats) tracker.noteBeat(beat)
+  for (const beat of given) tracker.noteBeat(beat)
   return tracker
 }
 
