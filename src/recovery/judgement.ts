@@ -7,7 +7,8 @@ import { objectiveNames, type Objectives } from './objectives.ts'
 /** What would be lost now, by the heartbeat. */
 export type ActualRpo =
   | { readonly kind: 'measured'; readonly seconds: number; readonly beating: boolean; readonly lastBeatAt: string }
-  | { readonly kind: 'not proven'; readonly why: string }
+  /** `atLeastSeconds`: no heartbeat of so long is safe, as far as anybody has looked. */
+  | { readonly kind: 'not proven'; readonly why: string; readonly atLeastSeconds?: number; readonly beating?: boolean }
 
 /** The last recovery that was proven, from the fault to the first verified transaction. */
 export interface ProvenRecovery {
@@ -65,7 +66,10 @@ function judgeRto(target: number, { actual: { recovery }, scenario, nowMs }: Jud
 }
 
 function judgeRpo(target: number, { actual: { rpo } }: JudgeInput): Omit<Judgement, 'target'> {
-  if (rpo.kind === 'not proven') return unproven(rpo.why)
+  if (rpo.kind === 'not proven') {
+    const atLeast = (rpo.atLeastSeconds ?? 0) / 60
+    return rpo.beating === true && atLeast > target ? { actual: atLeast, verdict: 'broken', why: rpo.why } : unproven(rpo.why)
+  }
   const actual = rpo.seconds / 60
   if (target === 0)
     return unproven(`a heartbeat of every second cannot show that nothing at all would be lost: ${seconds(rpo.seconds)} at most`)

@@ -89,6 +89,10 @@ test('an RPO is broken only while the heart beats: a server that is down loses n
   assert.equal(judge(critical, rpo(360), NOW).rpoMinutes?.verdict, 'broken')
   assert.equal(judge(critical, rpo(360, false), NOW).rpoMinutes?.verdict, 'not proven')
   assert.equal(judge(critical, rpo(2, false), NOW).rpoMinutes?.verdict, 'met')
+  const since = (atLeastSeconds: number, beating: boolean) =>
+    judge(critical, { ...NOTHING, rpo: { kind: 'not proven', why: 'none is safe', atLeastSeconds, beating } }, NOW).rpoMinutes
+      ?.verdict
+  assert.deepEqual([since(301, true), since(300, true), since(301, false)], ['broken', 'not proven', 'not proven'])
   const none = resolveObjectives({}, { tier: 'low', objectives: { rpoMinutes: 0 } })
   assert.equal(judge(none, rpo(0), NOW).rpoMinutes?.verdict, 'not proven')
 })
