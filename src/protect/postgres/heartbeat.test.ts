@@ -229,6 +229,8 @@ for (const major of [18, 15]) {
       await waitUntil('it beats on the new primary', () => heartbeat.beats.at(-1)?.timeline === 2)
       const promoted = await connect(t, standby.connectionString)
       assert.ok((await readHeartbeat(promoted))!.sequence > heartbeat.beats[before]!.sequence)
+      await heartbeat.stop()
+      await standby.stop()
     },
   )
 }
@@ -244,6 +246,8 @@ test('a member that was promoted while the old primary still answers is gone aft
   await waitForReplay(client, standby)
   await standby.promote()
   await waitUntil('it beats on the new primary', () => heartbeat.beats.at(-1)?.timeline === 2)
+  await heartbeat.stop()
+  await standby.stop()
 })
 
 test('a server that stalls is told of within seconds, and left', { skip: skip18 }, async (t) => {
