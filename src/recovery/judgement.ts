@@ -1,4 +1,5 @@
 import type { ObjectiveName } from '../config/objectives-settings.ts'
+import type { Exposures } from '../protect/postgres/heartbeat-tracker.ts'
 import type { Availability } from './availability.ts'
 import { objectiveNames, type Objectives } from './objectives.ts'
 
@@ -9,6 +10,13 @@ export type ActualRpo =
   | { readonly kind: 'measured'; readonly seconds: number; readonly beating: boolean; readonly lastBeatAt: string }
   /** `atLeastSeconds`: no heartbeat of so long is safe, as far as anybody has looked. */
   | { readonly kind: 'not proven'; readonly why: string; readonly atLeastSeconds?: number; readonly beating?: boolean }
+
+/** What a heartbeat's tracker says, with the repository alone or with the receiver's spool besides. */
+export function actualRpo(exposures: Exposures, place: 'repository' | 'spool'): ActualRpo {
+  const { [place]: exposure, beating } = exposures
+  if (exposure.kind === 'not proven') return { ...exposure, beating }
+  return { kind: 'measured', seconds: exposure.seconds, beating, lastBeatAt: exposure.beat.at.toISOString() }
+}
 
 /** The last recovery that was proven, from the fault to the first verified transaction. */
 export interface ProvenRecovery {

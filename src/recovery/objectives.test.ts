@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { objectivesSchema } from '../config/objectives-settings.ts'
+import { HeartbeatTracker } from '../protect/postgres/heartbeat-tracker.ts'
 import { AvailabilityRecord } from './availability.ts'
-import { judge, type Actual } from './judgement.ts'
+import { actualRpo, judge, type Actual } from './judgement.ts'
 import { DEFINITIONS, resolveObjectives, TIERS } from './objectives.ts'
 
 const NOW = Date.parse('2026-06-10T12:00:00Z')
@@ -130,4 +131,22 @@ test('a window slides, a clock that goes back adds nothing, and a later process 
   later.note(NOW + 7_250_000, 'up')
   const measured = later.measure(NOW + 7_260_000)
   assert.deepEqual([measured.unknownSeconds, measured.upSeconds], [60, 3540])
+})
+
+test('what a tracker says is judged as it is: the spool may keep what the repository does not', () => {
+  const tracker = new HeartbeatTracker()
+  const line = { systemIdentifier: '1', timeline: 1, ancestors: [] }
+  const judged = (place: 'repository' | 'spool', nowMs: number) => {
+    const actual = { ...NOTHING, rpo: actualRpo(tracker.exposures(nowMs), place) }
+    return judge(critical, actual, nowMs).rpoMinutes!.verdict
+  }
+  assert.equal(judged('repository', NOW), 'not proven')
+  for (let at = 1; at <= 400; at += 1) {
+    const ms = NOW + at * 1000
+    tracker.noteBeat({ systemIdentifier: '1', timeline: 1, lsn: BigInt(at), sequence: at, at: new Date(ms), sentMs: ms })
+    tracker.noteAcknowledged(line, BigInt(at))
+  }
+  assert.deepEqual([judged('repository', NOW + 400_000), judged('spool', NOW + 400_000)], ['broken', 'met'])
+  // The server is away, and its receiver's host with it: no more is lost than was before.
+  assert.equal(judged('repository', NOW + 800_000), 'not proven')
 })
