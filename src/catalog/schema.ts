@@ -89,6 +89,29 @@ export interface ReceiverLeasesTable {
   readonly released: ColumnType<boolean, boolean | undefined, boolean>
 }
 
+export type ComplianceVerdict = 'met' | 'broken' | 'not proven'
+
+interface ComplianceKey {
+  readonly system: string
+  readonly component: string
+  readonly objective: string
+  readonly at: Time
+  readonly target: number
+}
+
+export interface ComplianceMinutesTable extends ComplianceKey {
+  readonly actual: number | null
+  readonly verdict: ComplianceVerdict
+}
+
+export interface ComplianceHoursTable extends ComplianceKey {
+  readonly actual_least: number | null
+  readonly actual_greatest: number | null
+  readonly minutes_met: number
+  readonly minutes_broken: number
+  readonly minutes_not_proven: number
+}
+
 export interface Schema {
   readonly receiver_leases: ReceiverLeasesTable
   readonly backups: BackupsTable
@@ -97,4 +120,6 @@ export interface Schema {
   readonly task_events: TaskEventsTable
   readonly idempotency_keys: IdempotencyKeysTable
   readonly schedule_runs: ScheduleRunsTable
+  readonly compliance_minutes: ComplianceMinutesTable
+  readonly compliance_hours: ComplianceHoursTable
 }

@@ -1,0 +1,113 @@
+import type { ObjectiveName } from '../config/objectives-settings.ts'
+import type { Exposures } from '../protect/postgres/heartbeat-tracker.ts'
+import type { Availability } from './availability.ts'
+import { objectiveNames, type Objectives } from './objectives.ts'
+
+// Whether objectives are met. Measured, never declared: what was not measured is not proven.
+
+/** What would be lost now, by the heartbeat. */
+export type ActualRpo =
+  | { readonly kind: 'measured'; readonly seconds: number; readonly beating: boolean; readonly lastBeatAt: string }
+  /** `atLeastSeconds`: no heartbeat of so long is safe, as far as anybody has looked. */
+  | { readonly kind: 'not proven'; readonly why: string; readonly atLeastSeconds?: number; readonly beating?: boolean }
+
+/** What a heartbeat's tracker says, with the repository alone or with the receiver's spool besides. */
+export function actualRpo(exposures: Exposures, place: 'repository' | 'spool'): ActualRpo {
+  const { [place]: exposure, beating } = exposures
+  if (exposure.kind === 'not proven') return { ...exposure, beating }
+  return { kind: 'measured', seconds: exposure.seconds, beating, lastBeatAt: exposure.beat.at.toISOString() }
+}
+
+/** The last recovery that was proven, from the fault to the first verified transaction. */
+export interface ProvenRecovery {
+  readonly seconds: number
+  readonly at: string
+  readonly expires: string
+  /** What had happened; null for a recovery of no scenario in particular. */
+  readonly scenario: string | null
+}
+
+export interface Actual {
+  readonly rpo: ActualRpo
+  readonly recovery: ProvenRecovery | null
+  readonly availability: Availability | null
+}
+
+/** `target` and `actual` are in the unit of the objective's name. */
+export interface Judgement {
+  readonly target: number | null
+  readonly actual: number | null
+  readonly verdict: 'met' | 'broken' | 'not proven'
+  /** What it was measured by, or why it is not proven. */
+  readonly why: string
+}
+
+const JUDGES: Readonly<Record<ObjectiveName, (target: number, input: JudgeInput) => Omit<Judgement, 'target'>>> = {
+  rtoMinutes: judgeRto,
+  rpoMinutes: judgeRpo,
+  maximumTolerableDowntimeMinutes: judgeDowntime,
+  availabilityPercent: judgeAvailability,
+}
+
+interface JudgeInput {
+  readonly scenario: string | null
+  readonly actual: Actual
+  readonly nowMs: number
+}
+
+/** What of the objectives is met now. One that nobody has set is judged by nobody: null. */
+export function judge(objectives: Objectives, actual: Actual, nowMs: number): Readonly<Record<ObjectiveName, Judgement | null>> {
+  const input = { scenario: objectives.scenario, actual, nowMs }
+  const judged = objectiveNames.map((name) => {
+    const target = objectives.values[name]?.value
+    return [name, target === undefined ? null : { target, ...JUDGES[name](target, input) }] as const
+  })
+  return Object.fromEntries(judged) as Record<ObjectiveName, Judgement | null>
+}
+
+function judgeRto(target: number, { actual: { recovery }, scenario, nowMs }: JudgeInput): Omit<Judgement, 'target'> {
+  if (recovery === null) return unproven('no recovery was proven yet')
+  if (scenario !== null && recovery.scenario !== scenario) return unproven(`no recovery from "${scenario}" was proven`)
+  if (Date.parse(recovery.expires) <= nowMs) return unproven(`the proof of ${recovery.at} expired at ${recovery.expires}`)
+  const actual = recovery.seconds / 60
+  return { actual, verdict: actual <= target ? 'met' : 'broken', why: `the recovery that was proven at ${recovery.at}` }
+}
+
+function judgeRpo(target: number, { actual: { rpo } }: JudgeInput): Omit<Judgement, 'target'> {
+  if (rpo.kind === 'not proven') {
+    const atLeast = (rpo.atLeastSeconds ?? 0) / 60
+    return rpo.beating === true && atLeast > target ? { actual: atLeast, verdict: 'broken', why: rpo.why } : unproven(rpo.why)
+  }
+  const actual = rpo.seconds / 60
+  if (target === 0)
+    return unproven(`a heartbeat of every second cannot show that nothing at all would be lost: ${seconds(rpo.seconds)} at most`)
+  if (actual <= target) return { actual, verdict: 'met', why: `the newest heartbeat that is safe is of ${rpo.lastBeatAt}` }
+  // A server that is down loses nothing more; one that only keeps us from beating does. Nobody can tell from here.
+  if (!rpo.beating) return unproven(`the heartbeat has stopped: the newest one that is safe is of ${rpo.lastBeatAt}`)
+  return { actual, verdict: 'broken', why: `the newest heartbeat that is safe is of ${rpo.lastBeatAt}` }
+}
+
+function judgeDowntime(target: number, { actual: { availability } }: JudgeInput): Omit<Judgement, 'target'> {
+  if (availability === null || availability.percentAtLeast === null) return unproven('its health was not measured yet')
+  const [down, notUp] = [availability.longestDownSeconds / 60, availability.longestNotUpSeconds / 60]
+  if (down > target) return { actual: down, verdict: 'broken', why: 'the longest outage measured' }
+  if (notUp <= target) return { actual: notUp, verdict: 'met', why: 'the longest time in which it was not seen to be up' }
+  return unproven(`for ${seconds(availability.longestNotUpSeconds)} in a row nobody could tell whether it was up`)
+}
+
+function judgeAvailability(target: number, { actual: { availability } }: JudgeInput): Omit<Judgement, 'target'> {
+  if (availability === null) return unproven('its health was not measured yet')
+  const { percentAtLeast: least, percentAtMost: most, unknownSeconds } = availability
+  if (least === null || most === null) return unproven('its health was not measured yet')
+  if (least >= target) return { actual: least, verdict: 'met', why: 'time that nobody could tell counts as down' }
+  if (most < target) return { actual: most, verdict: 'broken', why: 'even if it was up whenever nobody could tell' }
+  return unproven(`between ${least.toFixed(3)} and ${most.toFixed(3)} %: for ${seconds(unknownSeconds)} nobody could tell`)
+}
+
+function unproven(why: string): Omit<Judgement, 'target'> {
+  return { actual: null, verdict: 'not proven', why }
+}
+
+function seconds(count: number): string {
+  return `${Math.round(count)} s`
+}
