@@ -63,7 +63,6 @@ export const FAILURES = {
   NOT_FOUND: { exit: 2, http: 404, retry: false },
   TASK_UNKNOWN: { exit: 2, http: 404, retry: false },
   KEY_REUSED: { exit: 2, http: 422, retry: false },
-  NOT_REACHED: { exit: 1, http: 503, retry: true },
   HEARTBEAT_MISSING: { exit: 1, http: 409, retry: false },
   NOT_BUILT: { exit: 2, http: 501, retry: false },
   BUSY: { exit: 1, http: 429, retry: true },
