@@ -14,8 +14,7 @@ export class DocumentFiles {
   readonly #directory: string
   readonly #incoming: string
   readonly #folders = new Set<string>()
-  readonly #running = new Set<Promise<void>>()
-  #failure: Error | undefined
+  #waiting: Buffer[] = []
   #count = 0
 
   constructor(filesDirectory: string) {
@@ -28,22 +27,25 @@ export class DocumentFiles {
     return this.#count
   }
 
-  /** Waits while too many are being written. Throws what an earlier one failed with. */
-  async add(content: Buffer): Promise<void> {
-    if (this.#running.size >= CONCURRENCY) await Promise.race(this.#running)
-    if (this.#failure !== undefined) throw this.#failure
+  /** To be written by the next `write`. */
+  add(content: Buffer): void {
     this.#count += 1
-    const writing = this.#write(content).catch((error: unknown) => {
-      this.#failure ??= error instanceof Error ? error : new Error(String(error))
-    })
-    this.#running.add(writing)
-    void writing.then(() => this.#running.delete(writing))
+    this.#waiting.push(content)
+  }
+
+  /** Writes what was added. */
+  async write(): Promise<void> {
+    const waiting = this.#waiting
+    this.#waiting = []
+    const writeNext = async (): Promise<void> => {
+      for (let content = waiting.pop(); content !== undefined; content = waiting.pop()) await this.#write(content)
+    }
+    await Promise.all(Array.from({ length: CONCURRENCY }, writeNext))
   }
 
   /** Returns when all that were added are on disk, names too. */
   async finish(): Promise<void> {
-    await Promise.all(this.#running)
-    if (this.#failure !== undefined) throw this.#failure
+    await this.write()
     await makeDirectory(this.#directory)
     for (const folder of [...this.#folders, this.#directory]) await syncDirectory(folder)
   }

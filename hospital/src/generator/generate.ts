@@ -86,24 +86,30 @@ interface Load {
   readonly options: GenerateOptions
 }
 
-/** Gives how many events there are. The next part is made while the database projects the last one. */
+/**
+ * Gives how many events there are. The next part is made while the database projects the last one: making it holds this thread up, and the database needs
+ * nothing of us meanwhile. While it copies it does, so that is waited for first.
+ */
 async function loadParts(client: pg.Client, { chain, files, options }: Load): Promise<number> {
   const before = chain.position
   let part = new Part(before)
-  let loading: Promise<void> = Promise.resolve()
+  let projecting: Promise<void> = Promise.resolve()
   for (const { draft, file } of history(makePlan(options))) {
     part.add(chain.row(draft))
-    if (file !== undefined) await files.add(file)
+    if (file !== undefined) files.add(file)
     if (part.rows < PART_EVENTS) continue
-    await loading
-    loading = loadPart(client, part)
+    await projecting
+    // Both leave this thread free, and so go well together.
+    await Promise.all([copyPart(client, part), files.write()])
+    projecting = projectPart(client, part)
     // Judged at the next await of it; until then a failure is not unhandled.
-    loading.catch(() => undefined)
+    projecting.catch(() => undefined)
     options.report?.(Number(chain.position - before))
     part = new Part(chain.position)
   }
-  await loading
-  await loadPart(client, part)
+  await projecting
+  await copyPart(client, part)
+  await projectPart(client, part)
   return Number(chain.position - before)
 }
 
@@ -143,8 +149,11 @@ class Part {
   }
 }
 
-async function loadPart(client: pg.Client, part: Part): Promise<void> {
+async function copyPart(client: pg.Client, part: Part): Promise<void> {
   await copyIn(client, `copy hospital.events (${EVENT_COLUMNS}) from stdin`, part.chunks())
+}
+
+async function projectPart(client: pg.Client, part: Part): Promise<void> {
   await client.query('select hospital.project($1, $2)', [part.first, part.last])
 }
 
