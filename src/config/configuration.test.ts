@@ -53,6 +53,23 @@ function replaced(from: string, to: string): string {
   return GOOD.replace(from, to)
 }
 
+test('names that a component uses have to be in the file', async (t) => {
+  const facilities = GOOD.replace('system: osun-his', 'system: osun-his\nfacilities: { FAC001: { name: Osogbo } }')
+  const with_ = (more: string) => facilities.replace('    tier: critical\n', `    tier: critical\n    ${more}\n`)
+  const { configuration } = await load(t, with_('facilities: [FAC001]'))
+  assert.deepEqual(configuration.facilities, { FAC001: { name: 'Osogbo' } })
+  assert.match(
+    (await mistakesOf(t, with_('facilities: [FAC001, FAC002]'))).message,
+    /:11:26: components\.his-db\.facilities: found "FAC002"/,
+  )
+  assert.match((await mistakesOf(t, with_('dependsOn: [cache]'))).message, /:11:17: components\.his-db\.dependsOn: found "cache"/)
+  assert.match((await mistakesOf(t, with_('timeZone: Nigeria'))).message, /timeZone: found "Nigeria"/)
+  assert.match(
+    (await mistakesOf(t, with_('schedules: { backup: { cron: "0 0 30 2 *" } }'))).message,
+    /schedules\.backup.*never comes/,
+  )
+})
+
 test('a configuration is loaded with its defaults, its paths relative to its own directory', async (t) => {
   const { configuration, directory, path } = await load(t, GOOD)
   assert.deepEqual(configuration, {
@@ -114,7 +131,7 @@ const MISTAKES: readonly { what: string; text: string; says: RegExp }[] = [
   {
     what: 'a name that resembles none',
     text: replaced('system: osun-his', 'system: osun-his\nwhatever: 1'),
-    says: /resus\.yaml:2:1: whatever: found an unknown name, wanted one of "system", "state", "repository", "components"/,
+    says: /resus\.yaml:2:1: whatever: found an unknown name, wanted one of "system", "state", "repository", "timeZone"/,
   },
   {
     what: 'a missing name',

@@ -2,14 +2,15 @@ import { dirname, resolve } from 'node:path'
 import type { z } from 'zod'
 import type { PostgresComponentSettings } from '../protect/postgres/component.ts'
 import { invalid, readDocument } from './document.ts'
+import type { ObjectiveSettings } from './objectives-settings.ts'
 import { position, type ConfigurationText } from './mistakes.ts'
-import { configurationJsonSchema, configurationSchema, type StorageSettings } from './schema.ts'
+import { configurationJsonSchema, configurationSchema, type ManagementSettings, type StorageSettings } from './schema.ts'
 import { formatSecretReference, parseSecretReference, type SecretReference } from './secret-reference.ts'
 
 /** A connection string without a password, or where a whole one is kept. */
 export type ConnectionSource = { readonly kind: 'text'; readonly text: string } | SecretReference
 
-export interface ComponentConfiguration extends Omit<PostgresComponentSettings, 'connection'> {
+export interface ComponentConfiguration extends Omit<PostgresComponentSettings, 'connection'>, ManagementSettings {
   readonly name: string
   readonly connection: ConnectionSource
 }
@@ -24,7 +25,16 @@ export interface Configuration {
     readonly storages: readonly StorageSettings[]
     readonly key: { readonly passphrase: SecretReference }
   }
+  readonly timeZone?: string | undefined
+  readonly objectives?: ObjectiveSettings | undefined
+  readonly facilities?: Readonly<Record<string, FacilitySettings>> | undefined
   readonly components: readonly ComponentConfiguration[]
+}
+
+export interface FacilitySettings {
+  readonly name: string
+  readonly lga?: string | undefined
+  readonly type?: string | undefined
 }
 
 /**
@@ -33,15 +43,17 @@ export interface Configuration {
  */
 export async function loadConfiguration(path: string): Promise<Configuration> {
   const { source, data } = await readDocument(path, configurationSchema, configurationJsonSchema())
+  refuseUnknownNames(source, data)
   return resolvePaths(source, data)
 }
 
 /** The configuration as it was understood, as plain data to print. References to secrets are shown, secrets never. */
 export function describeConfiguration(configuration: Configuration): Record<string, unknown> {
-  const { system, state, repository, components } = configuration
+  const { system, state, repository, components, timeZone, objectives, facilities } = configuration
   const shown = components.map(({ name, connection, ...rest }) => [name, { ...rest, connection: describeSource(connection) }])
   const key = { passphrase: describeSource(repository.key.passphrase) }
-  return { system, state, repository: { ...repository, key }, components: Object.fromEntries(shown) as unknown }
+  const common = { system, state, timeZone, objectives, facilities }
+  return { ...common, repository: { ...repository, key }, components: Object.fromEntries(shown) as unknown }
 }
 
 function describeSource(source: ConnectionSource): string {
@@ -67,8 +79,29 @@ function resolvePaths(source: ConfigurationText, data: z.infer<typeof configurat
       storages: data.repository.storages.map((storage) => ({ ...storage, path: resolve(directory, storage.path) })),
       key: { passphrase },
     },
+    ...(data.timeZone === undefined ? {} : { timeZone: data.timeZone }),
+    ...(data.objectives === undefined ? {} : { objectives: data.objectives }),
+    ...(data.facilities === undefined ? {} : { facilities: data.facilities }),
     components,
   }
+}
+
+/** Names that a component uses have to be there. */
+function refuseUnknownNames(source: ConfigurationText, data: z.infer<typeof configurationSchema>): void {
+  const mistakes = Object.entries(data.components).flatMap(([name, { dependsOn = [], facilities = [] }]) => [
+    ...dependsOn.flatMap((each, at) => (each in data.components ? [] : [{ path: ['components', name, 'dependsOn', at], each }])),
+    ...facilities.flatMap((each, at) =>
+      data.facilities !== undefined && each in data.facilities ? [] : [{ path: ['components', name, 'facilities', at], each }],
+    ),
+  ])
+  if (mistakes.length === 0) return
+  throw invalid(
+    mistakes.map(({ path, each }) => {
+      const node = source.document.getIn(path, true)
+      const at = position(source, (node as { range?: readonly number[] } | undefined)?.range?.[0] ?? 0)
+      return `${at}: ${path.slice(0, -1).join('.')}: found "${each}", which this file does not have`
+    }),
+  )
 }
 
 function connectionSource(source: ConfigurationText, name: string, text: string): ConnectionSource {
