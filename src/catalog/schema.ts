@@ -70,8 +70,11 @@ export interface IdempotencyKeysTable {
 }
 
 export interface ScheduleRunsTable {
-  readonly schedule_key: string
+  readonly system: string
+  readonly component: string
+  readonly kind: string
   readonly due_at: Time
+  readonly task_id: string
 }
 
 export interface BackupsTable {

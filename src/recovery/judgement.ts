@@ -1,5 +1,5 @@
 import type { ObjectiveName } from '../config/objectives-settings.ts'
-import type { Exposures } from '../protect/postgres/heartbeat-tracker.ts'
+import type { Exposure } from '../protect/postgres/heartbeat-tracker.ts'
 import type { Availability } from './availability.ts'
 import { objectiveNames, type Objectives } from './objectives.ts'
 
@@ -11,8 +11,18 @@ export type ActualRpo =
   /** `atLeastSeconds`: no heartbeat of so long is safe, as far as anybody has looked. */
   | { readonly kind: 'not proven'; readonly why: string; readonly atLeastSeconds?: number; readonly beating?: boolean }
 
+/** What is needed of `Exposures`: they may have come from another process. */
+type ExposureSaid =
+  | { readonly kind: 'measured'; readonly seconds: number; readonly beat: { readonly at: Date } }
+  | Extract<Exposure, { kind: 'not proven' }>
+export interface ExposuresSaid {
+  readonly repository: ExposureSaid
+  readonly spool: ExposureSaid
+  readonly beating: boolean
+}
+
 /** What a heartbeat's tracker says, with the repository alone or with the receiver's spool besides. */
-export function actualRpo(exposures: Exposures, place: 'repository' | 'spool'): ActualRpo {
+export function actualRpo(exposures: ExposuresSaid, place: 'repository' | 'spool'): ActualRpo {
   const { [place]: exposure, beating } = exposures
   if (exposure.kind === 'not proven') return { ...exposure, beating }
   return { kind: 'measured', seconds: exposure.seconds, beating, lastBeatAt: exposure.beat.at.toISOString() }

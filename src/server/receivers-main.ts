@@ -4,6 +4,8 @@ import type { Configuration } from '../config/configuration.ts'
 import { openConfigured, resolveComponent } from '../config/open.ts'
 import { Failure } from '../errors.ts'
 import { streamSpool } from '../protect/postgres/component.ts'
+import { runHeartbeat } from '../protect/postgres/heartbeat.ts'
+import { HeartbeatTracker } from '../protect/postgres/heartbeat-tracker.ts'
 import { streamWal } from '../protect/postgres/stream.ts'
 import { eventJson, type StreamEvent } from '../protect/postgres/stream-event.ts'
 import type { ReceiverMessage } from './receivers.ts'
@@ -13,6 +15,7 @@ import type { ReceiverMessage } from './receivers.ts'
 /** A commit a millisecond would be a message a millisecond. */
 const POSITION_EVERY_MS = 500
 const AGAIN_MS = 15_000
+const EXPOSURES_EVERY_MS = 2_000
 
 const [, , configPath = '', reached = '[]'] = process.argv
 const controller = new AbortController()
@@ -28,14 +31,57 @@ process.disconnect?.()
 
 async function receiveSystem(configuration: Configuration): Promise<void> {
   const components = configuration.components.filter(({ name }) => wanted.has(JSON.stringify([configuration.system, name])))
-  await Promise.all(components.map(async ({ name }) => receiveAlways(configuration, name)))
+  await Promise.all(
+    components.map(async ({ name }) => {
+      const tracker = new HeartbeatTracker()
+      await Promise.all([receiveAlways(configuration, name, tracker), measureExposure(configuration, name, tracker)])
+    }),
+  )
+}
+
+/** Beats in the database, and tells what would be lost now. That it cannot beat disturbs no receiver. */
+async function measureExposure(configuration: Configuration, name: string, tracker: HeartbeatTracker): Promise<void> {
+  const { system } = configuration
+  let trouble: { readonly code: string; readonly message: string; readonly hint: string | null } | null = null
+  const telling = (async () => {
+    while (!signal.aborted) {
+      const exposures = JSON.parse(JSON.stringify(tracker.exposures(Date.now()), textOfBigint)) as object
+      tell({ kind: 'exposures', system, component: name, exposures, trouble })
+      await systemClock.sleep(EXPOSURES_EVERY_MS, signal).catch(() => undefined)
+    }
+  })()
+  const settings = configuration.components.find((each) => each.name === name)!
+  while (!signal.aborted) {
+    try {
+      await runHeartbeat({
+        component: await resolveComponent(settings),
+        clock: systemClock,
+        signal,
+        onBeat: (beat) => {
+          trouble = null
+          tracker.noteBeat(beat)
+        },
+        onTrouble: ({ code, message, hint = null }) => {
+          trouble = { code, message, hint }
+        },
+      })
+    } catch (error) {
+      trouble = { code: error instanceof Failure ? error.code : 'BUG', message: String(error), hint: null }
+    }
+    await systemClock.sleep(AGAIN_MS, signal).catch(() => undefined)
+  }
+  await telling
+}
+
+function textOfBigint(_: string, value: unknown): unknown {
+  return typeof value === 'bigint' ? value.toString() : value
 }
 
 /** Receives, and begins again after whatever ended it. */
-async function receiveAlways(configuration: Configuration, name: string): Promise<void> {
+async function receiveAlways(configuration: Configuration, name: string, tracker: HeartbeatTracker): Promise<void> {
   while (!signal.aborted) {
     try {
-      await receive(configuration, name)
+      await receive(configuration, name, tracker)
     } catch (error) {
       if (signal.aborted) return
       const { code, message } = error instanceof Failure ? error : { code: 'BUG', message: String(error) }
@@ -45,7 +91,7 @@ async function receiveAlways(configuration: Configuration, name: string): Promis
   }
 }
 
-async function receive(configuration: Configuration, name: string): Promise<void> {
+async function receive(configuration: Configuration, name: string, tracker: HeartbeatTracker): Promise<void> {
   const { system } = configuration
   const settings = configuration.components.find((each) => each.name === name)!
   const component = await resolveComponent(settings)
@@ -58,6 +104,7 @@ async function receive(configuration: Configuration, name: string): Promise<void
     clock: systemClock,
     signal,
     onEvent: (event) => {
+      tracker.noteEvent(event)
       if (isFrequent(event)) {
         const now = Date.now()
         if (now - last[event.kind] < POSITION_EVERY_MS) return

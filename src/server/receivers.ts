@@ -1,5 +1,6 @@
 import { fork, type ChildProcess } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
+import { z } from 'zod'
 import type { Clock } from '../clock.ts'
 
 const MAIN = fileURLToPath(new URL('receivers-main.ts', import.meta.url))
@@ -8,6 +9,7 @@ const RESTART_MS_MAX = 15_000
 /** Longer than that it was at work: the next end is another story. */
 const STEADY_MS = 60_000
 const END_GRACE_MS = 20_000
+const EXPOSURE_HOLDS_MS = 15_000
 
 /** What the receivers' process tells. */
 export type ReceiverMessage =
@@ -17,6 +19,14 @@ export type ReceiverMessage =
       readonly component: string
       readonly at: number
       readonly event: Readonly<Record<string, unknown>>
+    }
+  | {
+      readonly kind: 'exposures'
+      readonly system: string
+      readonly component: string
+      /** `Exposures` of the heartbeat's tracker, as JSON. */
+      readonly exposures: object
+      readonly trouble: { readonly code: string; readonly message: string; readonly hint: string | null } | null
     }
   | {
       readonly kind: 'ended'
@@ -38,6 +48,26 @@ export interface ReceiverPicture {
   readonly problem: string | null
 }
 
+const beatSchema = z.object({ at: z.coerce.date() })
+const exposureSchema = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('measured'), seconds: z.number(), beat: beatSchema }),
+  z.object({ kind: z.literal('not proven'), why: z.string(), atLeastSeconds: z.number() }),
+])
+const exposuresSchema = z.object({
+  repository: exposureSchema,
+  spool: exposureSchema,
+  newest: beatSchema.nullable(),
+  beating: z.boolean(),
+})
+
+/** What would be lost now, by the heartbeat, as it was said a moment ago. */
+export interface ExposureReport {
+  readonly atMs: number
+  readonly exposures: z.infer<typeof exposuresSchema>
+  /** Why it cannot beat. */
+  readonly trouble: { readonly code: string; readonly message: string; readonly hint: string | null } | null
+}
+
 export interface ReceiversOptions {
   readonly configPath: string
   readonly clock: Clock
@@ -49,6 +79,7 @@ export interface ReceiversOptions {
 export class Receivers {
   readonly #options: ReceiversOptions
   readonly #pictures = new Map<string, ReceiverPicture>()
+  readonly #exposures = new Map<string, ExposureReport>()
   #child: ChildProcess | undefined
   #wanted = '[]'
 
@@ -58,6 +89,12 @@ export class Receivers {
 
   picture(system: string, component: string): ReceiverPicture | undefined {
     return this.#pictures.get(JSON.stringify([system, component]))
+  }
+
+  /** What would be lost now; undefined while nobody says, or it is too old to be true. */
+  exposure(system: string, component: string): ExposureReport | undefined {
+    const report = this.#exposures.get(JSON.stringify([system, component]))
+    return report === undefined || this.#options.clock.now() - report.atMs > EXPOSURE_HOLDS_MS ? undefined : report
   }
 
   /** Whether it is to receive a component's WAL. */
@@ -127,6 +164,14 @@ export class Receivers {
 
   #hear(message: ReceiverMessage): void {
     const key = JSON.stringify([message.system, message.component])
+    if (message.kind === 'exposures') {
+      this.#exposures.set(key, {
+        atMs: this.#options.clock.now(),
+        exposures: exposuresSchema.parse(message.exposures),
+        trouble: message.trouble,
+      })
+      return
+    }
     const before = this.#pictures.get(key) ?? NOTHING
     this.#pictures.set(key, next(before, message, new Date(this.#options.clock.now()).toISOString()))
     this.#options.onMessage(message)
@@ -142,7 +187,7 @@ const NOTHING: ReceiverPicture = {
   problem: null,
 }
 
-function next(before: ReceiverPicture, message: ReceiverMessage, at: string): ReceiverPicture {
+function next(before: ReceiverPicture, message: Exclude<ReceiverMessage, { kind: 'exposures' }>, at: string): ReceiverPicture {
   if (message.kind === 'ended') return { ...before, at, state: 'ended', problem: `${message.message} (${message.code})` }
   const { event } = message
   const picture = { ...before, at }

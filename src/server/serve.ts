@@ -18,6 +18,7 @@ import { Control } from './control.ts'
 import { buildApi } from './http/server.ts'
 import { findReach } from './reach.ts'
 import { Receivers } from './receivers.ts'
+import { Scheduler } from './scheduler.ts'
 import { loadSettings, type ServerSettings } from './settings.ts'
 import { StatusBoard } from './status-board.ts'
 import { TaskQueue } from './task-queue.ts'
@@ -41,6 +42,7 @@ export interface ServeOptions {
 
 const RENEW_MS = 5_000
 const REFRESH_MS = 60_000
+const SCHEDULE_MS = 2_000
 const REFRESHED_AT_ONCE = 4
 
 /** Protects everything that is configured, until the signal aborts. Throws when it cannot begin: nothing was touched then. */
@@ -62,6 +64,7 @@ class Node {
   readonly #receivers: Receivers
   readonly #worker: TaskWorker
   readonly #configuration: ConfigurationWatch
+  readonly #scheduler: Scheduler
   readonly #startedAt: Date
   #reach: readonly NodeReach[] = []
 
@@ -79,6 +82,7 @@ class Node {
     const store = stack.use(await Store.open(connectionString))
     const queue = stack.use(await TaskQueue.open(store, (error) => report(`queue: ${error.message}`)))
     const node = new Node(options, { settings, store, queue })
+    stack.use(node.#scheduler)
     await node.#catalogue.take(loaded.systems)
     const { restoreRoots } = settings
     const control = new Control({ catalogue: node.#catalogue, store, queue, clock, restoreRoots })
@@ -103,6 +107,7 @@ class Node {
     this.#store = store
     this.#startedAt = new Date(clock.now())
     this.#catalogue = new Catalogue(store, clock)
+    this.#scheduler = new Scheduler({ store, queue, catalogue: this.#catalogue, clock })
     this.#receivers = new Receivers({ configPath, clock, onMessage: () => undefined, report })
     this.#board = new StatusBoard({ catalogue: this.#catalogue, receivers: this.#receivers, clock })
     this.#configuration = new ConfigurationWatch({ configPath, clock, report, take: async (systems) => this.#take(systems) })
@@ -130,6 +135,7 @@ class Node {
       this.#configuration.run(signal),
       this.#always(RENEW_MS, async () => this.#renew()),
       this.#always(REFRESH_MS, async () => this.#refreshAll()),
+      this.#always(SCHEDULE_MS, async () => this.#scheduler.look()),
     ])
     await releaseReceivers(this.#store.sql, this.#settings.node).catch((error: unknown) => {
       // The lease then runs out by itself.

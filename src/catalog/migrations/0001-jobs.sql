@@ -62,8 +62,12 @@ create table resus_control.idempotency_keys (
   created_at timestamptz not null
 );
 
--- What a component's schedules have last done; `dueAt` of the newest that was asked for.
+-- What each schedule of a component has asked for last.
 create table resus_control.schedule_runs (
-  schedule_key text primary key,
-  due_at timestamptz not null
+  system text not null,
+  component text not null,
+  kind text not null,
+  due_at timestamptz not null,
+  task_id uuid not null,
+  primary key (system, component, kind)
 );

@@ -47,6 +47,8 @@ export interface ProvenStatus {
   readonly at: string
   readonly expires: string
   readonly current: boolean
+  /** All that it took: restoring, recovering, and every check. */
+  readonly seconds: number
   /** Checks that could not be made, on that machine or of that cluster. */
   readonly notProven: readonly string[]
 }
@@ -124,9 +126,18 @@ async function judgeNewest(repository: Repository, newest: BackupManifest, nowMs
 async function readProven(repository: Repository, component: string, nowMs: number): Promise<ProvenStatus | null> {
   const proven = await newestProvenBackup(repository, component, nowMs)
   if (proven === undefined) return null
-  const { target, reached, at, expires, checks } = proven.verdict
+  const { target, reached, at, expires, checks, seconds } = proven.verdict
   const notProven = checks.filter(({ verdict }) => verdict !== 'verified').map(({ name }) => name)
-  return { backup: proven.backup, target, reachedLsn: reached?.lsn ?? null, at, expires, current: proven.current, notProven }
+  return {
+    backup: proven.backup,
+    target,
+    reachedLsn: reached?.lsn ?? null,
+    at,
+    expires,
+    current: proven.current,
+    seconds,
+    notProven,
+  }
 }
 
 async function readWalStatus(

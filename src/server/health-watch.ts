@@ -1,0 +1,202 @@
+import { statfs } from 'node:fs/promises'
+import type { Clock } from '../clock.ts'
+import type { Configuration } from '../config/configuration.ts'
+import { resolveComponent } from '../config/open.ts'
+import { Failure, systemErrorCode } from '../errors.ts'
+import { HealthSession, type DatabaseHealth } from '../protect/postgres/health.ts'
+import { AvailabilityRecord, type Availability } from '../recovery/availability.ts'
+import { nextHealth, observeFigures, unknownHealth, type Health, type Observation, type Threshold } from '../recovery/health.ts'
+import type { Catalogue, ComponentPicture } from './catalogue.ts'
+import type { Receivers } from './receivers.ts'
+
+/** One thing that is watched. */
+export interface WatchedView {
+  readonly system: string
+  readonly component: string | null
+  /** database, receiver, storage */
+  readonly thing: 'database' | 'receiver' | 'storage'
+  readonly health: Health
+  /** The last figures, with their units in their names. */
+  readonly figures: Readonly<Record<string, number | null>>
+}
+
+const SAMPLE_HOLDS_MS = 30_000
+const AVAILABILITY_WINDOW_MS = 30 * 24 * 3600 * 1000
+const MEBIBYTE = 1024 * 1024
+
+/** Beyond which something is slow or short, and not down. */
+const DATABASE_THRESHOLDS: readonly Threshold[] = [
+  { name: 'connectionsUsedPercent', unit: '%', most: 90 },
+  { name: 'longestTransactionSeconds', unit: 's', most: 3600 },
+  { name: 'locksWaiting', unit: 'sessions', most: 20 },
+  { name: 'replayLagSeconds', unit: 's', most: 60 },
+  { name: 'clockOffsetSeconds', unit: 's', most: 5 },
+  { name: 'checksumFailures', unit: 'pages', most: 0 },
+]
+const RECEIVER_THRESHOLDS: readonly Threshold[] = [{ name: 'behindBytes', unit: 'bytes', most: 1024 * MEBIBYTE }]
+const STORAGE_THRESHOLDS: readonly Threshold[] = [{ name: 'freePercent', unit: '%', least: 5 }]
+
+interface Looked {
+  readonly observation: Observation
+  readonly figures: Readonly<Record<string, number | null>>
+}
+
+/** Looks at everything every few seconds; each thing has a state of its own, and one bad look changes none of them. */
+export class HealthWatch {
+  readonly #catalogue: Catalogue
+  readonly #receivers: Receivers
+  readonly #clock: Clock
+  readonly #watched = new Map<string, WatchedView>()
+  readonly #sessions = new Map<string, HealthSession>()
+  readonly #availability = new Map<string, AvailabilityRecord>()
+
+  constructor(options: { readonly catalogue: Catalogue; readonly receivers: Receivers; readonly clock: Clock }) {
+    this.#catalogue = options.catalogue
+    this.#receivers = options.receivers
+    this.#clock = options.clock
+  }
+
+  views(): WatchedView[] {
+    return [...this.#watched.values()]
+  }
+
+  /** Of the database, since this process watches. */
+  availability(system: string, component: string): Availability | null {
+    return this.#availability.get(JSON.stringify([system, component]))?.measure(this.#clock.now()) ?? null
+  }
+
+  async look(): Promise<void> {
+    const looks = [
+      ...this.#catalogue.pictures().flatMap((picture) => {
+        const of = { system: picture.system, component: picture.component.name }
+        return [
+          this.#note({ ...of, thing: 'database' }, async () => this.#database(picture)),
+          this.#note({ ...of, thing: 'receiver' }, async () => this.#receiver(picture)),
+        ]
+      }),
+      ...this.#catalogue.systems.map(async (configuration) =>
+        this.#note({ system: configuration.system, component: null, thing: 'storage' }, async () => lookAtStorage(configuration)),
+      ),
+    ]
+    await Promise.all(looks)
+    this.#forget()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const session of this.#sessions.values()) await session[Symbol.asyncDispose]()
+    this.#sessions.clear()
+  }
+
+  async #note(what: Pick<WatchedView, 'system' | 'component' | 'thing'>, look: () => Promise<Looked>): Promise<void> {
+    const { observation, figures } = await look()
+    const key = JSON.stringify([what.system, what.component, what.thing])
+    const now = this.#clock.now()
+    const before = this.#watched.get(key)
+    const health = nextHealth(before?.health ?? unknownHealth(now), observation, now)
+    this.#watched.set(key, { ...what, health, figures: observation.kind === 'failed' ? (before?.figures ?? {}) : figures })
+    if (what.thing !== 'database' || what.component === null) return
+    const record = this.#availabilityOf(what.system, what.component)
+    record.note(now, observation.kind === 'failed' ? 'down' : 'up')
+  }
+
+  #availabilityOf(system: string, component: string): AvailabilityRecord {
+    const key = JSON.stringify([system, component])
+    const known = this.#availability.get(key)
+    if (known !== undefined) return known
+    const made = new AvailabilityRecord({ windowMs: AVAILABILITY_WINDOW_MS, sampleHoldsMs: SAMPLE_HOLDS_MS })
+    this.#availability.set(key, made)
+    return made
+  }
+
+  async #database({ system, component }: ComponentPicture): Promise<Looked> {
+    const key = JSON.stringify([system, component.name])
+    try {
+      const session = this.#sessions.get(key) ?? (await this.#connect(key, component))
+      const figures = figuresOf(await session.read(), this.#clock.now())
+      return { observation: observeFigures(figures, DATABASE_THRESHOLDS), figures }
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      const session = this.#sessions.get(key)
+      this.#sessions.delete(key)
+      await session?.[Symbol.asyncDispose]()
+      return { observation: { kind: 'failed', why: error.message }, figures: {} }
+    }
+  }
+
+  async #connect(key: string, component: ComponentPicture['component']): Promise<HealthSession> {
+    const { connection } = await resolveComponent(component)
+    const session = await HealthSession.connect({
+      component: component.name,
+      connectionString: connection.reveal().toString('utf8'),
+    })
+    this.#sessions.set(key, session)
+    return session
+  }
+
+  async #receiver({ system, component, status }: ComponentPicture): Promise<Looked> {
+    const live = this.#receivers.picture(system, component.name)
+    const figures = { behindBytes: status?.receiver.behindBytes ?? null }
+    if (live === undefined && status?.receiver.active === true)
+      return { observation: observeFigures(figures, RECEIVER_THRESHOLDS), figures }
+    if (live?.state !== 'receiving') {
+      return { observation: { kind: 'failed', why: live?.problem ?? 'nobody receives its WAL' }, figures }
+    }
+    const [alarm] = Object.entries(live.alarms).filter(([code]) => code !== 'SERVER_SETTING')
+    if (alarm !== undefined) return { observation: { kind: 'slow', why: `${alarm[0]}: ${alarm[1]}` }, figures }
+    return { observation: observeFigures(figures, RECEIVER_THRESHOLDS), figures }
+  }
+
+  /** What is configured no more is watched no more. */
+  #forget(): void {
+    const components = new Set(
+      this.#catalogue.pictures().map(({ system, component }) => JSON.stringify([system, component.name])),
+    )
+    const systems = new Set(this.#catalogue.systems.map(({ system }) => system))
+    for (const [key, { system, component }] of this.#watched) {
+      const isThere = component === null ? systems.has(system) : components.has(JSON.stringify([system, component]))
+      if (!isThere) this.#watched.delete(key)
+    }
+  }
+}
+
+function figuresOf(health: DatabaseHealth, nowMs: number): Record<string, number | null> {
+  return {
+    connectionsUsed: health.connectionsUsed,
+    connectionsMax: health.connectionsMax,
+    connectionsUsedPercent: Math.round((100 * health.connectionsUsed) / Math.max(1, health.connectionsMax)),
+    longestQuerySeconds: health.longestQuerySeconds,
+    longestTransactionSeconds: health.longestTransactionSeconds,
+    locksWaiting: health.locksWaiting,
+    replayLagSeconds: health.replayLagSeconds,
+    standbyLagSecondsMost: most(health.standbys.map(({ lagSeconds }) => lagSeconds)),
+    slotRetainedBytesMost: most(health.slots.map(({ retainedBytes }) => retainedBytes)),
+    oldestFrozenXidAge: health.oldestFrozenXidAge,
+    archiverFailures: health.archiverFailures,
+    checksumFailures: health.checksumFailures,
+    clockOffsetSeconds: Math.abs(Math.round((health.serverTimeMs - nowMs) / 1000)),
+  }
+}
+
+function most(values: readonly (number | null)[]): number | null {
+  const known = values.filter((value) => value !== null)
+  return known.length === 0 ? null : Math.max(...known)
+}
+
+/** Whether it answers, and how much room it has. */
+async function lookAtStorage({ repository }: Configuration): Promise<Looked> {
+  const [storage] = repository.storages
+  if (storage === undefined) return { observation: { kind: 'failed', why: 'there is no storage' }, figures: {} }
+  try {
+    const { bsize, blocks, bavail } = await statfs(storage.path)
+    const figures = {
+      freeBytes: bsize * bavail,
+      sizeBytes: bsize * blocks,
+      freePercent: Math.floor((100 * bavail) / Math.max(1, blocks)),
+    }
+    return { observation: observeFigures(figures, STORAGE_THRESHOLDS), figures }
+  } catch (error) {
+    const code = systemErrorCode(error)
+    if (code === undefined) throw error
+    return { observation: { kind: 'failed', why: `"${storage.path}": ${code}` }, figures: {} }
+  }
+}

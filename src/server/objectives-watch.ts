@@ -1,0 +1,92 @@
+import { recordCompliance, rollUpCompliance, type ComplianceEntry } from '../catalog/compliance.ts'
+import type { Store } from '../catalog/store.ts'
+import type { Clock } from '../clock.ts'
+import type { ObjectiveName } from '../config/objectives-settings.ts'
+import type { Availability } from '../recovery/availability.ts'
+import { actualRpo, judge, type ActualRpo, type Judgement } from '../recovery/judgement.ts'
+import { objectiveNames, resolveObjectives, type Objectives } from '../recovery/objectives.ts'
+import type { Catalogue, ComponentPicture } from './catalogue.ts'
+import type { Receivers } from './receivers.ts'
+
+/** What was promised of a component, and whether it is kept now. */
+export interface ObjectivesView {
+  readonly system: string
+  readonly component: string
+  readonly objectives: Objectives
+  readonly judgements: Readonly<Record<ObjectiveName, Judgement | null>>
+  /** With the repository alone, and with the spool of the receiver's host besides. */
+  readonly rpo: { readonly repository: ActualRpo; readonly spool: ActualRpo }
+}
+
+/** Holds what is measured against what was promised, every minute. */
+export class ObjectivesWatch {
+  readonly #store: Store
+  readonly #catalogue: Catalogue
+  readonly #receivers: Receivers
+  readonly #clock: Clock
+  readonly #availabilityOf: (system: string, component: string) => Availability | null
+
+  constructor(options: {
+    readonly store: Store
+    readonly catalogue: Catalogue
+    readonly receivers: Receivers
+    readonly clock: Clock
+    readonly availabilityOf: (system: string, component: string) => Availability | null
+  }) {
+    this.#store = options.store
+    this.#catalogue = options.catalogue
+    this.#receivers = options.receivers
+    this.#clock = options.clock
+    this.#availabilityOf = options.availabilityOf
+  }
+
+  /** As of now, from memory. */
+  views(): ObjectivesView[] {
+    return this.#catalogue.pictures().map((picture) => this.#view(picture))
+  }
+
+  /** Writes this minute down. */
+  async record(): Promise<void> {
+    const now = new Date(this.#clock.now())
+    const entries = this.views().flatMap(({ system, component, judgements }) =>
+      objectiveNames.flatMap((objective): ComplianceEntry[] => {
+        const judgement = judgements[objective]
+        if (judgement?.target == null) return []
+        const { target, actual, verdict } = judgement
+        return [{ system, component, objective, target, actual, verdict }]
+      }),
+    )
+    await recordCompliance(this.#store.sql, now, entries)
+    await rollUpCompliance(this.#store.sql, now)
+  }
+
+  #view(picture: ComponentPicture): ObjectivesView {
+    const { system, component } = picture
+    const configuration = this.#catalogue.systems.find((each) => each.system === system)
+    const objectives = resolveObjectives({ objectives: configuration?.objectives }, component)
+    const rpo = this.#rpo(picture)
+    const recovery = this.#provenRecovery(picture)
+    const availability = this.#availabilityOf(system, component.name)
+    const judgements = judge(objectives, { rpo: rpo.repository, recovery, availability }, this.#clock.now())
+    return { system, component: component.name, objectives, judgements, rpo }
+  }
+
+  #rpo({ system, component }: ComponentPicture): ObjectivesView['rpo'] {
+    const report = this.#receivers.exposure(system, component.name)
+    if (report === undefined) {
+      const unknown: ActualRpo = { kind: 'not proven', why: 'nobody on this node receives its WAL, or says how far it is' }
+      return { repository: unknown, spool: unknown }
+    }
+    const { exposures, trouble } = report
+    const said = { repository: actualRpo(exposures, 'repository'), spool: actualRpo(exposures, 'spool') }
+    if (trouble === null || exposures.newest !== null) return said
+    // There was no heartbeat at all: what keeps us from beating is the reason, with what to do.
+    const why = `${trouble.message}${trouble.code === 'HEARTBEAT_MISSING' ? ': see "resus check"' : ''}`
+    return { repository: { kind: 'not proven', why }, spool: { kind: 'not proven', why } }
+  }
+
+  #provenRecovery({ status }: ComponentPicture) {
+    const proven = status?.proven ?? null
+    return proven === null ? null : { seconds: proven.seconds, at: proven.at, expires: proven.expires, scenario: null }
+  }
+}
