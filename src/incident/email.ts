@@ -87,7 +87,8 @@ function failureOf(error: unknown, smtp: Smtp, password: string | undefined): Fa
   if (response !== undefined) {
     const said = wordsOf(`${place} replied: ${response}`, secrets)
     // 5xx is for good, by the protocol; 4xx passes.
-    if (responseCode >= 500) return new Failure('CHANNEL_REFUSED', said, { hint: 'are user, password, "from" and "to" right?' })
+    const hint = systemErrorCode(error) === 'ETLS' ? 'it does not speak TLS there' : 'are user, password, "from" and "to" right?'
+    if (responseCode >= 500) return new Failure('CHANNEL_REFUSED', said, { hint })
     return new Failure('CHANNEL_UNREACHABLE', said, { hint: 'the server asks to try again later' })
   }
   // Messages of Node.js and nodemailer about connections and certificates.
