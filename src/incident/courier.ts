@@ -29,7 +29,7 @@ export class Courier {
     const running = this.#sendDue(channel)
       .catch((error: unknown) => {
         // Of a store that is away the rounds take note.
-        if (!isStoreAway(error)) this.#options.onError(error)
+        if (!isStoreAway(error) && !this.#options.signal.aborted) this.#options.onError(error)
       })
       .finally(() => this.#running.delete(channel.name))
     this.#running.set(channel.name, running)

@@ -1,4 +1,5 @@
 import { claimDelivery, recordAttempt, type ClaimedDelivery, type DeliveryEnd } from '../catalog/notices.ts'
+import { isStoreAway } from '../catalog/store.ts'
 import type { Clock } from '../clock.ts'
 import { Failure, type FailureCode } from '../errors.ts'
 import type { Channel } from './channel.ts'
@@ -10,6 +11,7 @@ import type { StoreReach } from './store-reach.ts'
 
 /** A claim is good for longer than any attempt takes, so that nobody else sends at the same time. */
 const LEASE_MS = SEND_TIMEOUT_MS + 30_000
+const RECORD_AGAIN_AFTER_MS = 1_000
 
 export interface DeliveryContext {
   readonly reach: StoreReach
@@ -37,10 +39,24 @@ export async function attemptDelivery(context: DeliveryContext, channel: Channel
   const delivery = await reach.use(async (store) => await claimDelivery(store, claim))
   if (delivery === undefined) return undefined
   const end = await attempt(context, channel, delivery)
-  // When this is lost, the message comes once more: with the same id.
-  await reach.use(async (store) => recordAttempt(store, delivery, end))
+  await record(context, delivery, end)
   const { nextAttemptAt: _next, ...rest } = end
   return { noticeId: delivery.noticeId, channel: channel.name, attempts: delivery.attempts, ...rest }
+}
+
+/**
+ * Records what became of an attempt, and waits for a store that is away: until then nothing else is claimed for this channel. When we end before, the message comes once
+ * more, with the same id.
+ */
+async function record({ reach, clock, signal }: DeliveryContext, delivery: ClaimedDelivery, end: DeliveryEnd): Promise<void> {
+  for (const until = clock.now() + GIVE_UP_AFTER_MS; ; await clock.sleep(RECORD_AGAIN_AFTER_MS, signal)) {
+    try {
+      await reach.use(async (store) => recordAttempt(store, delivery, end))
+      return
+    } catch (error) {
+      if (!isStoreAway(error) || signal.aborted || clock.now() > until) throw error
+    }
+  }
 }
 
 async function attempt({ clock, signal }: DeliveryContext, channel: Channel, delivery: ClaimedDelivery): Promise<AttemptEnd> {

@@ -1,77 +1,30 @@
 import assert from 'node:assert/strict'
-import test, { after, type TestContext } from 'node:test'
+import test, { after } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { testChannels, testSecret } from '../../test/services/channels.ts'
+import { testChannels } from '../../test/services/channels.ts'
+import {
+  alarm,
+  events,
+  HOUR_MS,
+  LONG_ENOUGH_MS,
+  MovedClock,
+  openStore,
+  other,
+  sentTo,
+  startNotices,
+  webhook,
+} from '../../test/services/notices.ts'
 import { stopTestStore, testDatabase } from '../../test/services/store.ts'
 import { waitUntil } from '../../test/services/wait-until.ts'
-import { webReceiver, type WebReceiver } from '../../test/services/web-receiver.ts'
-import { Store } from '../catalog/store.ts'
-import { systemClock, type Clock } from '../clock.ts'
-import type { Alarm } from './alarm.ts'
-import { alarmOf } from './alarm-kinds.ts'
-import type { Entry, Message } from './message.ts'
-import { Notices, type NoticesOptions } from './notices.ts'
+import { webReceiver } from '../../test/services/web-receiver.ts'
+import type { Notices } from './notices.ts'
 
 after(stopTestStore)
-
-const POLL_MS = 20
-const HOUR_MS = 3_600_000
-/** As many rounds as are certainly enough for something that must not happen. */
-const LONG_ENOUGH_MS = 400
-
-class MovedClock implements Clock {
-  offsetMs = 0
-  now = () => Date.now() + this.offsetMs
-  sleep = async (ms: number, signal?: AbortSignal) => systemClock.sleep(ms, signal)
-}
-
-interface Sent extends Message {
-  readonly subject: string
-  readonly text: string
-  readonly severity: string
-}
-
-const alarm: Alarm = alarmOf('BACKUP_FAILED', { system: 'Osun HIS', component: 'his-db', text: 'the storage was full' })
-const other: Alarm = alarmOf('CERTIFICATE_EXPIRING', { system: 'Osun HIS', text: 'in 5 days' })
-
-function webhook(receiver: WebReceiver, settings: Record<string, unknown> = {}) {
-  const secret = testSecret('hush')
-  return { kind: 'webhook' as const, url: `http://127.0.0.1:${receiver.port}/hook`, secret, allowPrivate: true, ...settings }
-}
-
-const stacks = new WeakMap<TestContext, AsyncDisposableStack>()
-
-/** Whatever is kept ends with the test, the last first: notices before their store. */
-function keep<Kept extends AsyncDisposable>(t: TestContext, kept: Kept): Kept {
-  const stack = stacks.get(t) ?? new AsyncDisposableStack()
-  if (!stacks.has(t)) t.after(async () => stack.disposeAsync())
-  stacks.set(t, stack)
-  return stack.use(kept)
-}
-
-async function openStore(t: TestContext, connectionString?: string): Promise<Store> {
-  return keep(t, await Store.open(connectionString ?? (await testDatabase())))
-}
-
-function start(t: TestContext, options: Partial<NoticesOptions> & Pick<NoticesOptions, 'channels'>): Notices {
-  const errors: unknown[] = []
-  keep(t, { [Symbol.asyncDispose]: async () => assert.deepEqual(errors, []) })
-  const onError = (error: unknown) => errors.push(error)
-  return keep(t, Notices.start({ node: 'node-1', clock: systemClock, groupMs: 100, pollMs: POLL_MS, onError, ...options }))
-}
-
-function sentTo(receiver: WebReceiver): Sent[] {
-  return receiver.calls.map(({ body }) => JSON.parse(body) as Sent)
-}
-
-function events(message: Message | undefined): string[] {
-  return (message?.entries ?? []).map(({ event, key }: Entry) => `${event} ${key}`)
-}
 
 test('an alarm is told once however often it is raised, and its end once', async (t) => {
   const store = await openStore(t)
   const receiver = await webReceiver(t)
-  const notices = start(t, { store, channels: testChannels({ hook: webhook(receiver) }) })
+  const notices = startNotices(t, { store, channels: testChannels({ hook: webhook(receiver) }) })
   for (let times = 0; times < 3; times += 1) assert.equal(await notices.raise(alarm), 'kept')
   await waitUntil('the notice came', () => receiver.calls.length === 1)
   await notices.raise({ ...alarm, text: 'it was full again' })
@@ -103,7 +56,7 @@ test('what opens and ends before anybody was told is never told', async (t) => {
   const store = await openStore(t)
   const receiver = await webReceiver(t)
   const clock = new MovedClock()
-  const notices = start(t, { store, clock, groupMs: HOUR_MS, channels: testChannels({ hook: webhook(receiver) }) })
+  const notices = startNotices(t, { store, clock, groupMs: HOUR_MS, channels: testChannels({ hook: webhook(receiver) }) })
   await notices.raise(alarm)
   await notices.clear(alarm.key)
   await notices.raise(other)
@@ -122,7 +75,7 @@ test('what opens close together goes out as one notice, and each channel gets wh
     alarms: webhook(alarmsOnly, { severities: ['alarm'] }),
     info: webhook(infoOnly, { severities: ['info'] }),
   })
-  const notices = start(t, { store, clock, groupMs: HOUR_MS, channels })
+  const notices = startNotices(t, { store, clock, groupMs: HOUR_MS, channels })
   await notices.raise(alarm)
   clock.offsetMs = HOUR_MS / 2
   await notices.raise(other)
@@ -143,7 +96,7 @@ test('what is still so after a day is told again, and what became worse at once'
   const alarmsOnly = await webReceiver(t)
   const clock = new MovedClock()
   const channels = testChannels({ all: webhook(receiver), alarms: webhook(alarmsOnly, { severities: ['alarm'] }) })
-  const notices = start(t, { store, clock, channels })
+  const notices = startNotices(t, { store, clock, channels })
   await notices.raise(other)
   await waitUntil('it came', () => receiver.calls.length === 1)
   clock.offsetMs = 23 * HOUR_MS
@@ -165,7 +118,7 @@ test('what is so again before its end was told is neither new nor over', async (
   const store = await openStore(t)
   const receiver = await webReceiver(t)
   const clock = new MovedClock()
-  const notices = start(t, { store, clock, groupMs: HOUR_MS, channels: testChannels({ hook: webhook(receiver) }) })
+  const notices = startNotices(t, { store, clock, groupMs: HOUR_MS, channels: testChannels({ hook: webhook(receiver) }) })
   await notices.raise(alarm)
   clock.offsetMs = HOUR_MS + 1_000
   await waitUntil('it came', () => receiver.calls.length === 1)
@@ -185,7 +138,7 @@ test('a dead channel keeps nothing from the others, is told there, and gets ever
   const [good, dead] = [await webReceiver(t), await webReceiver(t)]
   dead.answer = (response) => response.writeHead(503).end()
   const clock = new MovedClock()
-  const notices = start(t, { store, clock, channels: testChannels({ good: webhook(good), dead: webhook(dead) }) })
+  const notices = startNotices(t, { store, clock, channels: testChannels({ good: webhook(good), dead: webhook(dead) }) })
   await notices.raise(alarm)
   await waitUntil('both were tried', () => good.calls.length === 1 && dead.calls.length === 1)
   await notices.clear(alarm.key)
@@ -221,7 +174,12 @@ test('a delivery is given up after a day, and this is on record', async (t) => {
   const dead = await webReceiver(t)
   dead.answer = (response) => response.writeHead(404).end()
   const clock = new MovedClock()
-  const notices = start(t, { store, clock, remindAfterMs: 1_000 * HOUR_MS, channels: testChannels({ dead: webhook(dead) }) })
+  const notices = startNotices(t, {
+    store,
+    clock,
+    remindAfterMs: 1_000 * HOUR_MS,
+    channels: testChannels({ dead: webhook(dead) }),
+  })
   await notices.raise(alarm)
   await waitUntil('it was tried', () => dead.calls.length > 0)
   clock.offsetMs = 23 * HOUR_MS + 50 * 60_000
@@ -241,7 +199,7 @@ test('of two nodes on one store one sends each notice, and each digest', async (
   const digest = { at: '00:00', timeZone: 'Africa/Lagos', lines: async () => ['12 backups, all proven'] }
   const nodes: Notices[] = []
   for (const node of ['node-1', 'node-2']) {
-    nodes.push(start(t, { store: await openStore(t, connectionString), node, channels, digest }))
+    nodes.push(startNotices(t, { store: await openStore(t, connectionString), node, channels, digest }))
   }
   const alarms = Array.from({ length: 20 }, (_, index) => ({ ...alarm, key: `a${index}` }))
   await Promise.all(alarms.map(async (each, index) => nodes[index % 2]?.raise(each)))
@@ -279,10 +237,10 @@ test('a digest goes out once a day, also by a process that was down at its time'
     channels: testChannels({ hook: webhook(receiver, { digest: true }), none: webhook(receiver) }),
     digest: { at: '00:00', timeZone: 'UTC', lines: async () => [`figures ${(asked += 1)}`] },
   }
-  const first = start(t, options)
+  const first = startNotices(t, options)
   await waitUntil('it came', () => receiver.calls.length === 1)
   await first[Symbol.asyncDispose]()
-  start(t, options)
+  startNotices(t, options)
   await delay(LONG_ENOUGH_MS * 4)
   assert.equal(receiver.calls.length, 1)
   clock.offsetMs = 24 * HOUR_MS
@@ -296,7 +254,7 @@ test('a digest goes out once a day, also by a process that was down at its time'
 test('a test message is marked, goes out at once, and its outcome is in words', async (t) => {
   const store = await openStore(t)
   const receiver = await webReceiver(t)
-  const notices = start(t, { store, channels: testChannels({ hook: webhook(receiver) }) })
+  const notices = startNotices(t, { store, channels: testChannels({ hook: webhook(receiver) }) })
   assert.deepEqual(await notices.testChannel('hook'), { delivered: true, words: 'HTTP 200' })
   assert.equal(sentTo(receiver)[0]?.kind, 'test')
   assert.match(sentTo(receiver)[0]?.text ?? '', /This is a test of the channel "hook". Nothing is wrong/)
