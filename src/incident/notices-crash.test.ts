@@ -87,6 +87,8 @@ test('what is on its way when the process is told to end is sent by the next at 
   await first.raise(alarm)
   await waitUntil('it is on its way', () => receiver.calls.length === 1)
   await first[Symbol.asyncDispose]()
+  const [notice] = await first.recent({ limit: 1 })
+  assert.deepEqual(notice?.deliveries, [{ channel: 'hook', state: 'waiting', attempts: 1, outcome: 'interrupted' }])
   receiver.answer = (response) => response.end()
   startNotices(t, { store: await openStore(t, connectionString), channels })
   await waitUntil('it came', () => receiver.calls.length === 2)

@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto'
 import { listOpenAlarms, type AlarmRow } from '../catalog/alarms.ts'
 import {
   dueWork,
@@ -20,7 +19,7 @@ import { DailyDigest, type DigestOptions } from './daily-digest.ts'
 import type { DeliveryReport } from './delivery.ts'
 import { messageFor, noticeOf, noticeOfHeld } from './outbox.ts'
 import { GIVE_UP_AFTER_MS } from './retry-delay.ts'
-import { sendMessage } from './send.ts'
+import { sendMessage, sendTest } from './send.ts'
 import { StoreReach } from './store-reach.ts'
 
 const GROUP_MS = 10_000
@@ -128,15 +127,7 @@ export class Notices implements AsyncDisposable {
         hint: known === '' ? 'there are none' : `there are ${known}`,
       })
     }
-    const { clock } = this.#options
-    const lines = [`This is a test of the channel "${name}". Nothing is wrong.`]
-    const message = { id: randomUUID(), kind: 'test', at: new Date(clock.now()).toISOString(), entries: [], lines } as const
-    try {
-      return { delivered: true, words: await sendMessage(channel, message, { clock, signal: this.#stop.signal }) }
-    } catch (error) {
-      if (!(error instanceof Failure)) throw error
-      return { delivered: false, words: error.hint === undefined ? error.message : `${error.message}; ${error.hint}` }
-    }
+    return await sendTest(channel, { clock: this.#options.clock, signal: this.#stop.signal })
   }
 
   /** Throws STORE_UNREACHABLE. */

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import type { Clock } from '../clock.ts'
 import { Failure } from '../errors.ts'
 import type { Channel } from './channel.ts'
@@ -27,6 +28,24 @@ export async function sendMessage(
     throw new Failure('CHANNEL_UNREACHABLE', `not done within ${SEND_TIMEOUT_MS / 1000} s`, {
       hint: 'is the other side very slow?',
     })
+  }
+}
+
+/** Sends a message that is marked as a test, and gives the outcome in words. Throws the signal's reason. */
+export async function sendTest(
+  channel: Channel,
+  context: { clock: Clock; signal: AbortSignal },
+): Promise<{ delivered: boolean; words: string }> {
+  const lines = [`This is a test of the channel "${channel.name}". Nothing is wrong.`]
+  const at = new Date(context.clock.now()).toISOString()
+  try {
+    return {
+      delivered: true,
+      words: await sendMessage(channel, { id: randomUUID(), kind: 'test', at, entries: [], lines }, context),
+    }
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+    return { delivered: false, words: error.hint === undefined ? error.message : `${error.message}; ${error.hint}` }
   }
 }
 
