@@ -14,6 +14,7 @@ import {
   startNotices,
   webhook,
 } from '../../test/services/notices.ts'
+import { reply, testMailServer } from '../../test/services/smtp.ts'
 import { stopTestStore, testDatabase } from '../../test/services/store.ts'
 import { waitUntil } from '../../test/services/wait-until.ts'
 import { webReceiver } from '../../test/services/web-receiver.ts'
@@ -280,4 +281,29 @@ test('a test message is marked, goes out at once, and its outcome is in words', 
   assert.match(words, /^the receiver replied HTTP 401; /)
   assert.doesNotMatch(words, /inside/)
   await assert.rejects(notices.testChannel('none'), { code: 'CHANNEL_UNKNOWN', hint: 'there are "hook"' })
+})
+
+test('a mail that the server puts off comes later with the same id', async (t) => {
+  const store = await openStore(t)
+  const tried: string[] = []
+  const onMail = ({ raw }: { raw: string }) => {
+    tried.push(/^Message-ID: (.*)\r$/m.exec(raw)?.[1] ?? '')
+    if (tried.length < 3) throw reply(451, 'greylisted, come back')
+  }
+  const server = await testMailServer(t, { onMail, disabledCommands: ['STARTTLS'] })
+  const smtp = { host: '127.0.0.1', port: server.port, tls: 'none' as const }
+  const channels = testChannels({
+    mail: { kind: 'email', to: ['oncall@hospital.example'], from: 'resus@hospital.example', smtp },
+  })
+  const clock = new MovedClock()
+  const outcomes: string[] = []
+  const notices = startNotices(t, { store, clock, channels, onDelivery: ({ outcome }) => outcomes.push(outcome) })
+  await notices.raise(alarm)
+  for (const times of [1, 2]) {
+    await waitUntil('it was put off', () => outcomes.length === times)
+    clock.offsetMs += 60_000
+  }
+  await waitUntil('it came', () => server.mails.length === 1 && outcomes.length === 3)
+  assert.equal(new Set(tried).size, 1)
+  assert.match(outcomes.join(' | '), /451 greylisted, come back \| .*451 greylisted, come back \| 250 /)
 })
