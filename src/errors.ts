@@ -65,6 +65,10 @@ export const FAILURES = {
   KEY_REUSED: { exit: 2, http: 422, retry: false },
   HEARTBEAT_MISSING: { exit: 1, http: 409, retry: false },
   NOT_BUILT: { exit: 2, http: 501, retry: false },
+  CHANNEL_UNKNOWN: { exit: 2, http: 404, retry: false },
+  CHANNEL_UNREACHABLE: { exit: 1, http: 502, retry: true },
+  CHANNEL_REFUSED: { exit: 1, http: 502, retry: false },
+  ADDRESS_REFUSED: { exit: 2, http: 403, retry: false },
   BUSY: { exit: 1, http: 429, retry: true },
   INTERRUPTED: { exit: 1, http: 499, retry: true },
 } as const satisfies Record<string, { exit: 1 | 2; http: number; retry: boolean }>

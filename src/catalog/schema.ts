@@ -115,6 +115,53 @@ export interface ComplianceHoursTable extends ComplianceKey {
   readonly minutes_not_proven: number
 }
 
+export type Severity = 'info' | 'warning' | 'alarm'
+export type AlarmState = 'open' | 'recovering' | 'closed'
+
+export interface AlarmsTable {
+  readonly id: string
+  readonly key: string
+  readonly severity: Severity
+  readonly title: string
+  readonly text: string
+  readonly system: string
+  readonly component: string | null
+  readonly code: string | null
+  readonly count: number
+  readonly state: AlarmState
+  readonly opened_at: Time
+  readonly raised_at: Time
+  readonly cleared_at: TimeOrNull
+  readonly clear_text: string | null
+  readonly told_as: ColumnType<Severity[], Severity[] | undefined, Severity[]>
+  readonly told_at: TimeOrNull
+  readonly due_at: TimeOrNull
+}
+
+export interface NoticesTable {
+  readonly id: string
+  readonly kind: 'alarms' | 'digest'
+  readonly once_key: string | null
+  readonly made_at: Time
+  readonly alarm_ids: string[]
+  readonly content: Json
+}
+
+export type DeliveryState = 'waiting' | 'sent' | 'given-up'
+
+export interface DeliveriesTable {
+  readonly notice_id: string
+  readonly channel: string
+  readonly severities: Severity[]
+  readonly state: DeliveryState
+  readonly attempts: ColumnType<number, number | undefined, number>
+  readonly next_attempt_at: Time
+  readonly claimed_by: string | null
+  readonly claimed_until: TimeOrNull
+  readonly ended_at: TimeOrNull
+  readonly outcome: string | null
+}
+
 export interface Schema {
   readonly receiver_leases: ReceiverLeasesTable
   readonly backups: BackupsTable
@@ -125,4 +172,7 @@ export interface Schema {
   readonly schedule_runs: ScheduleRunsTable
   readonly compliance_minutes: ComplianceMinutesTable
   readonly compliance_hours: ComplianceHoursTable
+  readonly alarms: AlarmsTable
+  readonly notices: NoticesTable
+  readonly deliveries: DeliveriesTable
 }
