@@ -63,5 +63,7 @@ export function isStoreAway(error: unknown): boolean {
   if (error instanceof Failure) return error.code === 'STORE_UNREACHABLE'
   const code = systemErrorCode(error)
   if (code !== undefined) return AWAY.test(code) || AWAY_SYSTEM.has(code)
-  return error instanceof Error && /timeout exceeded when trying to connect|Connection terminated/.test(error.message)
+  return (
+    error instanceof Error && /timeout exceeded when trying to connect|Connection terminated|is not queryable/.test(error.message)
+  )
 }

@@ -8,6 +8,8 @@ const LOOK_MS = 2_000
 
 export interface ConfigurationWatchOptions {
   readonly configPath: string
+  /** Of the files as they are in force: taken before they were read. */
+  readonly fingerprint: string
   readonly clock: Clock
   readonly report: (text: string) => void
   /** The new configuration is in force from here on. */
@@ -26,11 +28,11 @@ export class ConfigurationWatch {
 
   async run(signal: AbortSignal): Promise<void> {
     const { configPath, clock } = this.#options
-    let seen = await fingerprint(configPath)
+    let seen = this.#options.fingerprint
     let changed = seen
     while (!signal.aborted) {
       await clock.sleep(LOOK_MS, signal).catch(() => undefined)
-      const now = await fingerprint(configPath)
+      const now = await configurationFingerprint(configPath)
       // Looked at once it stands still: an editor writes in several steps.
       if (now !== seen && now === changed && !signal.aborted) {
         seen = now
@@ -56,7 +58,7 @@ export class ConfigurationWatch {
 }
 
 /** What changes when a file of the configuration does. */
-async function fingerprint(path: string): Promise<string> {
+export async function configurationFingerprint(path: string): Promise<string> {
   const paths = await filesOf(path)
   const parts = await Promise.all(
     paths.map(async (file) => {

@@ -51,7 +51,7 @@ export class ObjectivesWatch {
     const entries = this.views().flatMap(({ system, component, judgements }) =>
       objectiveNames.flatMap((objective): ComplianceEntry[] => {
         const judgement = judgements[objective]
-        if (judgement?.target == null) return []
+        if (judgement === null || judgement.target === null) return []
         const { target, actual, verdict } = judgement
         return [{ system, component, objective, target, actual, verdict }]
       }),

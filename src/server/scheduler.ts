@@ -35,6 +35,7 @@ export class Scheduler {
   readonly #catalogue: Catalogue
   readonly #clock: Clock
   readonly #since: Date
+  readonly #isReached: (system: string, component: string) => boolean
   #leader: PoolClient | undefined
   #views: readonly ScheduleView[] = []
 
@@ -43,12 +44,14 @@ export class Scheduler {
     readonly queue: TaskQueue
     readonly catalogue: Catalogue
     readonly clock: Clock
+    readonly isReached: (system: string, component: string) => boolean
   }) {
     this.#store = options.store
     this.#queue = options.queue
     this.#catalogue = options.catalogue
     this.#clock = options.clock
     this.#since = new Date(options.clock.now())
+    this.#isReached = options.isReached
   }
 
   /** As they were looked at last. */
@@ -97,8 +100,10 @@ export class Scheduler {
       })
       const isBusy = run?.state === 'waiting' || run?.state === 'running'
       const isEmpty = OF_BACKUPS.has(kind) && picture.backups.length === 0
-      const isDue = due !== null && +due.dueAt <= +now && !isBusy && !isEmpty
-      const nextDueAt = due === null || isBusy || isEmpty ? null : due.dueAt.toISOString()
+      // What nobody can do waits for somebody, and is caught up once then.
+      const waits = isBusy || isEmpty || !this.#isReached(system, component.name)
+      const isDue = due !== null && +due.dueAt <= +now && !waits
+      const nextDueAt = due === null || waits ? null : due.dueAt.toISOString()
       const text = schedule === 'never' ? 'never' : 'cron' in schedule ? schedule.cron : `after ${schedule.after}`
       const view = { system, component: component.name, kind, schedule: text, from, timeZone, nextDueAt }
       return { view, isDue, dueAt: due?.dueAt ?? now, key: due?.key ?? '' }
@@ -120,10 +125,10 @@ export class Scheduler {
       try {
         await this.#leader.query('select 1')
         return true
-      } catch (error) {
+      } catch {
+        // The lock went with the connection.
         this.#leader.release(true)
         this.#leader = undefined
-        throw error
       }
     }
     const client = await this.#store.connect()

@@ -9,13 +9,18 @@ import { isStoreAway, Store } from '../catalog/store.ts'
 import type { Clock } from '../clock.ts'
 import { loadSystems, type Systems } from '../config/systems.ts'
 import { Failure, systemErrorCode } from '../errors.ts'
+import { Notices } from '../incident/notices.ts'
 import { forEachConcurrent } from '../stream/for-each-concurrent.ts'
 import { resusVersion } from '../version.ts'
 import { Administrator, administratorToken } from './administrator.ts'
 import { Catalogue } from './catalogue.ts'
-import { ConfigurationWatch } from './configuration-watch.ts'
+import { AlarmWatch } from './alarm-watch.ts'
+import { configurationFingerprint, ConfigurationWatch } from './configuration-watch.ts'
 import { Control } from './control.ts'
+import { digestLines } from './digest-lines.ts'
+import { HealthWatch } from './health-watch.ts'
 import { buildApi } from './http/server.ts'
+import { ObjectivesWatch } from './objectives-watch.ts'
 import { findReach } from './reach.ts'
 import { Receivers } from './receivers.ts'
 import { Scheduler } from './scheduler.ts'
@@ -43,14 +48,20 @@ export interface ServeOptions {
 const RENEW_MS = 5_000
 const REFRESH_MS = 60_000
 const SCHEDULE_MS = 2_000
+const HEALTH_MS = 5_000
+const ALARMS_MS = 10_000
+const COMPLIANCE_MS = 60_000
+/** The store may restart; people are told when it stays away. */
+const STORE_AWAY_MS = 30_000
 const REFRESHED_AT_ONCE = 4
 
 /** Protects everything that is configured, until the signal aborts. Throws when it cannot begin: nothing was touched then. */
 export async function serve(options: ServeOptions): Promise<void> {
+  const fingerprint = await configurationFingerprint(options.configPath)
   const loaded = await loadSystems(options.configPath)
   const settings = await loadSettings(options.serverFile ?? loaded.serverFile, { named: options.serverFile !== undefined })
   await using stack = new AsyncDisposableStack()
-  const node = await Node.start(options, { loaded, settings }, stack)
+  const node = await Node.start(options, { loaded, settings, fingerprint }, stack)
   await node.run()
 }
 
@@ -65,12 +76,17 @@ class Node {
   readonly #worker: TaskWorker
   readonly #configuration: ConfigurationWatch
   readonly #scheduler: Scheduler
+  readonly #health: HealthWatch
+  readonly #objectives: ObjectivesWatch
+  readonly #notices: Notices
+  readonly #alarms: AlarmWatch
   readonly #startedAt: Date
   #reach: readonly NodeReach[] = []
+  #storeSeenMs: number
 
   static async start(
     options: ServeOptions,
-    { loaded, settings }: { loaded: Systems; settings: ServerSettings },
+    { loaded, settings, fingerprint }: { loaded: Systems; settings: ServerSettings; fingerprint: string },
     stack: AsyncDisposableStack,
   ): Promise<Node> {
     const { signal, clock, report } = options
@@ -81,7 +97,7 @@ class Node {
     const connectionString = options.databaseUrl ?? stack.use(await startEmbeddedStore(settings.state, signal)).connectionString
     const store = stack.use(await Store.open(connectionString))
     const queue = stack.use(await TaskQueue.open(store, (error) => report(`queue: ${error.message}`)))
-    const node = new Node(options, { settings, store, queue })
+    const node = new Node(options, { settings, store, queue, fingerprint })
     stack.use(node.#scheduler)
     await node.#catalogue.take(loaded.systems)
     const { restoreRoots } = settings
@@ -90,7 +106,19 @@ class Node {
       settings.tls === undefined
         ? undefined
         : { cert: await readFile(settings.tls.certificate), key: await readFile(settings.tls.key) }
-    const api = await buildApi({ control, board: node.#board, signal, administrator: new Administrator(token.token), tls })
+    const api = await buildApi({
+      control,
+      board: node.#board,
+      health: stack.use(node.#health),
+      objectives: node.#objectives,
+      scheduler: node.#scheduler,
+      notices: stack.use(node.#notices),
+      node: settings.node,
+      refused: () => node.#configuration.refused?.message ?? null,
+      signal,
+      administrator: new Administrator(token.token),
+      tls,
+    })
     stack.defer(async () => api.close())
     const url = await listen(api, settings)
     options.onReady?.({ url, tokenPath: token.path, isNewToken: token.isNew })
@@ -99,18 +127,58 @@ class Node {
 
   private constructor(
     options: ServeOptions,
-    { settings, store, queue }: { settings: ServerSettings; store: Store; queue: TaskQueue },
+    { settings, store, queue, fingerprint }: { settings: ServerSettings; store: Store; queue: TaskQueue; fingerprint: string },
   ) {
     const { clock, report, configPath } = options
     this.#options = options
     this.#settings = settings
     this.#store = store
     this.#startedAt = new Date(clock.now())
+    this.#storeSeenMs = clock.now()
     this.#catalogue = new Catalogue(store, clock)
-    this.#scheduler = new Scheduler({ store, queue, catalogue: this.#catalogue, clock })
-    this.#receivers = new Receivers({ configPath, clock, onMessage: () => undefined, report })
+    this.#scheduler = new Scheduler({
+      store,
+      queue,
+      catalogue: this.#catalogue,
+      clock,
+      isReached: (system, component) =>
+        this.#board.nodes.some(({ reach }) =>
+          reach.some((each) => each.system === system && each.component === component && each.reached),
+        ),
+    })
+    this.#receivers = new Receivers({
+      configPath,
+      clock,
+      report,
+      onMessage: (message) => void this.#alarms.noteReceiver(message).catch((error: unknown) => this.#reportUnlessAway(error)),
+    })
+    const watched = { catalogue: this.#catalogue, receivers: this.#receivers, clock }
+    this.#health = new HealthWatch(watched)
+    const availabilityOf = (system: string, component: string) => this.#health.availability(system, component)
+    this.#objectives = new ObjectivesWatch({ ...watched, store, availabilityOf })
+    this.#notices = Notices.start({
+      store,
+      node: settings.node,
+      clock,
+      channels: settings.channels,
+      digest: { ...settings.digest, lines: async () => digestLines(this.#board, this.#objectives) },
+      onError: (error) => this.#reportUnlessAway(error),
+    })
+    this.#alarms = new AlarmWatch({
+      notices: this.#notices,
+      catalogue: this.#catalogue,
+      health: this.#health,
+      objectives: this.#objectives,
+      clock,
+    })
     this.#board = new StatusBoard({ catalogue: this.#catalogue, receivers: this.#receivers, clock })
-    this.#configuration = new ConfigurationWatch({ configPath, clock, report, take: async (systems) => this.#take(systems) })
+    this.#configuration = new ConfigurationWatch({
+      configPath,
+      fingerprint,
+      clock,
+      report,
+      take: async (systems) => this.#take(systems),
+    })
     this.#worker = new TaskWorker({
       store,
       queue,
@@ -118,9 +186,12 @@ class Node {
       clock,
       report,
       placeOf: (system, component) => this.#placeOf(system, component),
-      onEnd: (task, { state }) => {
-        const endedAt = new Date(clock.now()).toISOString()
-        this.#board.noteTask({ ...task, state, endedAt })
+      onEnd: (task, outcome) => {
+        const endedAt = outcome.at.toISOString()
+        this.#board.noteTask({ ...task, state: outcome.state, endedAt })
+        void this.#alarms
+          .noteTask({ ...task, result: outcome.result }, outcome)
+          .catch((error: unknown) => this.#reportUnlessAway(error))
         if (task.component !== null) void this.#refresh(task.system, task.component)
       },
     })
@@ -136,6 +207,9 @@ class Node {
       this.#always(RENEW_MS, async () => this.#renew()),
       this.#always(REFRESH_MS, async () => this.#refreshAll()),
       this.#always(SCHEDULE_MS, async () => this.#scheduler.look()),
+      this.#always(HEALTH_MS, async () => this.#health.look()),
+      this.#always(ALARMS_MS, async () => this.#lookForAlarms()),
+      this.#always(COMPLIANCE_MS, async () => (this.#scheduler.isLeader ? this.#objectives.record() : undefined)),
     ])
     await releaseReceivers(this.#store.sql, this.#settings.node).catch((error: unknown) => {
       // The lease then runs out by itself.
@@ -145,14 +219,32 @@ class Node {
 
   /** Does it now, and again after every so often, whatever becomes of it. */
   async #always(everyMs: number, work: () => Promise<void>): Promise<void> {
-    const { signal, clock, report } = this.#options
+    const { signal, clock } = this.#options
     while (!signal.aborted) {
-      await work().catch((error: unknown) => {
-        if (!signal.aborted && !isStoreAway(error))
-          report(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}`)
-      })
+      await work().catch((error: unknown) => this.#reportUnlessAway(error))
       await clock.sleep(everyMs, signal).catch(() => undefined)
     }
+  }
+
+  #reportUnlessAway(error: unknown): void {
+    const { signal, report } = this.#options
+    if (!signal.aborted && !isStoreAway(error)) report(error instanceof Error ? (error.stack ?? error.message) : String(error))
+  }
+
+  async #lookForAlarms(): Promise<void> {
+    const now = this.#options.clock.now()
+    try {
+      const nodes = await listNodes(this.#store.sql)
+      this.#storeSeenMs = now
+      this.#alarms.noteStore(null)
+      this.#alarms.noteNodes(nodes)
+    } catch (error) {
+      if (!isStoreAway(error)) throw error
+      const awayMs = now - this.#storeSeenMs
+      this.#alarms.noteStore(awayMs > STORE_AWAY_MS ? `the store has not answered for ${Math.round(awayMs / 1000)} s` : null)
+    }
+    this.#alarms.noteConfiguration(this.#configuration.refused?.message ?? null)
+    await this.#alarms.look()
   }
 
   /** Says that this node lives, and what it reaches. */

@@ -3,6 +3,8 @@ import { hostname } from 'node:os'
 import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
 import { invalid, readDocument } from '../config/document.ts'
+import { channelsSchema, digestSchema, resolveChannels, type Channel } from '../incident/channel.ts'
+import { deadManSchema } from '../incident/dead-man.ts'
 import { parseSecretReference, secretReferenceSchema } from '../config/secret-reference.ts'
 
 // server.yaml: what belongs to the server and to no system.
@@ -29,6 +31,9 @@ const settingsSchema = z.strictObject({
     .optional()
     .describe('the name of this node; by default that of the host'),
   restoreRoots: z.array(z.string().min(1)).default([]).describe('directories below which the API may restore'),
+  channels: channelsSchema.prefault({}).describe('ways to tell people'),
+  digest: digestSchema.prefault({}).describe('when the daily digest goes out'),
+  deadMan: deadManSchema.optional(),
 })
 
 /** server.yaml with its defaults: paths absolute. */
@@ -38,6 +43,11 @@ export interface ServerSettings {
   readonly state: string
   readonly node: string
   readonly restoreRoots: readonly string[]
+  readonly channels: readonly Channel[]
+  readonly digest: z.infer<typeof digestSchema>
+  readonly deadMan: z.infer<typeof deadManSchema> | undefined
+  /** Of the file: what is relative is relative to it. */
+  readonly directory: string
 }
 
 /** The server's settings. A file that was not named may be missing. Throws CONFIG_INVALID, CONFIG_UNREADABLE. */
@@ -63,6 +73,10 @@ export async function loadSettings(path: string, options: { readonly named: bool
         .replaceAll(/[^A-Za-z0-9._-]/g, '-')
         .slice(0, 63),
     restoreRoots: data.restoreRoots.map((root) => resolve(directory, root)),
+    channels: resolveChannels(data.channels, directory),
+    digest: data.digest,
+    deadMan: data.deadMan,
+    directory,
   }
 }
 

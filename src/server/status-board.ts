@@ -8,13 +8,16 @@ import type { ReceiverPicture, Receivers } from './receivers.ts'
 type ComponentStatus = BackupStatus['components'][number]
 type LastTask = ComponentStatus['lastTask'][string]
 
+/** A node, as far as it is known: this one before the store has answered. */
+export type SeenNode = Pick<Node, 'name' | 'reach'> & { readonly renewed_at?: Date | undefined }
+
 /** What is known now, in memory: every answer is made of it, and none asks anybody. */
 export class StatusBoard {
   readonly #catalogue: Catalogue
   readonly #receivers: Receivers | undefined
   readonly #clock: Clock
   readonly #lastTasks = new Map<string, Map<string, LastTask>>()
-  #nodes: readonly Pick<Node, 'name' | 'reach'>[] = []
+  #nodes: readonly SeenNode[] = []
 
   constructor(options: { readonly catalogue: Catalogue; readonly receivers?: Receivers | undefined; readonly clock: Clock }) {
     this.#catalogue = options.catalogue
@@ -22,11 +25,11 @@ export class StatusBoard {
     this.#clock = options.clock
   }
 
-  noteNodes(nodes: readonly Pick<Node, 'name' | 'reach'>[]): void {
+  noteNodes(nodes: readonly SeenNode[]): void {
     this.#nodes = nodes
   }
 
-  get nodes(): readonly Pick<Node, 'name' | 'reach'>[] {
+  get nodes(): readonly SeenNode[] {
     return this.#nodes
   }
 
@@ -100,7 +103,7 @@ function alarmsOf(live: ReceiverPicture | undefined, synchronous: boolean): Reco
   return Object.fromEntries(alarms.filter(([code]) => !(synchronous && code === 'SERVER_SETTING')))
 }
 
-function reachOf(node: Pick<Node, 'name' | 'reach'>, system: string, component: string): (NodeReach & { node: string })[] {
+function reachOf(node: SeenNode, system: string, component: string): (NodeReach & { node: string })[] {
   return node.reach
     .filter((each) => each.system === system && each.component === component)
     .map((each) => ({ ...each, node: node.name }))

@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts'
 import type { NodeReach } from '../catalog/schema.ts'
 import { isStoreAway, type Store } from '../catalog/store.ts'
-import { beginAttempt, dueLanes, type Lane, type Task } from '../catalog/tasks.ts'
+import { beginAttempt, dueLanes, type Lane, type Task, type TaskOutcome } from '../catalog/tasks.ts'
 import type { Hold, TaskQueue } from './task-queue.ts'
 import { runTask, type TaskPlace } from './task-run.ts'
 
@@ -19,13 +19,7 @@ export interface WorkerOptions {
   /** What this node reaches now, and where its configuration is. */
   readonly placeOf: (system: string, component: string | null) => TaskPlace | undefined
   /** What becomes known when a task ends. */
-  readonly onEnd: (
-    task: Task,
-    outcome: {
-      readonly state: 'done' | 'failed' | 'cancelled'
-      readonly error: { readonly code: string; readonly message: string } | null
-    },
-  ) => void
+  readonly onEnd: (task: Task, outcome: TaskOutcome) => void
   readonly report: (text: string) => void
 }
 

@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path'
 import test, { after } from 'node:test'
 import pg from 'pg'
 import { assertNothingLost, askRestored, Writers } from '../faults/fault-scene.ts'
+import { withoutSchedules } from '../services/control-plane.ts'
 import { nodeProcess, type NodeProcess } from '../services/node-process.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
@@ -18,6 +19,7 @@ interface Configuration extends Record<string, unknown> {
 }
 
 async function configurationOf(cluster: ProtectedCluster): Promise<Configuration> {
+  await withoutSchedules(cluster.configPath)
   const configuration = JSON.parse(await readFile(cluster.configPath, 'utf8')) as Configuration
   const component = configuration.components['his-db']!
   component.stream = { ...component.stream, synchronous: true, acknowledge: 'repository' }

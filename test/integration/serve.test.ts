@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { skipUnlessInstalled } from '../services/postgres.ts'
-import { controlPlane } from '../services/control-plane.ts'
+import { controlPlane, withoutSchedules } from '../services/control-plane.ts'
 import { protectedCluster } from '../services/protected-cluster.ts'
 import { waitUntil } from '../services/wait-until.ts'
 
@@ -20,6 +20,7 @@ interface Status {
 
 test('the control plane receives, backs up, proves and restores, and says at each moment what is proven', { skip }, async (t) => {
   await using cluster = await protectedCluster(t, { major: 18 })
+  await withoutSchedules(cluster.configPath)
   await using plane = await controlPlane(t, cluster.configPath)
   const status = async () => ((await plane.ask('GET /backup-dr/backups/status')).body as unknown as Status).components[0]!
   await waitUntil('the receiver works', async () => (await status()).receiver.state === 'receiving')

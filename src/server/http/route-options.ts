@@ -1,10 +1,21 @@
+import type { Notices } from '../../incident/notices.ts'
 import type { Control } from '../control.ts'
+import type { HealthWatch } from '../health-watch.ts'
+import type { ObjectivesWatch } from '../objectives-watch.ts'
+import type { Scheduler } from '../scheduler.ts'
 import type { StatusBoard } from '../status-board.ts'
 
 /** What every group of routes is given. */
 export interface RouteOptions {
   readonly control: Control
   readonly board: StatusBoard
+  readonly health: HealthWatch
+  readonly objectives: ObjectivesWatch
+  readonly scheduler: Scheduler
+  readonly notices: Notices
+  readonly node: string
+  /** Why the configuration as its files are now is not in force. */
+  readonly refused: () => string | null
   /** Ends streams of events. */
   readonly signal: AbortSignal
 }

@@ -13,6 +13,7 @@ import { Failure } from '../../errors.ts'
 import { resusVersion } from '../../version.ts'
 import type { Administrator } from '../administrator.ts'
 import { backupRoutes } from './backup-routes.ts'
+import { metricsRoutes } from './metrics-routes.ts'
 import { notBuiltRoutes } from './not-built-routes.ts'
 import { answerError, problemOf } from './problem.ts'
 import type { RouteOptions } from './route-options.ts'
@@ -59,7 +60,7 @@ export async function buildApi(options: ApiOptions): Promise<FastifyInstance> {
   })
   guard(server, options.administrator)
   await document(server)
-  const routes = { control: options.control, board: options.board, signal: options.signal }
+  const routes: RouteOptions = options
   await server.register(
     async (typed) => {
       const api = typed.withTypeProvider<ZodTypeProvider>()
@@ -70,6 +71,7 @@ export async function buildApi(options: ApiOptions): Promise<FastifyInstance> {
     },
     { prefix: API },
   )
+  await server.register(metricsRoutes, routes)
   return server
 }
 

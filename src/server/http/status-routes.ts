@@ -1,13 +1,32 @@
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { z } from 'zod'
 import { problemSchema } from '../../api/schemas.ts'
+import {
+  alarmsSchema,
+  channelTestSchema,
+  healthSchema,
+  monitorSchema,
+  objectivesSchema,
+  schedulesSchema,
+  statusSchema,
+} from '../../api/status-schemas.ts'
 import { describeConfiguration } from '../../config/configuration.ts'
+import { hintOf } from '../../incident/alarm-kinds.ts'
 import { resusVersion } from '../../version.ts'
 import type { RouteOptions } from './route-options.ts'
+import { healthDocument, monitorDocument, objectivesDocument, statusDocument } from './status-documents.ts'
 
+const PREFIX = '/backup-dr'
 const read = { '4xx': problemSchema, '5xx': problemSchema }
 
-export const statusRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control }) => {
+export const statusRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, options) => {
+  await server.register(memoryRoutes, options)
+  await server.register(storeRoutes, options)
+}
+
+/** Answered from memory: none of them asks anybody. */
+const memoryRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, options) => {
+  const { control, scheduler } = options
   server.get(
     '/live',
     {
@@ -19,9 +38,31 @@ export const statusRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, 
     },
     async () => ({ status: 'live' as const, version: resusVersion() }),
   )
-
   server.get(
-    '/backup-dr/config',
+    `${PREFIX}/health`,
+    { schema: { summary: 'Everything that is watched, each by itself', response: { 200: healthSchema, ...read } } },
+    async () => healthDocument(options),
+  )
+  server.get(
+    `${PREFIX}/status`,
+    { schema: { summary: 'How protection is, in one look', response: { 200: statusSchema, ...read } } },
+    async () => statusDocument(options),
+  )
+  server.get(
+    `${PREFIX}/recovery-objectives`,
+    { schema: { summary: 'What was promised, and whether it is kept', response: { 200: objectivesSchema, ...read } } },
+    async () => objectivesDocument(options),
+  )
+  server.get(
+    `${PREFIX}/schedules`,
+    { schema: { summary: 'What is due when', response: { 200: schedulesSchema, ...read } } },
+    async () => ({
+      leads: scheduler.isLeader,
+      schedules: [...scheduler.views],
+    }),
+  )
+  server.get(
+    `${PREFIX}/config`,
     {
       schema: {
         summary: 'The configuration as it is understood; secrets are references',
@@ -29,5 +70,46 @@ export const statusRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, 
       },
     },
     async () => ({ systems: control.catalogue.systems.map(describeConfiguration) }),
+  )
+}
+
+const storeRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, options) => {
+  const { notices } = options
+  server.get(
+    `${PREFIX}/monitor`,
+    { schema: { summary: 'How backups do: age, size, success', response: { 200: monitorSchema, ...read } } },
+    async () => monitorDocument(options),
+  )
+  server.get(
+    `${PREFIX}/alarms`,
+    { schema: { summary: 'What people were told is wrong, and is not over', response: { 200: alarmsSchema, ...read } } },
+    async () => {
+      const alarms = await notices.openAlarms()
+      return {
+        items: alarms.map(({ key, severity, title, text, system, component, code, count, opened_at: openedAt }) => ({
+          key,
+          severity,
+          title,
+          text,
+          system,
+          component,
+          code,
+          count,
+          hint: hintOf(code),
+          openedAt: openedAt.toISOString(),
+        })),
+      }
+    },
+  )
+  server.post(
+    `${PREFIX}/channels/:name/test`,
+    {
+      schema: {
+        summary: 'Send a test message through a channel now',
+        params: z.object({ name: z.string().min(1).max(63) }),
+        response: { 200: channelTestSchema, ...read },
+      },
+    },
+    async (request) => notices.testChannel(request.params.name),
   )
 }

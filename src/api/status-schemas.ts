@@ -1,0 +1,132 @@
+import { z } from 'zod'
+import { scheduledKinds } from '../config/schedule-settings.ts'
+import { DEFINITIONS } from '../recovery/objectives.ts'
+
+// The documents of the status routes.
+
+const time = z.iso.datetime()
+const verdict = z.enum(['met', 'broken', 'not proven'])
+const judgementSchema = z
+  .object({
+    target: z.number().nullable(),
+    actual: z.number().nullable().describe('in the unit of the name; null where nothing was measured'),
+    verdict,
+    why: z.string().describe('what it was measured by, or why it is not proven'),
+  })
+  .nullable()
+const rpoSchema = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('measured'), seconds: z.number(), beating: z.boolean(), lastBeatAt: time }),
+  z.object({
+    kind: z.literal('not proven'),
+    why: z.string(),
+    atLeastSeconds: z.number().optional(),
+    beating: z.boolean().optional(),
+  }),
+])
+
+export const objectivesSchema = z.object({
+  asOf: time,
+  definitions: z.record(z.string(), z.string()).describe(
+    Object.entries(DEFINITIONS)
+      .map(([name, text]) => `${name}: ${text}`)
+      .join(' '),
+  ),
+  components: z.array(
+    z.object({
+      system: z.string(),
+      component: z.string(),
+      tier: z.string(),
+      targets: z.record(z.string(), z.object({ value: z.number(), from: z.string() }).nullable()),
+      remarks: z.array(z.string()),
+      judgements: z.record(z.string(), judgementSchema),
+      actualRpo: z.object({
+        repository: rpoSchema.describe('with the repository alone'),
+        spool: rpoSchema.describe("with the spool of the receiver's host besides"),
+      }),
+    }),
+  ),
+})
+export type ObjectivesDocument = z.infer<typeof objectivesSchema>
+
+export const healthSchema = z.object({
+  asOf: time,
+  state: z.enum(['up', 'degraded', 'down', 'unknown']).describe('the worst of what is watched'),
+  watched: z.array(
+    z.object({
+      system: z.string(),
+      component: z.string().nullable(),
+      thing: z.enum(['database', 'receiver', 'storage']),
+      state: z.enum(['unknown', 'up', 'degraded', 'down']),
+      since: time,
+      lookedAt: time,
+      answeredAt: time.nullable(),
+      why: z.string().nullable(),
+      figures: z.record(z.string(), z.number().nullable()).describe('each has its unit in its name; without one it is a count'),
+    }),
+  ),
+})
+export type HealthDocument = z.infer<typeof healthSchema>
+
+export const schedulesSchema = z.object({
+  leads: z.boolean().describe('whether this node asks for what is due'),
+  schedules: z.array(
+    z.object({
+      system: z.string(),
+      component: z.string(),
+      kind: z.enum(scheduledKinds),
+      schedule: z.string(),
+      from: z.enum(['component', 'tier']),
+      timeZone: z.string(),
+      nextDueAt: time.nullable().describe('null: never, or not while one is under way or there is nothing to do'),
+    }),
+  ),
+})
+
+export const statusSchema = z.object({
+  asOf: time,
+  node: z.string(),
+  version: z.string(),
+  configuration: z.object({
+    systems: z.int(),
+    components: z.int(),
+    refused: z.string().nullable().describe('why the files as they are now are not in force'),
+  }),
+  nodes: z.array(z.object({ name: z.string(), renewedAt: time.nullable(), reached: z.int(), notReached: z.int() })),
+  health: z.enum(['up', 'degraded', 'down', 'unknown']),
+  objectives: z.object({ met: z.int(), broken: z.int(), notProven: z.int() }),
+  proven: z.object({ components: z.int(), ofComponents: z.int() }),
+})
+
+export const monitorSchema = z.object({
+  asOf: time,
+  components: z.array(
+    z.object({
+      system: z.string(),
+      component: z.string(),
+      backups: z.int(),
+      newestBackupAgeSeconds: z.number().nullable().describe('an age, and no RPO'),
+      storedBytes: z.number().describe('of all its backups, with their own WAL'),
+      last30Days: z.object({ backups: z.int(), storedBytes: z.number() }),
+      tasks30Days: z.object({ done: z.int(), failed: z.int(), successPercent: z.number().nullable() }).describe('of backups'),
+    }),
+  ),
+})
+
+export const alarmsSchema = z.object({
+  items: z.array(
+    z.object({
+      key: z.string(),
+      severity: z.string(),
+      title: z.string(),
+      text: z.string(),
+      system: z.string(),
+      component: z.string().nullable(),
+      code: z.string().nullable(),
+      hint: z.string().nullable(),
+      openedAt: time,
+      count: z.int(),
+    }),
+  ),
+})
+
+export const channelTestSchema = z.object({ delivered: z.boolean(), words: z.string() })

@@ -1,0 +1,203 @@
+import type { Node } from '../catalog/nodes.ts'
+import type { Task, TaskOutcome } from '../catalog/tasks.ts'
+import type { Clock } from '../clock.ts'
+import { alarmKey, alarmOf, type AlarmFacts, type AlarmKindName } from '../incident/alarm-kinds.ts'
+import type { Notices } from '../incident/notices.ts'
+import type { Catalogue, ComponentPicture } from './catalogue.ts'
+import type { HealthWatch, WatchedView } from './health-watch.ts'
+import type { ObjectivesWatch } from './objectives-watch.ts'
+import type { ReceiverMessage } from './receivers.ts'
+import { DEAD_AFTER_MS } from './task-worker.ts'
+
+/** Of any tier: a daily backup that is an hour late (MON-07). */
+const STALE_MS = 25 * 3600 * 1000
+const RESUS = 'Resus'
+const KEY_CODES: ReadonlySet<string> = new Set(['KEY_WRONG', 'SECRET_UNREADABLE'])
+
+/** Something that is so or is not so now. */
+interface Condition {
+  readonly kind: AlarmKindName
+  readonly place: Omit<AlarmFacts, 'text' | 'severity'>
+  /** What was found; null when all is well. */
+  readonly found: string | null
+}
+
+/** Turns what is known into alarms, and takes them back when it is over. */
+export class AlarmWatch {
+  readonly #notices: Notices
+  readonly #catalogue: Catalogue
+  readonly #health: HealthWatch
+  readonly #objectives: ObjectivesWatch
+  readonly #clock: Clock
+  /** Keys that were taken back by this process: an alarm may be open since before it began. */
+  readonly #cleared = new Set<string>()
+  readonly #startedMs: number
+  #nodes: readonly Pick<Node, 'name' | 'reach' | 'renewed_at'>[] = []
+  #refused: string | null = null
+  #storeAway: string | null = null
+
+  constructor(options: {
+    readonly notices: Notices
+    readonly catalogue: Catalogue
+    readonly health: HealthWatch
+    readonly objectives: ObjectivesWatch
+    readonly clock: Clock
+  }) {
+    this.#notices = options.notices
+    this.#catalogue = options.catalogue
+    this.#health = options.health
+    this.#objectives = options.objectives
+    this.#clock = options.clock
+    this.#startedMs = options.clock.now()
+  }
+
+  noteNodes(nodes: readonly Pick<Node, 'name' | 'reach' | 'renewed_at'>[]): void {
+    this.#nodes = nodes
+  }
+
+  noteConfiguration(refused: string | null): void {
+    this.#refused = refused
+  }
+
+  noteStore(away: string | null): void {
+    this.#storeAway = away
+  }
+
+  /** A task has ended. */
+  async noteTask({ system, component, kind, result }: Task, { state, error }: TaskOutcome): Promise<void> {
+    if (component === null || state === 'cancelled') return
+    const place = { system, component }
+    const failed = state === 'failed' ? (error?.message ?? 'it failed') : null
+    if (kind === 'backup') {
+      await this.#tell({ kind: 'BACKUP_FAILED', place, found: failed })
+      const corrupt = corruptPagesOf(result)
+      if (state === 'done' || corrupt > 0) {
+        await this.#tell({ kind: 'PAGES_CORRUPT', place, found: corrupt > 0 ? `${corrupt} pages have a wrong checksum` : null })
+      }
+    } else if (kind === 'prove' || kind === 'verify') {
+      await this.#tell({ kind: 'NOT_VERIFIED', place: { ...place, subject: kind }, found: failed })
+    } else {
+      await this.#tell({
+        kind: 'JOB_FAILED',
+        place: { ...place, subject: kind },
+        found: failed === null ? null : `${kind}: ${failed}`,
+      })
+    }
+  }
+
+  async noteReceiver(message: ReceiverMessage): Promise<void> {
+    if (message.kind !== 'event') return
+    const { system, component, event } = message
+    if (event['kind'] === 'gap') {
+      const found = `the server no longer has [${String(event['from'])}, ${String(event['to'])})`
+      await this.#tell({ kind: 'GAP_MADE', place: { system, component }, found })
+    }
+    if (event['kind'] === 'alarm' && event['code'] === 'SLOT_LOST') {
+      await this.#tell({ kind: 'SLOT_LOST', place: { system, component }, found: String(event['message']) })
+    }
+  }
+
+  /** Looks at all that is known. */
+  async look(): Promise<void> {
+    const conditions = [
+      ...this.#catalogue.pictures().flatMap((picture) => this.#ofComponent(picture)),
+      ...this.#health.views().flatMap(ofHealth),
+      ...this.#nodes.map((node) => this.#ofNode(node)),
+      { kind: 'CONFIGURATION_REFUSED' as const, place: { system: RESUS }, found: this.#refused },
+      { kind: 'STORE_DOWN' as const, place: { system: RESUS }, found: this.#storeAway },
+    ]
+    for (const condition of conditions) await this.#tell(condition)
+  }
+
+  #ofComponent(picture: ComponentPicture): Condition[] {
+    const { system, component, backups, problem, asOf, status } = picture
+    const place = { system, component: component.name }
+    const [newest] = backups
+    const now = this.#clock.now()
+    const since = newest === undefined ? this.#startedMs : Date.parse(newest.finishedAt)
+    const hours = Math.floor((now - since) / 3_600_000)
+    const age = newest === undefined ? `there is no backup, ${hours} h after the start` : `the newest is ${hours} h old`
+    const rpo = this.#objectives.views().find((each) => each.system === system && each.component === component.name)
+      ?.judgements.rpoMinutes
+    const reached = this.#nodes.some(({ reach }) =>
+      reach.some((each) => each.system === system && each.component === component.name && each.reached),
+    )
+    return [
+      // What could not be read says nothing of its age.
+      ...(asOf === null ? [] : [{ kind: 'BACKUP_STALE' as const, place, found: now - since > STALE_MS ? age : null }]),
+      { kind: 'KEY_UNREACHABLE', place, found: problem !== null && KEY_CODES.has(problem.code) ? problem.message : null },
+      {
+        kind: 'COMPONENT_UNREACHED',
+        place,
+        found: reached || this.#nodes.length === 0 ? null : `none of ${this.#nodes.map(({ name }) => name).join(', ')}`,
+      },
+      {
+        kind: 'RPO_BROKEN',
+        place,
+        found:
+          rpo?.verdict === 'broken'
+            ? `${((rpo.actual ?? 0) * 60).toFixed(0)} s, agreed ${(rpo.target ?? 0) * 60} s: ${rpo.why}`
+            : null,
+      },
+      ...(status === null
+        ? []
+        : [
+            {
+              kind: 'NOT_VERIFIED' as const,
+              place: { ...place, subject: 'newest' },
+              found: status.verdict === 'failed' ? (status.verdictRemarks[0] ?? 'the newest backup has failed its proof') : null,
+            },
+          ]),
+    ]
+  }
+
+  #ofNode({ name, renewed_at: renewedAt }: Pick<Node, 'name' | 'renewed_at'>): Condition {
+    const silentMs = this.#clock.now() - renewedAt.getTime()
+    const found = silentMs > 2 * DEAD_AFTER_MS ? `nothing was heard of it for ${Math.round(silentMs / 1000)} s` : null
+    return { kind: 'NODE_DEAD', place: { system: RESUS, subject: name }, found }
+  }
+
+  async #tell({ kind, place, found }: Condition): Promise<void> {
+    const key = alarmKey(kind, place)
+    if (found !== null) {
+      this.#cleared.delete(key)
+      await this.#notices.raise(alarmOf(kind, { ...place, text: found }))
+      return
+    }
+    if (this.#cleared.has(key)) return
+    await this.#notices.clear(key)
+    this.#cleared.add(key)
+  }
+}
+
+/** Down is one alarm, slow or short another: each is taken back when it is over. */
+function ofHealth({ system, component, thing, health }: WatchedView): Condition[] {
+  const place = component === null ? { system } : { system, component }
+  const text = health.why ?? 'it does not answer'
+  const down = health.state === 'down' ? text : null
+  const slow = health.state === 'degraded' ? text : null
+  switch (thing) {
+    case 'database':
+      return [
+        { kind: 'DATABASE_UNREACHABLE', place, found: down },
+        { kind: 'DATABASE_SLOW', place, found: slow },
+      ]
+    case 'receiver':
+      return [
+        { kind: 'RECEIVER_DOWN', place, found: down },
+        { kind: 'RECEIVER_BEHIND', place, found: slow },
+      ]
+    case 'storage':
+      return [
+        { kind: 'STORAGE_UNREACHABLE', place, found: down },
+        { kind: 'STORAGE_FULL_SOON', place, found: slow },
+      ]
+    default:
+      return thing satisfies never
+  }
+}
+
+function corruptPagesOf(result: unknown): number {
+  const pages = (result as { readonly corruptPages?: unknown } | null)?.corruptPages
+  return Array.isArray(pages) ? pages.length : 0
+}
