@@ -9,6 +9,7 @@ import { isStoreAway, Store } from '../catalog/store.ts'
 import type { Clock } from '../clock.ts'
 import { loadSystems, type Systems } from '../config/systems.ts'
 import { Failure, systemErrorCode } from '../errors.ts'
+import { DeadMan } from '../incident/dead-man.ts'
 import { Notices } from '../incident/notices.ts'
 import { forEachConcurrent } from '../stream/for-each-concurrent.ts'
 import { resusVersion } from '../version.ts'
@@ -120,6 +121,7 @@ class Node {
       tls,
     })
     stack.defer(async () => api.close())
+    node.#startDeadMan(stack)
     const url = await listen(api, settings)
     options.onReady?.({ url, tokenPath: token.path, isNewToken: token.isNew })
     return node
@@ -179,10 +181,15 @@ class Node {
       report,
       take: async (systems) => this.#take(systems),
     })
-    this.#worker = new TaskWorker({
-      store,
+    this.#worker = this.#newWorker(queue)
+  }
+
+  #newWorker(queue: TaskQueue): TaskWorker {
+    const { clock, report } = this.#options
+    return new TaskWorker({
+      store: this.#store,
       queue,
-      node: settings.node,
+      node: this.#settings.node,
       clock,
       report,
       placeOf: (system, component) => this.#placeOf(system, component),
@@ -195,6 +202,16 @@ class Node {
         if (task.component !== null) void this.#refresh(task.system, task.component)
       },
     })
+  }
+
+  /** The outside watch hears from us while what is received can be received, and the store answers. */
+  #startDeadMan(stack: AsyncDisposableStack): void {
+    const { deadMan, directory } = this.#settings
+    if (deadMan === undefined) return
+    const { everySeconds, ...settings } = deadMan
+    const { clock } = this.#options
+    const healthy = () => clock.now() - this.#storeSeenMs < STORE_AWAY_MS
+    stack.use(DeadMan.start({ ...settings, everyMs: 1000 * everySeconds, directory, healthy, notices: this.#notices, clock }))
   }
 
   async run(): Promise<void> {

@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict'
+import { readFile, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import test from 'node:test'
+import { heartbeatSetup } from '../../src/protect/postgres/heartbeat-setup.ts'
+import { controlPlane, type ControlPlane } from '../services/control-plane.ts'
+import { skipUnlessInstalled } from '../services/postgres.ts'
+import { protectedCluster } from '../services/protected-cluster.ts'
+import { waitUntil } from '../services/wait-until.ts'
+import { webReceiver } from '../services/web-receiver.ts'
+
+const skip = await skipUnlessInstalled(18)
+
+interface Objectives {
+  readonly components: readonly {
+    readonly judgements: Readonly<
+      Record<string, { readonly verdict: string; readonly target: number; readonly why: string } | null>
+    >
+    readonly actualRpo: { readonly repository: { readonly kind: string; readonly seconds?: number } }
+  }[]
+}
+interface HealthAnswer {
+  readonly state: string
+  readonly watched: readonly {
+    readonly thing: string
+    readonly state: string
+    readonly figures: Readonly<Record<string, number>>
+  }[]
+}
+
+async function objectivesOf(plane: ControlPlane) {
+  const { status, body } = await plane.ask('GET /backup-dr/recovery-objectives')
+  assert.equal(status, 200, JSON.stringify(body))
+  return (body as unknown as Objectives).components[0]!
+}
+
+async function metricsOf(plane: ControlPlane): Promise<string> {
+  const answer = await fetch(`${plane.url}/metrics`, { headers: { authorization: `Bearer ${plane.token}` } })
+  assert.equal(answer.status, 200)
+  return await answer.text()
+}
+
+test(
+  'left to itself it backs up, measures what would be lost, and tells when the database is gone and when it is back',
+  { skip },
+  async (t) => {
+    await using cluster = await protectedCluster(t, { major: 18 })
+    const receiver = await webReceiver(t)
+    const configuration = JSON.parse(await readFile(cluster.configPath, 'utf8')) as { components: Record<string, object> }
+    configuration.components['his-db'] = {
+      ...configuration.components['his-db'],
+      owner: 'the database team',
+      schedules: { prove: 'never', verify: 'never' },
+      objectives: { rpoMinutes: 1 },
+    }
+    await writeFile(cluster.configPath, JSON.stringify(configuration))
+    const secret = join(dirname(cluster.configPath), 'webhook-secret')
+    await writeFile(secret, 'a secret for the webhook', { mode: 0o600 })
+    const channels = {
+      desk: { kind: 'webhook', url: `http://127.0.0.1:${receiver.port}/desk`, secret: `file:${secret}`, allowPrivate: true },
+    }
+    await using plane = await controlPlane(t, cluster.configPath, { settings: { channels } })
+
+    // Without the heartbeat nobody knows what would be lost.
+    await waitUntil('it says why', async () => /heartbeat/.test((await objectivesOf(plane)).judgements['rpoMinutes']?.why ?? ''))
+    assert.equal((await objectivesOf(plane)).judgements['rpoMinutes']?.verdict, 'not proven')
+    assert(!(await metricsOf(plane)).includes('resus_rpo_seconds{'), 'what is not measured has no sample')
+    await cluster.query(heartbeatSetup('postgres'))
+    await waitUntil('the schedule has made a backup', async () => (await plane.ask('GET /backup-dr/backups')).body['total'] === 1)
+    const { body } = await plane.ask('GET /backup-dr/tasks?kind=backup')
+    assert.equal((body['items'] as { requestedBy: string }[])[0]?.requestedBy, 'schedule')
+
+    const health = async () => (await plane.ask('GET /backup-dr/health')).body as unknown as HealthAnswer
+    await waitUntil('all is up', async () => (await health()).state === 'up')
+    assert(((await health()).watched.find(({ thing }) => thing === 'database')?.figures['connectionsMax'] ?? 0) > 0)
+    assert.equal((await plane.ask('GET /backup-dr/status')).body['health'], 'up')
+    const schedules = (await plane.ask('GET /backup-dr/schedules')).body as {
+      leads: boolean
+      schedules: { kind: string; nextDueAt: string | null }[]
+    }
+    assert.equal(schedules.leads, true)
+    assert.notEqual(schedules.schedules.find(({ kind }) => kind === 'backup')?.nextDueAt, null)
+    assert.deepEqual((await plane.ask('POST /backup-dr/channels/desk/test')).body['delivered'], true)
+
+    await waitUntil('the heartbeat is measured', async () => (await objectivesOf(plane)).actualRpo.repository.kind === 'measured')
+    await waitUntil('and the objective met', async () => (await objectivesOf(plane)).judgements['rpoMinutes']?.verdict === 'met')
+    const metrics = await metricsOf(plane)
+    assert.match(metrics, /resus_rpo_seconds\{system="test-his",component="his-db",place="repository"\} \d/)
+    assert.match(metrics, /resus_objective_met\{system="test-his",component="his-db",objective="rpoMinutes"\} 1/)
+    assert.match(metrics, /resus_watched_up\{system="test-his",component="his-db",thing="database"\} 1/)
+
+    await cluster.cluster.kill()
+    const told = (what: string) => receiver.calls.some(({ path, body: text }) => path === '/desk' && text.includes(what))
+    await waitUntil('people are told', () => told('The database does not answer'))
+    assert.equal((await health()).state, 'down')
+    const alarms = (await plane.ask('GET /backup-dr/alarms')).body as { items: { code: string; hint: string }[] }
+    assert(
+      alarms.items.some(({ code, hint }) => code === 'DATABASE_UNREACHABLE' && hint !== ''),
+      JSON.stringify(alarms),
+    )
+    await cluster.cluster.start()
+    await waitUntil('it is up again', async () => (await health()).state === 'up')
+    await waitUntil('and the alarm is over', async () => {
+      const { items } = (await plane.ask('GET /backup-dr/alarms')).body as { items: { code: string }[] }
+      return !items.some(({ code }) => code === 'DATABASE_UNREACHABLE')
+    })
+  },
+)
