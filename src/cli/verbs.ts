@@ -167,7 +167,10 @@ export const VERBS: readonly VerbDefinition[] = [
   {
     name: 'config',
     summary: 'print the configuration as it is understood, without secrets',
-    options: [['--schema', 'print the JSON Schema of resus.yaml instead']],
+    options: [
+      ['--schema', 'print the JSON Schema of resus.yaml instead'],
+      ['--heartbeat <role>', 'print the SQL that makes the table of the heartbeat for this role instead'],
+    ],
     load: () => import('./config.ts'),
   },
 ]

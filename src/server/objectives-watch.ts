@@ -81,7 +81,7 @@ export class ObjectivesWatch {
     const said = { repository: actualRpo(exposures, 'repository'), spool: actualRpo(exposures, 'spool') }
     if (trouble === null || exposures.newest !== null) return said
     // There was no heartbeat at all: what keeps us from beating is the reason, with what to do.
-    const why = `${trouble.message}${trouble.code === 'HEARTBEAT_MISSING' ? ': see "resus check"' : ''}`
+    const why = `${trouble.message}${trouble.code === 'HEARTBEAT_MISSING' ? ': run the SQL of "resus config --heartbeat ROLE" in its database' : ''}`
     return { repository: { kind: 'not proven', why }, spool: { kind: 'not proven', why } }
   }
 
