@@ -187,5 +187,8 @@ test('a failure that may pass is tried again, later; a schedule asks once for ea
   const asked = await Promise.all(
     Array.from({ length: 4 }, async () => nodes.queue.request({ ...scheduled, id: randomUUID(), scheduleKey })),
   )
-  assert.deepEqual(asked.toSorted((left, right) => Number(left) - Number(right)), [false, false, false, true])
+  assert.deepEqual(
+    asked.toSorted((left, right) => Number(left) - Number(right)),
+    [false, false, false, true],
+  )
 })
