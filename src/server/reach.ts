@@ -7,20 +7,26 @@ import { Failure, systemErrorCode } from '../errors.ts'
 import { parseControlFile } from '../postgres/control-file.ts'
 import { ServerSession } from '../protect/postgres/server-session.ts'
 
+const IDENTITY_HOLDS_MS = 60_000
+const IDENTIFIER = 'select system_identifier::text as identifier from pg_control_system()'
+
 /** Which components this node can work on, with the reason for those that it cannot. */
-export async function findReach(systems: readonly Configuration[]): Promise<NodeReach[]> {
+export async function findReach(systems: readonly Configuration[], servers: ServerIdentities): Promise<NodeReach[]> {
   const all = systems.flatMap((configuration) => configuration.components.map((component) => ({ configuration, component })))
   return await Promise.all(
     all.map(async ({ configuration, component }) => {
-      const { why, receivable } = await lookAt(component)
+      const { why, receivable } = await lookAt(component, servers)
       return { system: configuration.system, component: component.name, reached: why === null, receivable, why }
     }),
   )
 }
 
 /** A backup reads the data directory: it has to be here, and be the one that the connection leads to. Receiving takes the server alone. */
-async function lookAt(component: ComponentConfiguration): Promise<{ readonly why: string | null; readonly receivable: boolean }> {
-  const [here, there] = await Promise.all([identifierIn(component.dataDirectory), identifierOfServer(component)])
+async function lookAt(
+  component: ComponentConfiguration,
+  servers: ServerIdentities,
+): Promise<{ readonly why: string | null; readonly receivable: boolean }> {
+  const [here, there] = await Promise.all([identifierIn(component.dataDirectory), servers.of(component)])
   // The server of a directory that is here is down for a while, and not somebody else's to look after.
   if (typeof here === 'string') return { why: here, receivable: there !== undefined }
   if (there === undefined || there === here.identifier) return { why: null, receivable: true }
@@ -42,18 +48,26 @@ async function identifierIn(directory: string): Promise<{ readonly identifier: s
   }
 }
 
-/** Undefined when the server does not say. */
-async function identifierOfServer(component: ComponentConfiguration): Promise<string | undefined> {
-  try {
-    await using session = await ServerSession.connect(await resolveComponent(component))
-    const [row] = await session.query<{ identifier: string }>(
-      'select system_identifier::text as identifier from pg_control_system()',
-      [],
-    )
-    return row?.identifier
-  } catch (error) {
-    if (!(error instanceof Failure)) throw error
-    // A server that is down is still ours to look after: the commands say what is wrong with it.
-    return undefined
+/** Which cluster a connection leads to, remembered for a while: a connection every few seconds for each component would be a load of its own. */
+export class ServerIdentities {
+  readonly #known = new Map<string, { readonly identifier: string; readonly atMs: number }>()
+
+  /** Undefined when the server does not say. */
+  async of(component: ComponentConfiguration): Promise<string | undefined> {
+    try {
+      const resolved = await resolveComponent(component)
+      const key = resolved.connection.reveal().toString('utf8')
+      const known = this.#known.get(key)
+      if (known !== undefined && performance.now() - known.atMs < IDENTITY_HOLDS_MS) return known.identifier
+      this.#known.delete(key)
+      await using session = await ServerSession.connect(resolved)
+      const [row] = await session.query<{ identifier: string }>(IDENTIFIER, [])
+      if (row !== undefined) this.#known.set(key, { identifier: row.identifier, atMs: performance.now() })
+      return row?.identifier
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      // A server that is down is still ours to look after: the commands say what is wrong with it.
+      return undefined
+    }
   }
 }

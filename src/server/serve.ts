@@ -1,34 +1,29 @@
-import { chmod, mkdir, readFile } from 'node:fs/promises'
-import type { AddressInfo } from 'node:net'
-import type { FastifyInstance } from 'fastify'
+import { chmod, mkdir } from 'node:fs/promises'
 import { startEmbeddedStore } from '../catalog/embedded-store.ts'
 import { listNodes, renewNode } from '../catalog/nodes.ts'
 import { claimReceivers, releaseReceivers, type ReceiverLease } from '../catalog/receiver-leases.ts'
 import type { NodeReach } from '../catalog/schema.ts'
 import { isStoreAway, Store } from '../catalog/store.ts'
+import { deleteOldTasks } from '../catalog/tasks.ts'
 import type { Clock } from '../clock.ts'
 import { loadSystems, type Systems } from '../config/systems.ts'
-import { Failure, systemErrorCode } from '../errors.ts'
-import { DeadMan } from '../incident/dead-man.ts'
-import { Notices } from '../incident/notices.ts'
+import { Failure } from '../errors.ts'
 import { forEachConcurrent } from '../stream/for-each-concurrent.ts'
 import { resusVersion } from '../version.ts'
 import { Administrator, administratorToken } from './administrator.ts'
 import { Catalogue } from './catalogue.ts'
-import { AlarmWatch } from './alarm-watch.ts'
 import { configurationFingerprint, ConfigurationWatch } from './configuration-watch.ts'
 import { Control } from './control.ts'
-import { digestLines } from './digest-lines.ts'
-import { HealthWatch } from './health-watch.ts'
 import { buildApi } from './http/server.ts'
-import { ObjectivesWatch } from './objectives-watch.ts'
-import { findReach } from './reach.ts'
+import { listen, readTls, TlsReload } from './listening.ts'
+import { findReach, ServerIdentities } from './reach.ts'
 import { Receivers } from './receivers.ts'
 import { Scheduler } from './scheduler.ts'
 import { loadSettings, type ServerSettings } from './settings.ts'
 import { StatusBoard } from './status-board.ts'
 import { TaskQueue } from './task-queue.ts'
 import { DEAD_AFTER_MS, TaskWorker } from './task-worker.ts'
+import { Watch } from './watch.ts'
 
 export interface ServeOptions {
   /** A configuration, or a directory of them. */
@@ -52,8 +47,9 @@ const SCHEDULE_MS = 2_000
 const HEALTH_MS = 5_000
 const ALARMS_MS = 10_000
 const COMPLIANCE_MS = 60_000
-/** The store may restart; people are told when it stays away. */
-const STORE_AWAY_MS = 30_000
+const CLEAN_MS = 3_600_000
+const TLS_MS = 10_000
+const TASKS_KEPT_MS = 400 * 24 * 3_600_000
 const REFRESHED_AT_ONCE = 4
 
 /** Protects everything that is configured, until the signal aborts. Throws when it cannot begin: nothing was touched then. */
@@ -77,13 +73,11 @@ class Node {
   readonly #worker: TaskWorker
   readonly #configuration: ConfigurationWatch
   readonly #scheduler: Scheduler
-  readonly #health: HealthWatch
-  readonly #objectives: ObjectivesWatch
-  readonly #notices: Notices
-  readonly #alarms: AlarmWatch
+  readonly #watch: Watch
   readonly #startedAt: Date
+  readonly #servers = new ServerIdentities()
   #reach: readonly NodeReach[] = []
-  #storeSeenMs: number
+  #tls: TlsReload | undefined
 
   static async start(
     options: ServeOptions,
@@ -100,20 +94,18 @@ class Node {
     const queue = stack.use(await TaskQueue.open(store, (error) => report(`queue: ${error.message}`)))
     const node = new Node(options, { settings, store, queue, fingerprint })
     stack.use(node.#scheduler)
+    stack.use(node.#watch)
     await node.#catalogue.take(loaded.systems)
     const { restoreRoots } = settings
     const control = new Control({ catalogue: node.#catalogue, store, queue, clock, restoreRoots })
-    const tls =
-      settings.tls === undefined
-        ? undefined
-        : { cert: await readFile(settings.tls.certificate), key: await readFile(settings.tls.key) }
+    const tls = await readTls(settings)
     const api = await buildApi({
       control,
       board: node.#board,
-      health: stack.use(node.#health),
-      objectives: node.#objectives,
+      health: node.#watch.health,
+      objectives: node.#watch.objectives,
       scheduler: node.#scheduler,
-      notices: stack.use(node.#notices),
+      notices: node.#watch.notices,
       node: settings.node,
       refused: () => node.#configuration.refused?.message ?? null,
       signal,
@@ -121,7 +113,7 @@ class Node {
       tls,
     })
     stack.defer(async () => api.close())
-    node.#startDeadMan(stack)
+    node.#tls = new TlsReload(settings, api, tls)
     const url = await listen(api, settings)
     options.onReady?.({ url, tokenPath: token.path, isNewToken: token.isNew })
     return node
@@ -136,7 +128,6 @@ class Node {
     this.#settings = settings
     this.#store = store
     this.#startedAt = new Date(clock.now())
-    this.#storeSeenMs = clock.now()
     this.#catalogue = new Catalogue(store, clock)
     this.#scheduler = new Scheduler({
       store,
@@ -152,28 +143,19 @@ class Node {
       configPath,
       clock,
       report,
-      onMessage: (message) => void this.#alarms.noteReceiver(message).catch((error: unknown) => this.#reportUnlessAway(error)),
-    })
-    const watched = { catalogue: this.#catalogue, receivers: this.#receivers, clock }
-    this.#health = new HealthWatch(watched)
-    const availabilityOf = (system: string, component: string) => this.#health.availability(system, component)
-    this.#objectives = new ObjectivesWatch({ ...watched, store, availabilityOf })
-    this.#notices = Notices.start({
-      store,
-      node: settings.node,
-      clock,
-      channels: settings.channels,
-      digest: { ...settings.digest, lines: async () => digestLines(this.#board, this.#objectives) },
-      onError: (error) => this.#reportUnlessAway(error),
-    })
-    this.#alarms = new AlarmWatch({
-      notices: this.#notices,
-      catalogue: this.#catalogue,
-      health: this.#health,
-      objectives: this.#objectives,
-      clock,
+      onMessage: (message) => this.#watch.noteReceiver(message),
     })
     this.#board = new StatusBoard({ catalogue: this.#catalogue, receivers: this.#receivers, clock })
+    this.#watch = new Watch({
+      store,
+      catalogue: this.#catalogue,
+      receivers: this.#receivers,
+      board: this.#board,
+      settings,
+      clock,
+      refused: () => this.#configuration.refused?.message ?? null,
+      onError: (error) => this.#reportUnlessAway(error),
+    })
     this.#configuration = new ConfigurationWatch({
       configPath,
       fingerprint,
@@ -196,27 +178,14 @@ class Node {
       onEnd: (task, outcome) => {
         const endedAt = outcome.at.toISOString()
         this.#board.noteTask({ ...task, state: outcome.state, endedAt })
-        void this.#alarms
-          .noteTask({ ...task, result: outcome.result }, outcome)
-          .catch((error: unknown) => this.#reportUnlessAway(error))
+        this.#watch.noteTask(task, outcome)
         if (task.component !== null) void this.#refresh(task.system, task.component)
       },
     })
   }
 
-  /** The outside watch hears from us while what is received can be received, and the store answers. */
-  #startDeadMan(stack: AsyncDisposableStack): void {
-    const { deadMan, directory } = this.#settings
-    if (deadMan === undefined) return
-    const { everySeconds, ...settings } = deadMan
-    const { clock } = this.#options
-    const healthy = () => clock.now() - this.#storeSeenMs < STORE_AWAY_MS
-    stack.use(DeadMan.start({ ...settings, everyMs: 1000 * everySeconds, directory, healthy, notices: this.#notices, clock }))
-  }
-
   async run(): Promise<void> {
     const { signal } = this.#options
-    await this.#renew()
     await Promise.all([
       this.#worker.run(signal),
       this.#receivers.run(signal),
@@ -224,9 +193,11 @@ class Node {
       this.#always(RENEW_MS, async () => this.#renew()),
       this.#always(REFRESH_MS, async () => this.#refreshAll()),
       this.#always(SCHEDULE_MS, async () => this.#scheduler.look()),
-      this.#always(HEALTH_MS, async () => this.#health.look()),
-      this.#always(ALARMS_MS, async () => this.#lookForAlarms()),
-      this.#always(COMPLIANCE_MS, async () => (this.#scheduler.isLeader ? this.#objectives.record() : undefined)),
+      this.#always(HEALTH_MS, async () => this.#watch.health.look()),
+      this.#always(ALARMS_MS, async () => this.#watch.lookForAlarms()),
+      this.#always(COMPLIANCE_MS, async () => (this.#scheduler.isLeader ? this.#watch.objectives.record() : undefined)),
+      this.#always(CLEAN_MS, async () => this.#forgetOldTasks()),
+      this.#always(TLS_MS, async () => this.#lookForCertificate()),
     ])
     await releaseReceivers(this.#store.sql, this.#settings.node).catch((error: unknown) => {
       // The lease then runs out by itself.
@@ -245,29 +216,24 @@ class Node {
 
   #reportUnlessAway(error: unknown): void {
     const { signal, report } = this.#options
-    if (!signal.aborted && !isStoreAway(error)) report(error instanceof Error ? (error.stack ?? error.message) : String(error))
+    if (signal.aborted || isStoreAway(error)) return
+    if (error instanceof Failure) report(`${error.message} (${error.code})`)
+    else report(error instanceof Error ? (error.stack ?? error.message) : String(error))
   }
 
-  async #lookForAlarms(): Promise<void> {
-    const now = this.#options.clock.now()
-    try {
-      const nodes = await listNodes(this.#store.sql)
-      this.#storeSeenMs = now
-      this.#alarms.noteStore(null)
-      this.#alarms.noteNodes(nodes)
-    } catch (error) {
-      if (!isStoreAway(error)) throw error
-      const awayMs = now - this.#storeSeenMs
-      this.#alarms.noteStore(awayMs > STORE_AWAY_MS ? `the store has not answered for ${Math.round(awayMs / 1000)} s` : null)
-    }
-    this.#alarms.noteConfiguration(this.#configuration.refused?.message ?? null)
-    await this.#alarms.look()
+  async #lookForCertificate(): Promise<void> {
+    if ((await this.#tls?.look()) === 'changed') this.#options.report('another certificate is in force')
+  }
+
+  async #forgetOldTasks(): Promise<void> {
+    const { clock } = this.#options
+    if (this.#scheduler.isLeader) await deleteOldTasks(this.#store.sql, new Date(clock.now() - TASKS_KEPT_MS))
   }
 
   /** Says that this node lives, and what it reaches. */
   async #renew(): Promise<void> {
     const { clock } = this.#options
-    this.#reach = await findReach(this.#catalogue.systems)
+    this.#reach = await findReach(this.#catalogue.systems, this.#servers)
     const name = this.#settings.node
     this.#board.noteNodes([{ name, reach: [...this.#reach] }])
     const at = new Date(clock.now())
@@ -299,16 +265,13 @@ class Node {
   }
 
   async #refresh(system: string, component: string): Promise<void> {
-    const { signal, report } = this.#options
-    await this.#catalogue.refresh(system, component, signal).catch((error: unknown) => {
-      if (!signal.aborted)
-        report(`${system}/${component}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`)
-    })
+    const { signal } = this.#options
+    await this.#catalogue.refresh(system, component, signal).catch((error: unknown) => this.#reportUnlessAway(error))
   }
 
   async #take({ systems }: Systems): Promise<void> {
     await this.#catalogue.take(systems)
-    this.#reach = await findReach(systems)
+    this.#reach = await findReach(systems, this.#servers)
     this.#receivers.want(await this.#claimReceivers(), true)
     await this.#refreshAll()
   }
@@ -319,20 +282,4 @@ class Node {
     const reached = this.#reach.some((each) => each.system === system && each.component === component && each.reached)
     return reached ? { configPath: configuration.path } : undefined
   }
-}
-
-async function listen(api: FastifyInstance, { listen: { host, port }, tls }: ServerSettings): Promise<string> {
-  try {
-    await api.listen({ host, port })
-  } catch (cause) {
-    const code = systemErrorCode(cause)
-    if (code === undefined) throw cause
-    throw new Failure('ARGUMENTS_INVALID', `the API cannot listen on ${host}:${port}: ${code}`, {
-      hint: 'is another "resus serve" running? Set another address with "listen" in server.yaml',
-      cause,
-    })
-  }
-  const address = api.server.address() as AddressInfo
-  const shown = address.family === 'IPv6' ? `[${address.address}]` : address.address
-  return `${tls === undefined ? 'http' : 'https'}://${shown}:${address.port}`
 }

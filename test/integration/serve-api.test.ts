@@ -2,33 +2,12 @@ import assert from 'node:assert/strict'
 import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join } from 'node:path'
-import test, { type TestContext } from 'node:test'
+import test from 'node:test'
 import { z } from 'zod'
 import { openTemporaryDirectory } from '../../src/postgres/staged-runtime.ts'
 import { controlPlane, type ApiAnswer, type ControlPlane } from '../services/control-plane.ts'
+import { configurationText, strangeSystem } from '../services/strange-system.ts'
 import { waitUntil } from '../services/wait-until.ts'
-
-/** A system whose database and repository are not on this host: the control plane has to live with that. */
-async function strangeSystem(t: TestContext): Promise<string> {
-  const directory = await mkdtemp(join(await openTemporaryDirectory(), 'resus-strange-'))
-  t.after(async () => rm(directory, { recursive: true, force: true }))
-  await writeFile(join(directory, 'passphrase'), 'correct horse battery', { mode: 0o600 })
-  const path = join(directory, 'resus.yaml')
-  await writeFile(path, configurationText('his-db'))
-  return path
-}
-
-function configurationText(component: string, tier = 'high'): string {
-  return `system: "Osun <HIS> & \\"co\\""
-state: state
-repository:
-  storages:
-    - { name: main, kind: directory, path: repository }
-  key: { passphrase: "file:passphrase" }
-components:
-  ${component}: { kind: postgres, tier: ${tier}, connection: "postgres://resus@127.0.0.1:1/postgres", dataDirectory: nowhere }
-`
-}
 
 interface OpenApi {
   readonly openapi: string

@@ -11,6 +11,7 @@ import {
 } from 'fastify-type-provider-zod'
 import { Failure } from '../../errors.ts'
 import { resusVersion } from '../../version.ts'
+import type { TlsFiles } from '../listening.ts'
 import type { Administrator } from '../administrator.ts'
 import { backupRoutes } from './backup-routes.ts'
 import { metricsRoutes } from './metrics-routes.ts'
@@ -22,7 +23,7 @@ import { taskRoutes } from './task-routes.ts'
 
 export interface ApiOptions extends RouteOptions {
   readonly administrator: Administrator
-  readonly tls?: { readonly cert: Buffer; readonly key: Buffer } | undefined
+  readonly tls?: TlsFiles | undefined
   /** One line of JSON for each request, to standard error. */
   readonly log?: boolean
 }

@@ -1,0 +1,101 @@
+import { listNodes } from '../catalog/nodes.ts'
+import { isStoreAway, type Store } from '../catalog/store.ts'
+import type { Task, TaskOutcome } from '../catalog/tasks.ts'
+import type { Clock } from '../clock.ts'
+import { DeadMan } from '../incident/dead-man.ts'
+import { Notices } from '../incident/notices.ts'
+import { AlarmWatch } from './alarm-watch.ts'
+import type { Catalogue } from './catalogue.ts'
+import { digestLines } from './digest-lines.ts'
+import { HealthWatch } from './health-watch.ts'
+import { ObjectivesWatch } from './objectives-watch.ts'
+import type { ReceiverMessage, Receivers } from './receivers.ts'
+import type { ServerSettings } from './settings.ts'
+import type { StatusBoard } from './status-board.ts'
+
+/** The store may restart; people are told when it stays away. */
+const STORE_AWAY_MS = 30_000
+
+export interface WatchOptions {
+  readonly store: Store
+  readonly catalogue: Catalogue
+  readonly receivers: Receivers
+  readonly board: StatusBoard
+  readonly settings: ServerSettings
+  readonly clock: Clock
+  /** Why the configuration as its files are now is not in force. */
+  readonly refused: () => string | null
+  readonly onError: (error: unknown) => void
+}
+
+/** Everything that looks at what is, holds it against what was promised, and tells people. */
+export class Watch implements AsyncDisposable {
+  readonly health: HealthWatch
+  readonly objectives: ObjectivesWatch
+  readonly notices: Notices
+  readonly #options: WatchOptions
+  readonly #alarms: AlarmWatch
+  readonly #deadMan: DeadMan | undefined
+  #storeSeenMs: number
+
+  constructor(options: WatchOptions) {
+    const { store, catalogue, receivers, board, settings, clock, onError } = options
+    this.#options = options
+    this.#storeSeenMs = clock.now()
+    this.health = new HealthWatch({ catalogue, receivers, clock })
+    const availabilityOf = (system: string, component: string) => this.health.availability(system, component)
+    this.objectives = new ObjectivesWatch({ store, catalogue, receivers, clock, availabilityOf })
+    this.notices = Notices.start({
+      store,
+      node: settings.node,
+      clock,
+      channels: settings.channels,
+      digest: { ...settings.digest, lines: async () => digestLines(board, this.objectives) },
+      onError,
+    })
+    this.#alarms = new AlarmWatch({ notices: this.notices, catalogue, health: this.health, objectives: this.objectives, clock })
+    this.#deadMan = this.#startDeadMan()
+  }
+
+  noteTask(task: Task, outcome: TaskOutcome): void {
+    this.#alarms.noteTask({ ...task, result: outcome.result }, outcome).catch(this.#options.onError)
+  }
+
+  noteReceiver(message: ReceiverMessage): void {
+    this.#alarms.noteReceiver(message).catch(this.#options.onError)
+  }
+
+  /** Raises and takes back alarms, from what is known now. */
+  async lookForAlarms(): Promise<void> {
+    const { store, clock, refused } = this.#options
+    const now = clock.now()
+    try {
+      const nodes = await listNodes(store.sql)
+      this.#storeSeenMs = now
+      this.#alarms.noteStore(null)
+      this.#alarms.noteNodes(nodes)
+    } catch (error) {
+      if (!isStoreAway(error)) throw error
+      const awayMs = now - this.#storeSeenMs
+      this.#alarms.noteStore(awayMs > STORE_AWAY_MS ? `the store has not answered for ${Math.round(awayMs / 1000)} s` : null)
+    }
+    this.#alarms.noteConfiguration(refused())
+    await this.#alarms.look()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#deadMan?.[Symbol.asyncDispose]()
+    await this.notices[Symbol.asyncDispose]()
+    await this.health[Symbol.asyncDispose]()
+  }
+
+  /** The outside watch hears from us while this process works and its store answers: everything else it tells people itself. */
+  #startDeadMan(): DeadMan | undefined {
+    const { settings, clock } = this.#options
+    if (settings.deadMan === undefined) return undefined
+    const { everySeconds, ...rest } = settings.deadMan
+    const healthy = () => clock.now() - this.#storeSeenMs < STORE_AWAY_MS
+    const { directory } = settings
+    return DeadMan.start({ ...rest, everyMs: 1000 * everySeconds, directory, healthy, notices: this.notices, clock })
+  }
+}
