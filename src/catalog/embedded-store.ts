@@ -26,6 +26,8 @@ const SETTINGS = {
 /** The store's own server, at work. */
 export interface EmbeddedStore extends AsyncDisposable {
   readonly connectionString: string
+  /** Starts it again when it has ended, as by a lack of memory. */
+  ensureRunning(signal?: AbortSignal): Promise<void>
 }
 
 /**
@@ -49,19 +51,15 @@ export async function startEmbeddedStore(state: string, signal?: AbortSignal): P
   const logFile = join(state, 'store.log')
   await appendFile(logFile, '')
   await chmod(logFile, 0o600)
-  if (!(await isRunning(directory))) {
-    await startCluster({
-      installation,
-      directory,
-      port: PORT,
-      socketDirectory: socket,
-      logFile,
-      settings: SETTINGS,
-      ...(signal === undefined ? {} : { signal }),
-    })
+  const ensureRunning = async (until?: AbortSignal): Promise<void> => {
+    if (await isRunning(directory)) return
+    const more = until === undefined ? {} : { signal: until }
+    await startCluster({ installation, directory, port: PORT, socketDirectory: socket, logFile, settings: SETTINGS, ...more })
   }
+  await ensureRunning(signal)
   return {
     connectionString: `postgres://postgres@/postgres?host=${encodeURIComponent(socket)}&port=${PORT}`,
+    ensureRunning,
     [Symbol.asyncDispose]: async () => stopCluster({ directory, mode: 'fast' }),
   }
 }

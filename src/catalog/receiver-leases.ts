@@ -34,9 +34,17 @@ export async function claimReceivers(
   return held
 }
 
-/** Says that a node has ended its receivers in good order. */
-export async function releaseReceivers(queries: Kysely<Schema>, node: string): Promise<void> {
-  await queries.updateTable('receiver_leases').set({ released: true }).where('node', '=', node).execute()
+/** Says that a node has ended these receivers in good order. */
+export async function releaseReceivers(queries: Kysely<Schema>, node: string, leases: readonly ReceiverLease[]): Promise<void> {
+  for (const { system, component } of leases) {
+    await queries
+      .updateTable('receiver_leases')
+      .set({ released: true })
+      .where('node', '=', node)
+      .where('system', '=', system)
+      .where('component', '=', component)
+      .execute()
+  }
 }
 
 /** Who receives what. */

@@ -7,8 +7,8 @@ import type { Schema } from './schema.ts'
 const CONNECTIONS_MAX = 10
 const CONNECT_TIMEOUT_MS = 5_000
 const STATEMENT_TIMEOUT_MS = 30_000
-/** Of PostgreSQL: connections refused or ended by the server (class 08, 57P), and too many of them. */
-const AWAY = /^(08|57P|53300)/
+/** Of PostgreSQL: connections refused or ended (08, 57), no room or memory (53), read-only after a failover, a deadlock: all of it may pass. */
+const AWAY = /^(08|53|57|25006|40P01|40001)/
 const AWAY_SYSTEM = new Set([
   'ECONNREFUSED',
   'ECONNRESET',

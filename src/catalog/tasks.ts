@@ -19,6 +19,15 @@ export interface NewTask {
   readonly at: Date
 }
 
+/** JSON that PostgreSQL takes: its text has no U+0000, and no half of a pair of surrogates. */
+function storable(value: unknown): string {
+  return JSON.stringify(value, (_, each: unknown) => (typeof each === 'string' ? storableText(each) : each))
+}
+
+function storableText(text: string): string {
+  return text.replaceAll('\0', '').toWellFormed()
+}
+
 /** Which attempt of a task: whoever holds another one changes nothing. */
 export interface Attempt {
   readonly id: string
@@ -74,7 +83,7 @@ export async function appendEvent(queries: Kysely<Schema>, event: NewEvent): Pro
 /** Several, in order. */
 export async function appendEvents(queries: Kysely<Schema>, id: string, events: readonly Omit<NewEvent, 'id'>[]): Promise<void> {
   if (events.length === 0) return
-  const rows = JSON.stringify(events.map(({ at, kind, data }) => ({ at: at.toISOString(), kind, data })))
+  const rows = storable(events.map(({ at, kind, data }) => ({ at: at.toISOString(), kind, data })))
   await sql`
     with task as (
       update resus_control.tasks set last_event = last_event + ${events.length} where id = ${id} returning id, last_event - ${events.length} as before
@@ -128,9 +137,9 @@ export async function endTask(queries: Kysely<Schema>, attempt: Attempt, outcome
       state,
       ended_at: at,
       exit_status: exitStatus,
-      result: result === undefined || result === null ? null : JSON.stringify(result),
+      result: result === undefined || result === null ? null : storable(result),
       error_code: error?.code ?? null,
-      error_message: error?.message ?? null,
+      error_message: error === null ? null : storableText(error.message),
       error_hint: error?.hint ?? null,
     })
     .where('id', '=', attempt.id)
@@ -189,25 +198,50 @@ export interface Lane {
   readonly lane: string
 }
 
-/** Where a task is due, or runs on a node that was not seen since `aliveSince`. */
+/** Where a task is due, or is said to run but does not: on a node that was not seen since `aliveSince`, or here, where it is none of `running`. */
 export async function dueLanes(
   queries: Kysely<Schema>,
-  { now, aliveSince }: { readonly now: Date; readonly aliveSince: Date },
+  {
+    now,
+    aliveSince,
+    node,
+    running,
+  }: { readonly now: Date; readonly aliveSince: Date; readonly node: string; readonly running: readonly string[] },
 ): Promise<Lane[]> {
   return await queries
     .selectFrom('tasks')
     .leftJoin('nodes', 'nodes.name', 'tasks.node')
     .select(['system', 'component', 'lane'])
-    .distinct()
+    .groupBy(['system', 'component', 'lane'])
+    .orderBy((each) => each.fn.min('due_at'))
     .where((each) =>
       each.or([
         each.and([each('state', '=', 'waiting'), each('due_at', '<=', now)]),
         each.and([
           each('state', '=', 'running'),
-          each.or([each('nodes.renewed_at', 'is', null), each('nodes.renewed_at', '<', aliveSince)]),
+          each.or([
+            each('nodes.renewed_at', 'is', null),
+            each('nodes.renewed_at', '<', aliveSince),
+            running.length === 0
+              ? each('tasks.node', '=', node)
+              : each.and([each('tasks.node', '=', node), each('tasks.id', 'not in', [...running])]),
+          ]),
         ]),
       ]),
     )
+    .execute()
+}
+
+/** Tasks that have not ended, and were asked for before an instant. */
+export async function unfinishedTasks(
+  queries: Kysely<Schema>,
+  askedBefore: Date,
+): Promise<(Lane & { readonly id: string; readonly due_at: Date })[]> {
+  return await queries
+    .selectFrom('tasks')
+    .select(['id', 'system', 'component', 'lane', 'due_at'])
+    .where('state', 'in', ['waiting', 'running'])
+    .where('created_at', '<', askedBefore)
     .execute()
 }
 

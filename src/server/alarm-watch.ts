@@ -3,6 +3,7 @@ import type { Task, TaskOutcome } from '../catalog/tasks.ts'
 import type { Clock } from '../clock.ts'
 import { alarmKey, alarmOf, type AlarmFacts, type AlarmKindName } from '../incident/alarm-kinds.ts'
 import type { Notices } from '../incident/notices.ts'
+import type { Judgement } from '../recovery/judgement.ts'
 import type { Catalogue, ComponentPicture } from './catalogue.ts'
 import type { HealthWatch, WatchedView } from './health-watch.ts'
 import type { ObjectivesWatch } from './objectives-watch.ts'
@@ -18,8 +19,8 @@ const KEY_CODES: ReadonlySet<string> = new Set(['KEY_WRONG', 'SECRET_UNREADABLE'
 interface Condition {
   readonly kind: AlarmKindName
   readonly place: Omit<AlarmFacts, 'text' | 'severity'>
-  /** What was found; null when all is well. */
-  readonly found: string | null
+  /** What was found; null when all is well; undefined when nobody can tell, which changes nothing. */
+  readonly found: string | null | undefined
 }
 
 /** Turns what is known into alarms, and takes them back when it is over. */
@@ -110,7 +111,7 @@ export class AlarmWatch {
   }
 
   #ofComponent(picture: ComponentPicture): Condition[] {
-    const { system, component, backups, problem, asOf, status } = picture
+    const { system, component, backups, problem, asOf } = picture
     const place = { system, component: component.name }
     const [newest] = backups
     const now = this.#clock.now()
@@ -122,32 +123,25 @@ export class AlarmWatch {
     const reached = this.#nodes.some(({ reach }) =>
       reach.some((each) => each.system === system && each.component === component.name && each.reached),
     )
+    const isKey = problem !== null && KEY_CODES.has(problem.code)
     return [
       // What could not be read says nothing of its age.
-      ...(asOf === null ? [] : [{ kind: 'BACKUP_STALE' as const, place, found: now - since > STALE_MS ? age : null }]),
-      { kind: 'KEY_UNREACHABLE', place, found: problem !== null && KEY_CODES.has(problem.code) ? problem.message : null },
+      { kind: 'BACKUP_STALE', place, found: asOf === null ? undefined : now - since > STALE_MS ? age : null },
+      { kind: 'KEY_UNREACHABLE', place, found: isKey ? problem.message : null },
+      {
+        kind: 'STORAGE_UNREACHABLE',
+        place: { ...place, subject: 'repository' },
+        found: problem === null || isKey ? null : problem.message,
+      },
       {
         kind: 'COMPONENT_UNREACHED',
         place,
-        found: reached || this.#nodes.length === 0 ? null : `none of ${this.#nodes.map(({ name }) => name).join(', ')}`,
-      },
-      {
-        kind: 'RPO_BROKEN',
-        place,
         found:
-          rpo?.verdict === 'broken'
-            ? `${((rpo.actual ?? 0) * 60).toFixed(0)} s, agreed ${(rpo.target ?? 0) * 60} s: ${rpo.why}`
-            : null,
+          this.#nodes.length === 0 ? undefined : reached ? null : `none of ${this.#nodes.map(({ name }) => name).join(', ')}`,
       },
-      ...(status === null
-        ? []
-        : [
-            {
-              kind: 'NOT_VERIFIED' as const,
-              place: { ...place, subject: 'newest' },
-              found: status.verdict === 'failed' ? (status.verdictRemarks[0] ?? 'the newest backup has failed its proof') : null,
-            },
-          ]),
+      { kind: 'RPO_BROKEN', place, found: rpoFound(rpo) },
+      { kind: 'NOT_VERIFIED', place: { ...place, subject: 'newest' }, found: verdictFound(picture) },
+      { kind: 'NOT_VERIFIED', place: { ...place, subject: 'damage' }, found: damageFound(picture) },
     ]
   }
 
@@ -158,6 +152,7 @@ export class AlarmWatch {
   }
 
   async #tell({ kind, place, found }: Condition): Promise<void> {
+    if (found === undefined) return
     const key = alarmKey(kind, place)
     if (found !== null) {
       this.#cleared.delete(key)
@@ -170,12 +165,31 @@ export class AlarmWatch {
   }
 }
 
+function rpoFound(rpo: Judgement | null | undefined): string | null | undefined {
+  if (rpo === null || rpo === undefined || rpo.verdict === 'not proven') return undefined
+  if (rpo.verdict === 'met') return null
+  return `${((rpo.actual ?? 0) * 60).toFixed(0)} s, agreed ${(rpo.target ?? 0) * 60} s: ${rpo.why}`
+}
+
+function verdictFound({ status }: ComponentPicture): string | null | undefined {
+  if (status === null || status.verdict === 'not proven') return undefined
+  return status.verdict === 'failed' ? (status.verdictRemarks[0] ?? 'the newest backup has failed its proof') : null
+}
+
+/** Manifests that cannot be read, and what is wrong with the spool of this host. */
+function damageFound({ asOf, damaged, status }: ComponentPicture): string | null | undefined {
+  const [first, ...others] = [...damaged, ...(status?.spoolProblems ?? [])]
+  if (first === undefined) return asOf === null ? undefined : null
+  return others.length === 0 ? first : `${first} (and ${others.length} more)`
+}
+
 /** Down is one alarm, slow or short another: each is taken back when it is over. */
 function ofHealth({ system, component, thing, health }: WatchedView): Condition[] {
   const place = component === null ? { system } : { system, component }
   const text = health.why ?? 'it does not answer'
-  const down = health.state === 'down' ? text : null
-  const slow = health.state === 'degraded' ? text : null
+  const unknown = health.state === 'unknown'
+  const down = unknown ? undefined : health.state === 'down' ? text : null
+  const slow = unknown ? undefined : health.state === 'degraded' ? text : null
   switch (thing) {
     case 'database':
       return [

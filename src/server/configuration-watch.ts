@@ -1,5 +1,6 @@
 import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { isStoreAway } from '../catalog/store.ts'
 import type { Clock } from '../clock.ts'
 import { loadSystems, type Systems } from '../config/systems.ts'
 import { Failure } from '../errors.ts'
@@ -35,24 +36,27 @@ export class ConfigurationWatch {
       const now = await configurationFingerprint(configPath)
       // Looked at once it stands still: an editor writes in several steps.
       if (now !== seen && now === changed && !signal.aborted) {
-        seen = now
-        await this.#change()
+        if (await this.#change()) seen = now
       }
       changed = now
     }
   }
 
-  async #change(): Promise<void> {
+  /** False when it has to be tried again. */
+  async #change(): Promise<boolean> {
     const { configPath, clock, report, take } = this.#options
     try {
       const systems = await loadSystems(configPath)
       await take(systems)
       this.refused = null
       report('the configuration has changed and is in force')
+      return true
     } catch (error) {
+      if (isStoreAway(error)) return false
       if (!(error instanceof Failure)) throw error
       this.refused = { message: error.message, at: new Date(clock.now()).toISOString() }
       report(`a change of the configuration was refused, the old one stays in force: ${error.message}`)
+      return true
     }
   }
 }

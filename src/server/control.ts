@@ -1,12 +1,11 @@
 import { createHash, randomUUID } from 'node:crypto'
-import { mkdir, realpath, stat } from 'node:fs/promises'
-import { join } from 'node:path'
 import type { Clock } from '../clock.ts'
 import type { BackupSummary } from '../catalog/backups.ts'
 import type { Store } from '../catalog/store.ts'
 import { readTask, type Task } from '../catalog/tasks.ts'
 import { Failure, systemErrorCode } from '../errors.ts'
 import type { Catalogue, ComponentPicture } from './catalogue.ts'
+import { newRestorePlace } from './restore-place.ts'
 import { LANES, PARAMETERS, type TaskKind } from './task-kinds.ts'
 import type { TaskQueue } from './task-queue.ts'
 
@@ -18,7 +17,10 @@ export interface Which {
 
 export interface TaskRequest extends Which {
   readonly kind: TaskKind
-  readonly parameters: Readonly<Record<string, unknown>>
+  /** What was sent: the same under the same key is the same request. */
+  readonly asked: unknown
+  /** What comes of it; not looked at for a request that was sent before. */
+  readonly parameters: () => Readonly<Record<string, unknown>> | Promise<Readonly<Record<string, unknown>>>
   readonly requestedBy: string
   /** The same key and request again give the same task. */
   readonly idempotencyKey?: string | undefined
@@ -94,11 +96,11 @@ export class Control {
   async request(request: TaskRequest): Promise<Task> {
     const { kind, requestedBy, idempotencyKey } = request
     const picture = this.component(request)
-    const parameters = PARAMETERS[kind].parse(request.parameters) as Record<string, unknown>
     const component = picture.component.name
-    const hash = hashOf([picture.system, component, kind, parameters])
+    const hash = hashOf([picture.system, component, kind, request.asked])
     const before = idempotencyKey === undefined ? undefined : await this.#taskOfKey(idempotencyKey, hash)
     if (before !== undefined) return before
+    const parameters = PARAMETERS[kind].parse(await request.parameters()) as Record<string, unknown>
     const id = randomUUID()
     const at = new Date(this.#clock.now())
     const task = { id, system: picture.system, component, kind, lane: LANES[kind], parameters, requestedBy, at }
@@ -122,24 +124,16 @@ export class Control {
     return (await readTask(this.store.sql, id))!
   }
 
-  /** Where a restore that the API asks for goes: a new directory of this name below the first of `restoreRoots`. */
-  async restorePlace(name: string): Promise<string> {
-    const [root] = this.#restoreRoots
-    if (root === undefined) {
-      throw new Failure('ARGUMENTS_INVALID', 'the API may restore nowhere: server.yaml names no restoreRoots', {
-        hint: 'add a directory to restoreRoots, or run "resus restore" on the host',
-      })
-    }
-    await mkdir(root, { recursive: true, mode: 0o711 })
-    if ((await realpath(root)) !== root) {
-      throw new Failure('ARGUMENTS_INVALID', `"${root}" of restoreRoots leads through a symbolic link`, {
-        hint: 'name the directory itself in server.yaml',
-      })
-    }
-    const place = join(root, name)
-    const taken = await stat(place).catch(() => undefined)
-    if (taken === undefined) return place
-    throw new Failure('DIRECTORY_NOT_EMPTY', `"${name}" is there already`, { hint: 'choose another name' })
+  /** The name of a new restore's directory, which is not there yet on this node. Throws what `newRestorePlace` throws. */
+  async restoreName(component: string, asked: string | undefined): Promise<string> {
+    const name =
+      asked ??
+      `${component}-${new Date(this.now)
+        .toISOString()
+        .replaceAll(/[-:]|\.\d+/g, '')
+        .toLowerCase()}`
+    await newRestorePlace(this.#restoreRoots, name)
+    return name
   }
 
   async #taskOfKey(key: string, hash: Buffer): Promise<Task | undefined> {

@@ -22,6 +22,9 @@ export interface WatchedView {
 
 const SAMPLE_HOLDS_MS = 30_000
 const AVAILABILITY_WINDOW_MS = 30 * 24 * 3600 * 1000
+/** Above the time limits of a look at a server. */
+const LOOK_LIMIT_MS = 10_000
+const VIEW_HOLDS_MS = 30_000
 const MEBIBYTE = 1024 * 1024
 
 /** Beyond which something is slow or short, and not down. */
@@ -47,7 +50,7 @@ export class HealthWatch {
   readonly #receivers: Receivers
   readonly #clock: Clock
   readonly #watched = new Map<string, WatchedView>()
-  readonly #sessions = new Map<string, HealthSession>()
+  readonly #sessions = new Map<string, { readonly session: HealthSession; readonly to: string }>()
   readonly #availability = new Map<string, AvailabilityRecord>()
 
   constructor(options: { readonly catalogue: Catalogue; readonly receivers: Receivers; readonly clock: Clock }) {
@@ -57,7 +60,11 @@ export class HealthWatch {
   }
 
   views(): WatchedView[] {
-    return [...this.#watched.values()]
+    const now = this.#clock.now()
+    return [...this.#watched.values()].map((view) => {
+      if (now - view.health.lookedMs <= VIEW_HOLDS_MS) return view
+      return { ...view, health: { ...view.health, state: 'unknown', why: 'nobody has looked at it for a while' } }
+    })
   }
 
   /** Of the database, since this process watches. */
@@ -83,12 +90,11 @@ export class HealthWatch {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const session of this.#sessions.values()) await session[Symbol.asyncDispose]()
-    this.#sessions.clear()
+    for (const key of this.#sessions.keys()) await this.#disconnect(key)
   }
 
   async #note(what: Pick<WatchedView, 'system' | 'component' | 'thing'>, look: () => Promise<Looked>): Promise<void> {
-    const { observation, figures } = await look()
+    const { observation, figures } = await this.#inTime(look)
     const key = JSON.stringify([what.system, what.component, what.thing])
     const now = this.#clock.now()
     const before = this.#watched.get(key)
@@ -97,6 +103,21 @@ export class HealthWatch {
     if (what.thing !== 'database' || what.component === null) return
     const record = this.#availabilityOf(what.system, what.component)
     record.note(now, observation.kind === 'failed' ? 'down' : 'up')
+  }
+
+  /** A mount that hangs answers nothing at all, for ever: the others are looked at all the same. */
+  async #inTime(look: () => Promise<Looked>): Promise<Looked> {
+    const late = new AbortController()
+    const limit = this.#clock.sleep(LOOK_LIMIT_MS, late.signal).then((): Looked => ({
+      observation: { kind: 'failed', why: `it did not answer within ${LOOK_LIMIT_MS / 1000} s` },
+      figures: {},
+    }))
+    limit.catch(() => undefined)
+    try {
+      return await Promise.race([look(), limit])
+    } finally {
+      late.abort()
+    }
   }
 
   #availabilityOf(system: string, component: string): AvailabilityRecord {
@@ -111,26 +132,32 @@ export class HealthWatch {
   async #database({ system, component }: ComponentPicture): Promise<Looked> {
     const key = JSON.stringify([system, component.name])
     try {
-      const session = this.#sessions.get(key) ?? (await this.#connect(key, component))
+      const session = await this.#session(key, component)
       const figures = figuresOf(await session.read(), this.#clock.now())
       return { observation: observeFigures(figures, DATABASE_THRESHOLDS), figures }
     } catch (error) {
       if (!(error instanceof Failure)) throw error
-      const session = this.#sessions.get(key)
-      this.#sessions.delete(key)
-      await session?.[Symbol.asyncDispose]()
+      await this.#disconnect(key)
       return { observation: { kind: 'failed', why: error.message }, figures: {} }
     }
   }
 
-  async #connect(key: string, component: ComponentPicture['component']): Promise<HealthSession> {
+  /** To where the configuration says now: what was connected to before may be another server. */
+  async #session(key: string, component: ComponentPicture['component']): Promise<HealthSession> {
     const { connection } = await resolveComponent(component)
-    const session = await HealthSession.connect({
-      component: component.name,
-      connectionString: connection.reveal().toString('utf8'),
-    })
-    this.#sessions.set(key, session)
+    const to = connection.reveal().toString('utf8')
+    const known = this.#sessions.get(key)
+    if (known?.to === to) return known.session
+    await this.#disconnect(key)
+    const session = await HealthSession.connect({ component: component.name, connectionString: to })
+    this.#sessions.set(key, { session, to })
     return session
+  }
+
+  async #disconnect(key: string): Promise<void> {
+    const known = this.#sessions.get(key)
+    this.#sessions.delete(key)
+    await known?.session[Symbol.asyncDispose]()
   }
 
   async #receiver({ system, component, status }: ComponentPicture): Promise<Looked> {

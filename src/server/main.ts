@@ -9,6 +9,8 @@ const { config, server } = parseArgs({
   options: { config: { type: 'string', default: 'resus.yaml' }, server: { type: 'string' } },
 }).values
 
+/** Longest that open handles may keep the process once all has ended. */
+const EXIT_GRACE_MS = 5000
 const controller = new AbortController()
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(name, () => controller.abort(new Failure('INTERRUPTED', `interrupted by ${name}`)))
@@ -31,6 +33,10 @@ try {
   })
 } catch (error) {
   if (!controller.signal.aborted) process.exitCode = told(error)
+} finally {
+  // The channel to whoever started us would keep this process.
+  if (process.connected) process.disconnect()
+  setTimeout(() => process.exit(), EXIT_GRACE_MS).unref()
 }
 
 function told(error: unknown): number {

@@ -71,7 +71,13 @@ export class ObjectivesWatch {
     return { system, component: component.name, objectives, judgements, rpo }
   }
 
-  #rpo({ system, component }: ComponentPicture): ObjectivesView['rpo'] {
+  #rpo({ system, component, backups, asOf }: ComponentPicture): ObjectivesView['rpo'] {
+    if (asOf === null || backups.length === 0) {
+      // WAL without a backup brings nothing back.
+      const why = asOf === null ? 'its repository was not read yet' : 'there is no backup to recover from'
+      const nothing: ActualRpo = { kind: 'not proven', why }
+      return { repository: nothing, spool: nothing }
+    }
     const report = this.#receivers.exposure(system, component.name)
     if (report === undefined) {
       const unknown: ActualRpo = { kind: 'not proven', why: 'nobody on this node receives its WAL, or says how far it is' }
@@ -85,8 +91,9 @@ export class ObjectivesWatch {
     return { repository: { kind: 'not proven', why }, spool: { kind: 'not proven', why } }
   }
 
-  #provenRecovery({ status }: ComponentPicture) {
-    const proven = status?.proven ?? null
+  #provenRecovery({ status, problem }: ComponentPicture) {
+    // What cannot be read now cannot be restored now.
+    const proven = problem === null ? (status?.proven ?? null) : null
     return proven === null ? null : { seconds: proven.seconds, at: proven.at, expires: proven.expires, scenario: null }
   }
 }

@@ -5,8 +5,12 @@ import { openConfigured, resolveComponent } from '../config/open.ts'
 import { Failure } from '../errors.ts'
 import { streamSpool } from '../protect/postgres/component.ts'
 import { runHeartbeat } from '../protect/postgres/heartbeat.ts'
-import { HeartbeatTracker } from '../protect/postgres/heartbeat-tracker.ts'
+import { HeartbeatTracker, walLine } from '../protect/postgres/heartbeat-tracker.ts'
 import { streamWal } from '../protect/postgres/stream.ts'
+import { newestBackupId, readManifest } from '../repository/backups.ts'
+import type { Repository } from '../repository/repository.ts'
+import { listGaps } from '../repository/wal-archive.ts'
+import { listBranches, type Branch } from '../repository/wal-branch.ts'
 import { eventJson, type StreamEvent } from '../protect/postgres/stream-event.ts'
 import type { ReceiverMessage } from './receivers.ts'
 
@@ -16,6 +20,7 @@ import type { ReceiverMessage } from './receivers.ts'
 const POSITION_EVERY_MS = 500
 const AGAIN_MS = 15_000
 const EXPOSURES_EVERY_MS = 2_000
+const REPOSITORY_EVERY_MS = 20_000
 
 const [, , configPath = '', reached = '[]'] = process.argv
 const controller = new AbortController()
@@ -91,13 +96,57 @@ async function receiveAlways(configuration: Configuration, name: string, tracker
   }
 }
 
+/** What the repository has besides the receiver's own events: gaps of before this process, and the backups behind them. */
+async function followRepository(
+  repository: Repository,
+  name: string,
+  tracker: HeartbeatTracker,
+  until: AbortSignal,
+): Promise<void> {
+  let knowsGaps = false
+  let newest: string | undefined
+  while (!until.aborted) {
+    try {
+      const branches = await listBranches(repository, name, { signal: until })
+      if (!knowsGaps) await noteGaps(repository, branches, tracker)
+      knowsGaps = true
+      newest = await noteNewestBackup({ repository, name, branches, tracker }, newest)
+    } catch (error) {
+      if (!(error instanceof Failure) && !until.aborted) throw error
+    }
+    await systemClock.sleep(REPOSITORY_EVERY_MS, until).catch(() => undefined)
+  }
+}
+
+async function noteGaps(repository: Repository, branches: readonly Branch[], tracker: HeartbeatTracker): Promise<void> {
+  for (const branch of branches) {
+    for (const { from, to } of await listGaps(repository, branch, { signal })) tracker.noteGap(walLine(branch.head), { from, to })
+  }
+}
+
+/** Gives its id. */
+async function noteNewestBackup(
+  where: { repository: Repository; name: string; branches: readonly Branch[]; tracker: HeartbeatTracker },
+  known: string | undefined,
+): Promise<string | undefined> {
+  const { repository, name, branches, tracker } = where
+  const id = await newestBackupId(repository, name)
+  if (id === undefined || id === known) return known
+  const manifest = await readManifest(repository, name, id)
+  const branch = branches.find(({ path }) => path.branch === manifest.branch)
+  if (branch !== undefined) tracker.noteBackup(walLine(branch.head), manifest.startLsn)
+  return id
+}
+
 async function receive(configuration: Configuration, name: string, tracker: HeartbeatTracker): Promise<void> {
   const { system } = configuration
   const settings = configuration.components.find((each) => each.name === name)!
   const component = await resolveComponent(settings)
   const repository = await openConfigured(configuration)
   const last = { acknowledged: 0, archived: 0 }
-  await streamWal({
+  const ended = new AbortController()
+  const following = followRepository(repository, name, tracker, AbortSignal.any([signal, ended.signal]))
+  const streaming = streamWal({
     repository,
     component,
     spoolDirectory: streamSpool(configuration.state, name),
@@ -113,6 +162,12 @@ async function receive(configuration: Configuration, name: string, tracker: Hear
       if (event.kind !== 'stored') tell({ kind: 'event', system, component: name, at: Date.now(), event: eventJson(event) })
     },
   })
+  try {
+    await streaming
+  } finally {
+    ended.abort()
+    await following
+  }
 }
 
 function isFrequent(event: StreamEvent): event is Extract<StreamEvent, { kind: 'acknowledged' | 'archived' }> {

@@ -2,6 +2,7 @@ import { fork, type ChildProcess } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import type { Clock } from '../clock.ts'
+import type { Configuration } from '../config/configuration.ts'
 
 const MAIN = fileURLToPath(new URL('receivers-main.ts', import.meta.url))
 const RESTART_MS_MIN = 500
@@ -10,6 +11,7 @@ const RESTART_MS_MAX = 15_000
 const STEADY_MS = 60_000
 const END_GRACE_MS = 20_000
 const EXPOSURE_HOLDS_MS = 15_000
+const SILENT_MS = 20_000
 
 /** What the receivers' process tells. */
 export type ReceiverMessage =
@@ -82,13 +84,20 @@ export class Receivers {
   readonly #exposures = new Map<string, ExposureReport>()
   #child: ChildProcess | undefined
   #wanted = '[]'
+  #configured: string | undefined
 
   constructor(options: ReceiversOptions) {
     this.#options = options
   }
 
   picture(system: string, component: string): ReceiverPicture | undefined {
-    return this.#pictures.get(JSON.stringify([system, component]))
+    const key = JSON.stringify([system, component])
+    const picture = this.#pictures.get(key)
+    if (picture?.state !== 'receiving') return picture
+    // Its process says something every few seconds: one that is silent is stuck, whatever it said last.
+    const heardMs = this.#exposures.get(key)?.atMs ?? Date.parse(picture.at)
+    if (this.#options.clock.now() - heardMs <= SILENT_MS) return picture
+    return { ...picture, state: 'disconnected', problem: "the receivers' process says nothing any more" }
   }
 
   /** What would be lost now; undefined while nobody says, or it is too old to be true. */
@@ -107,11 +116,41 @@ export class Receivers {
   }
 
   /** Receives for these components from now on; when they are others than before, or `changed`, the process is started again. */
-  want(components: readonly { readonly system: string; readonly component: string }[], changed = false): void {
+  want(components: readonly { readonly system: string; readonly component: string }[]): void {
     const wanted = JSON.stringify(components.map(({ system, component }) => JSON.stringify([system, component])).toSorted())
-    if (wanted === this.#wanted && !changed) return
+    if (wanted === this.#wanted) return
     this.#wanted = wanted
-    this.#child?.kill('SIGTERM')
+    const names = new Set(JSON.parse(wanted) as string[])
+    // Of what others receive from now on, they say how it is.
+    for (const key of this.#pictures.keys()) if (!names.has(key)) this.#pictures.delete(key)
+    this.#endChild()
+  }
+
+  /** The process reads the files itself: it is started again where what it needs of them has changed, and only then. */
+  configure(systems: readonly Configuration[]): void {
+    const configured = JSON.stringify(
+      systems.map(({ path, system, state, repository, components }) => {
+        const receiving = components.map(({ name, kind, connection, dataDirectory, stream }) => ({
+          name,
+          kind,
+          connection,
+          dataDirectory,
+          stream,
+        }))
+        return { path, system, state, repository, receiving }
+      }),
+    )
+    if (this.#configured !== undefined && configured !== this.#configured) this.#endChild()
+    this.#configured = configured
+  }
+
+  /** In good order; and by force when it does not go: another may be told to receive. */
+  #endChild(): void {
+    const child = this.#child
+    if (child === undefined) return
+    child.kill('SIGTERM')
+    const killer = setTimeout(() => child.kill('SIGKILL'), END_GRACE_MS)
+    child.once('exit', () => clearTimeout(killer))
   }
 
   /** Until the signal aborts; then the process ends in good order. */
@@ -140,11 +179,7 @@ export class Receivers {
       detached: true,
     })
     this.#child = child
-    let killer: NodeJS.Timeout | undefined
-    const end = () => {
-      child.kill('SIGTERM')
-      killer = setTimeout(() => child.kill('SIGKILL'), END_GRACE_MS)
-    }
+    const end = () => this.#endChild()
     signal.addEventListener('abort', end, { once: true })
     child.on('message', (message) => this.#hear(message as ReceiverMessage))
     try {
@@ -153,7 +188,6 @@ export class Receivers {
         child.once('exit', (code, by) => settle(by ?? `status ${code}`))
       })
     } finally {
-      clearTimeout(killer)
       signal.removeEventListener('abort', end)
       this.#child = undefined
       for (const [key, picture] of this.#pictures) {
@@ -165,9 +199,11 @@ export class Receivers {
   #hear(message: ReceiverMessage): void {
     const key = JSON.stringify([message.system, message.component])
     if (message.kind === 'exposures') {
+      const parsed = exposuresSchema.safeParse(message.exposures)
+      if (!parsed.success) return
       this.#exposures.set(key, {
         atMs: this.#options.clock.now(),
-        exposures: exposuresSchema.parse(message.exposures),
+        exposures: parsed.data,
         trouble: message.trouble,
       })
       return

@@ -133,6 +133,8 @@ export class Scheduler {
     }
     const client = await this.#store.connect()
     try {
+      // A leader whose host has lost power must not hold the lock for the two hours that TCP takes to notice.
+      await client.query('set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 2')
       const { rows } = await client.query<{ taken: boolean }>('select pg_try_advisory_lock($1) as taken', [LEADER_LOCK])
       if (rows[0]?.taken === true) {
         this.#leader = client

@@ -1,5 +1,5 @@
 import { chmod, mkdir } from 'node:fs/promises'
-import { startEmbeddedStore } from '../catalog/embedded-store.ts'
+import { startEmbeddedStore, type EmbeddedStore } from '../catalog/embedded-store.ts'
 import { listNodes, renewNode } from '../catalog/nodes.ts'
 import { claimReceivers, releaseReceivers, type ReceiverLease } from '../catalog/receiver-leases.ts'
 import type { NodeReach } from '../catalog/schema.ts'
@@ -22,6 +22,7 @@ import { Scheduler } from './scheduler.ts'
 import { loadSettings, type ServerSettings } from './settings.ts'
 import { StatusBoard } from './status-board.ts'
 import { TaskQueue } from './task-queue.ts'
+import type { TaskPlace } from './task-run.ts'
 import { DEAD_AFTER_MS, TaskWorker } from './task-worker.ts'
 import { Watch } from './watch.ts'
 
@@ -49,6 +50,8 @@ const ALARMS_MS = 10_000
 const COMPLIANCE_MS = 60_000
 const CLEAN_MS = 3_600_000
 const TLS_MS = 10_000
+const MEND_MS = 60_000
+const STORE_MS = 5_000
 const TASKS_KEPT_MS = 400 * 24 * 3_600_000
 const REFRESHED_AT_ONCE = 4
 
@@ -58,8 +61,11 @@ export async function serve(options: ServeOptions): Promise<void> {
   const loaded = await loadSystems(options.configPath)
   const settings = await loadSettings(options.serverFile ?? loaded.serverFile, { named: options.serverFile !== undefined })
   await using stack = new AsyncDisposableStack()
-  const node = await Node.start(options, { loaded, settings, fingerprint }, stack)
-  await node.run()
+  const failed = new AbortController()
+  const signal = AbortSignal.any([options.signal, failed.signal])
+  const node = await Node.start({ ...options, signal }, { loaded, settings, fingerprint }, stack)
+  // One part that has failed ends all: half a control plane would look like a whole one.
+  await node.run((error) => failed.abort(error))
 }
 
 /** One `resus serve`. */
@@ -67,6 +73,7 @@ class Node {
   readonly #options: ServeOptions
   readonly #settings: ServerSettings
   readonly #store: Store
+  readonly #queue: TaskQueue
   readonly #catalogue: Catalogue
   readonly #board: StatusBoard
   readonly #receivers: Receivers
@@ -78,6 +85,7 @@ class Node {
   readonly #servers = new ServerIdentities()
   #reach: readonly NodeReach[] = []
   #tls: TlsReload | undefined
+  #embedded: EmbeddedStore | undefined
 
   static async start(
     options: ServeOptions,
@@ -89,13 +97,16 @@ class Node {
     // PostgreSQL's account has to pass; what is secret in it has its own mode.
     await chmod(settings.state, 0o711)
     const token = await administratorToken(settings.state)
-    const connectionString = options.databaseUrl ?? stack.use(await startEmbeddedStore(settings.state, signal)).connectionString
-    const store = stack.use(await Store.open(connectionString))
+    const embedded = options.databaseUrl === undefined ? stack.use(await startEmbeddedStore(settings.state, signal)) : undefined
+    const store = stack.use(await Store.open(options.databaseUrl ?? embedded!.connectionString))
     const queue = stack.use(await TaskQueue.open(store, (error) => report(`queue: ${error.message}`)))
     const node = new Node(options, { settings, store, queue, fingerprint })
+    node.#embedded = embedded
     stack.use(node.#scheduler)
     stack.use(node.#watch)
     await node.#catalogue.take(loaded.systems)
+    node.#receivers.configure(loaded.systems)
+    await node.#lookAround()
     const { restoreRoots } = settings
     const control = new Control({ catalogue: node.#catalogue, store, queue, clock, restoreRoots })
     const tls = await readTls(settings)
@@ -128,6 +139,7 @@ class Node {
     this.#settings = settings
     this.#store = store
     this.#startedAt = new Date(clock.now())
+    this.#queue = queue
     this.#catalogue = new Catalogue(store, clock)
     this.#scheduler = new Scheduler({
       store,
@@ -184,25 +196,35 @@ class Node {
     })
   }
 
-  async run(): Promise<void> {
+  async run(onFailure: (error: unknown) => void): Promise<void> {
     const { signal } = this.#options
-    await Promise.all([
+    const parts = [
       this.#worker.run(signal),
       this.#receivers.run(signal),
       this.#configuration.run(signal),
       this.#always(RENEW_MS, async () => this.#renew()),
+      this.#always(RENEW_MS, async () => this.#lookAround()),
       this.#always(REFRESH_MS, async () => this.#refreshAll()),
       this.#always(SCHEDULE_MS, async () => this.#scheduler.look()),
       this.#always(HEALTH_MS, async () => this.#watch.health.look()),
-      this.#always(ALARMS_MS, async () => this.#watch.lookForAlarms()),
+      this.#always(ALARMS_MS, async () => this.#watch.lookForAlarms(this.#scheduler.isLeader)),
       this.#always(COMPLIANCE_MS, async () => (this.#scheduler.isLeader ? this.#watch.objectives.record() : undefined)),
       this.#always(CLEAN_MS, async () => this.#forgetOldTasks()),
       this.#always(TLS_MS, async () => this.#lookForCertificate()),
-    ])
-    await releaseReceivers(this.#store.sql, this.#settings.node).catch((error: unknown) => {
-      // The lease then runs out by itself.
-      if (!isStoreAway(error)) throw error
-    })
+      this.#always(MEND_MS, async () => this.#mendTasks()),
+      this.#always(STORE_MS, async () => this.#embedded?.ensureRunning(signal)),
+    ]
+    const outcomes = await Promise.allSettled(
+      parts.map(async (part) =>
+        part.catch((error: unknown) => {
+          onFailure(error)
+          throw error
+        }),
+      ),
+    )
+    await this.#release()
+    const failure = outcomes.find((outcome) => outcome.status === 'rejected')
+    if (failure !== undefined) throw failure.reason as Error
   }
 
   /** Does it now, and again after every so often, whatever becomes of it. */
@@ -212,6 +234,21 @@ class Node {
       await work().catch((error: unknown) => this.#reportUnlessAway(error))
       await clock.sleep(everyMs, signal).catch(() => undefined)
     }
+  }
+
+  /** Only where the repository has all that was acknowledged: what another spool has must not be left behind. */
+  async #release(): Promise<void> {
+    const free = this.#catalogue.pictures().filter(({ component }) => component.stream.acknowledge === 'repository')
+    const leases = free.map(({ system, component }) => ({ system, component: component.name }))
+    await releaseReceivers(this.#store.sql, this.#settings.node, leases).catch((error: unknown) => {
+      // The lease then runs out by itself.
+      if (!isStoreAway(error)) throw error
+    })
+  }
+
+  async #mendTasks(): Promise<void> {
+    const { clock } = this.#options
+    if (this.#scheduler.isLeader) await this.#queue.mend(new Date(clock.now() - MEND_MS))
   }
 
   #reportUnlessAway(error: unknown): void {
@@ -230,10 +267,14 @@ class Node {
     if (this.#scheduler.isLeader) await deleteOldTasks(this.#store.sql, new Date(clock.now() - TASKS_KEPT_MS))
   }
 
+  /** By itself: a server that does not answer must not make this node look dead. */
+  async #lookAround(): Promise<void> {
+    this.#reach = await findReach(this.#catalogue.systems, this.#servers)
+  }
+
   /** Says that this node lives, and what it reaches. */
   async #renew(): Promise<void> {
     const { clock } = this.#options
-    this.#reach = await findReach(this.#catalogue.systems, this.#servers)
     const name = this.#settings.node
     this.#board.noteNodes([{ name, reach: [...this.#reach] }])
     const at = new Date(clock.now())
@@ -271,15 +312,15 @@ class Node {
 
   async #take({ systems }: Systems): Promise<void> {
     await this.#catalogue.take(systems)
+    this.#receivers.configure(systems)
     this.#reach = await findReach(systems, this.#servers)
-    this.#receivers.want(await this.#claimReceivers(), true)
     await this.#refreshAll()
   }
 
-  #placeOf(system: string, component: string | null): { readonly configPath: string } | undefined {
+  #placeOf(system: string, component: string | null): TaskPlace | undefined {
     const configuration = this.#catalogue.systems.find((each) => each.system === system)
     if (configuration === undefined) return undefined
     const reached = this.#reach.some((each) => each.system === system && each.component === component && each.reached)
-    return reached ? { configPath: configuration.path } : undefined
+    return reached ? { configPath: configuration.path, restoreRoots: this.#settings.restoreRoots } : undefined
   }
 }

@@ -11,6 +11,9 @@ type LastTask = ComponentStatus['lastTask'][string]
 /** A node, as far as it is known: this one before the store has answered. */
 export type SeenNode = Pick<Node, 'name' | 'reach'> & { readonly renewed_at?: Date | undefined }
 
+/** A repository is read every minute; of what was read so long ago nobody knows whether it is still so. */
+const READING_HOLDS_MS = 10 * 60_000
+
 /** What is known now, in memory: every answer is made of it, and none asks anybody. */
 export class StatusBoard {
   readonly #catalogue: Catalogue
@@ -53,7 +56,10 @@ export class StatusBoard {
     const reach = this.#nodes.flatMap((node) => reachOf(node, system, component.name))
     // An expired proof is none: judged now, and not when it was read.
     const proven = status?.proven ?? null
-    const current = proven !== null && proven.current && Date.parse(proven.expires) > this.#clock.now()
+    const now = this.#clock.now()
+    const isFresh = problem === null && damaged.length === 0 && asOf !== null && now - Date.parse(asOf) < READING_HOLDS_MS
+    // What cannot be read now is not proven now, whatever was found when it could.
+    const current = isFresh && proven !== null && proven.current && Date.parse(proven.expires) > now
     return {
       system,
       component: component.name,

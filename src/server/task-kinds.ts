@@ -1,11 +1,17 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
+import { restorePlace } from './restore-place.ts'
 import { BACKUP_TYPES } from '../repository/backups.ts'
 
 // What can be asked for, and which of it never runs twice at once.
 
 const nothing = z.strictObject({})
 const backupId = z.string().regex(/^[0-9A-Za-z-]{1,64}$/, 'id of a backup')
+
+/** Of the directory that a restore makes. */
+export const restoreNameSchema = z
+  .string()
+  .regex(/^[a-z0-9][a-z0-9._-]{0,100}$/, 'a name of lower-case letters, digits, ".", "_" and "-"')
 
 /** Where to: at most one of the moments; none is the latest. */
 export const targetSchema = z
@@ -41,8 +47,8 @@ export const PARAMETERS = {
   prove: z.strictObject({ backup: z.union([z.literal('latest'), backupId]).optional() }),
   expire: z.strictObject({ dryRun: z.boolean().optional() }),
   check: nothing,
-  // `to` is the last part of a path below one of the server's restoreRoots, never a path of the request.
-  restore: z.strictObject({ target: targetSchema, to: z.string() }),
+  // A name below restoreRoots of the node that restores, and never a path.
+  restore: z.strictObject({ target: targetSchema, name: restoreNameSchema }),
 } as const
 
 export type TaskKind = keyof typeof PARAMETERS
@@ -67,7 +73,10 @@ export function queueName({ system, component, lane }: { system: string; compone
 }
 
 /** The command line of a task: `resus <these>`. Every value was checked by PARAMETERS; none can be taken for an option. */
-export function commandOf(kind: TaskKind, component: string, parameters: unknown): string[] {
+export async function commandOf(
+  kind: TaskKind,
+  { component, parameters, restoreRoots }: { component: string; parameters: unknown; restoreRoots: readonly string[] },
+): Promise<string[]> {
   switch (kind) {
     case 'backup': {
       const { type } = PARAMETERS.backup.parse(parameters)
@@ -88,8 +97,8 @@ export function commandOf(kind: TaskKind, component: string, parameters: unknown
     case 'check':
       return ['check', component]
     case 'restore': {
-      const { target, to } = PARAMETERS.restore.parse(parameters)
-      return ['restore', component, '--to', to, ...targetOptions(target)]
+      const { target, name } = PARAMETERS.restore.parse(parameters)
+      return ['restore', component, '--to', await restorePlace(restoreRoots, name), ...targetOptions(target)]
     }
     default:
       return kind satisfies never

@@ -2,7 +2,7 @@ import { fromKysely, PgBoss } from 'pg-boss'
 import type { Kysely } from 'kysely'
 import type { Schema } from '../catalog/schema.ts'
 import { isStoreAway, type Store } from '../catalog/store.ts'
-import { insertTask, type NewTask } from '../catalog/tasks.ts'
+import { insertTask, unfinishedTasks, type NewTask } from '../catalog/tasks.ts'
 import { queueName } from './task-kinds.ts'
 
 const SCHEMA = 'resus_queue'
@@ -15,6 +15,8 @@ const ATTEMPT_SECONDS_MAX = 24 * 3600 - 60
 /** Of attempts that a node's death ended. Those that failed by themselves are counted with the task. */
 const DEATHS_MAX = 20
 const KEPT_SECONDS = 24 * 3600
+/** A job waits as long as its task is kept. */
+const WAITS_SECONDS = 400 * 24 * 3600
 
 /** One attempt's hold on a job of the queue. */
 export interface Hold {
@@ -98,6 +100,16 @@ export class TaskQueue implements AsyncDisposable {
     await this.#boss.complete(hold.queue, attemptOf(hold))
   }
 
+  /** Sends a job for each unfinished task that has none, whatever became of it. */
+  async mend(askedBefore: Date): Promise<void> {
+    for (const task of await unfinishedTasks(this.#store.sql, askedBefore)) {
+      const queue = await this.#queueOf(task)
+      const jobs = await this.#boss.findJobs<JobData>(queue, { data: { taskId: task.id } })
+      if (jobs.some(({ state }) => state === 'created' || state === 'retry' || state === 'active')) continue
+      await this.#boss.send(queue, { taskId: task.id } satisfies JobData, { startAfter: task.due_at })
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#boss.stop({ graceful: false })
   }
@@ -112,6 +124,7 @@ export class TaskQueue implements AsyncDisposable {
       heartbeatSeconds: HEARTBEAT_SECONDS,
       expireInSeconds: ATTEMPT_SECONDS_MAX,
       deleteAfterSeconds: KEPT_SECONDS,
+      retentionSeconds: WAITS_SECONDS,
     })
     this.#known.add(name)
     return name

@@ -10,7 +10,7 @@ import {
   type Task,
   type TaskOutcome,
 } from '../catalog/tasks.ts'
-import { FAILURES } from '../errors.ts'
+import { Failure, FAILURES } from '../errors.ts'
 import { commandOf, type TaskKind } from './task-kinds.ts'
 import { runCommand, type CommandEnd, type TaskProgress } from './task-process.ts'
 import type { Hold, TaskQueue } from './task-queue.ts'
@@ -18,6 +18,8 @@ import type { Hold, TaskQueue } from './task-queue.ts'
 /** Where a component's commands run: the configuration of its system. */
 export interface TaskPlace {
   readonly configPath: string
+  /** Of this node. */
+  readonly restoreRoots: readonly string[]
 }
 
 export interface TaskRun {
@@ -28,6 +30,7 @@ export interface TaskRun {
   readonly queue: TaskQueue
   readonly node: string
   readonly clock: Clock
+  readonly report: (text: string) => void
   /** Of the node: it is told to end. */
   readonly signal: AbortSignal
 }
@@ -49,15 +52,19 @@ export async function runTask(run: TaskRun): Promise<TaskOutcome | undefined> {
   let end: CommandEnd
   try {
     end = await runCommand({
-      args: commandOf(task.kind as TaskKind, task.component ?? '', task.parameters),
+      args: await commandOf(task.kind as TaskKind, {
+        component: task.component ?? '',
+        parameters: task.parameters,
+        restoreRoots: run.place.restoreRoots,
+      }),
       configPath: run.place.configPath,
       onProgress: (progress) => record.note(progress),
       onLog: (text) => record.log(text),
       signal: ending,
     })
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error)
-    end = { status: null, result: null, error: { code: 'BUG', message: `it could not be started: ${message}`, hint: null } }
+    const { code, message, hint = null } = error instanceof Failure ? error : { code: 'BUG', message: String(error) }
+    end = { status: null, result: null, error: { code, message: `it could not be started: ${message}`, hint } }
   } finally {
     record.end()
   }
@@ -163,8 +170,10 @@ class TaskRecord {
     const { clock } = this.#run
     while (!this.#done.signal.aborted) {
       await clock.sleep(TOUCH_MS / 3, this.#done.signal).catch(() => undefined)
+      // Whatever the store has against it: the command goes on, and what became of it is kept when it ends.
       await this.#write().catch((error: unknown) => {
-        if (!isStoreAway(error)) throw error
+        if (!isStoreAway(error))
+          this.#run.report(`task ${this.#attempt.id}: ${error instanceof Error ? error.message : String(error)}`)
       })
     }
   }
@@ -184,7 +193,8 @@ class TaskRecord {
     try {
       await appendEvents(store.sql, this.#attempt.id, lines)
     } catch (error) {
-      this.#lines = [...lines, ...this.#lines]
+      // What the store will not have is left out, rather than tried for ever.
+      if (isStoreAway(error)) this.#lines = [...lines, ...this.#lines]
       throw error
     }
     const { held, cancel } = await noteProgress(store.sql, this.#attempt, this.#progress)

@@ -8,8 +8,9 @@ import { runTask, type TaskPlace } from './task-run.ts'
 const POLL_MS = 1000
 /** How long a node may be silent before what it ran is looked at. */
 export const DEAD_AFTER_MS = 15_000
-/** Commands at once on one node; each has threads of its own. */
-const RUNNING_MAX = 4
+/** Commands at once on one node, by lane: each has threads of its own, and a long proof holds up no backup. */
+const RUNNING_MAX: Readonly<Record<string, number>> = { backup: 3, proof: 1, restore: 2, upkeep: 2 }
+const RUNNING_MAX_ELSE = 1
 
 export interface WorkerOptions {
   readonly store: Store
@@ -26,7 +27,7 @@ export interface WorkerOptions {
 /** Takes tasks of components that this node reaches, and runs them. */
 export class TaskWorker {
   readonly #options: WorkerOptions
-  readonly #running = new Map<string, Promise<void>>()
+  readonly #running = new Map<string, { readonly lane: string; readonly ended: Promise<void> }>()
 
   constructor(options: WorkerOptions) {
     this.#options = options
@@ -44,15 +45,18 @@ export class TaskWorker {
       })
       await this.#options.clock.sleep(POLL_MS, signal).catch(() => undefined)
     }
-    await Promise.all(this.#running.values())
+    await Promise.all([...this.#running.values()].map(async ({ ended }) => ended))
   }
 
   async #look(signal: AbortSignal): Promise<void> {
     const { store, clock } = this.#options
     const now = clock.now()
-    const lanes = await dueLanes(store.sql, { now: new Date(now), aliveSince: new Date(now - DEAD_AFTER_MS) })
+    const { node } = this.#options
+    const running = [...this.#running.keys()]
+    const lanes = await dueLanes(store.sql, { now: new Date(now), aliveSince: new Date(now - DEAD_AFTER_MS), node, running })
     for (const lane of lanes) {
-      if (signal.aborted || this.#running.size >= RUNNING_MAX) return
+      if (signal.aborted) return
+      if (this.#runningIn(lane.lane) >= (RUNNING_MAX[lane.lane] ?? RUNNING_MAX_ELSE)) continue
       await this.#take(lane, signal)
     }
   }
@@ -68,7 +72,11 @@ export class TaskWorker {
     const run = this.#run({ task, hold, place }, signal)
       .catch((error: unknown) => report(`task ${task.id}: ${error instanceof Error ? error.message : String(error)}`))
       .finally(() => this.#running.delete(task.id))
-    this.#running.set(task.id, run)
+    this.#running.set(task.id, { lane: lane.lane, ended: run })
+  }
+
+  #runningIn(lane: string): number {
+    return [...this.#running.values()].filter((each) => each.lane === lane).length
   }
 
   async #run(work: { task: Task; hold: Hold; place: TaskPlace }, signal: AbortSignal): Promise<void> {

@@ -65,8 +65,8 @@ export class Watch implements AsyncDisposable {
     this.#alarms.noteReceiver(message).catch(this.#options.onError)
   }
 
-  /** Raises and takes back alarms, from what is known now. */
-  async lookForAlarms(): Promise<void> {
+  /** Raises and takes back alarms, from what is known now. Of several nodes the one that leads does it, or all would contradict each other. */
+  async lookForAlarms(leads: boolean): Promise<void> {
     const { store, clock, refused } = this.#options
     const now = clock.now()
     try {
@@ -80,7 +80,7 @@ export class Watch implements AsyncDisposable {
       this.#alarms.noteStore(awayMs > STORE_AWAY_MS ? `the store has not answered for ${Math.round(awayMs / 1000)} s` : null)
     }
     this.#alarms.noteConfiguration(refused())
-    await this.#alarms.look()
+    if (leads || clock.now() - this.#storeSeenMs > STORE_AWAY_MS) await this.#alarms.look()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -48,10 +48,22 @@ test('the control plane receives, backs up, proves and restores, and says at eac
   await waitUntil('it is proven', async () => (await status()).verdict === 'verified')
   assert.equal((await status()).proven?.backup, id)
 
-  const restore = await plane.ask(`POST /backup-dr/backups/${id}/restore`, { body: { name: 'copy' } })
+  const restore = await plane.ask(`POST /backup-dr/backups/${id}/restore`, {
+    body: { name: 'copy' },
+    headers: { 'idempotency-key': 'two' },
+  })
   const restored = await plane.ended(String(restore.body['id']))
   assert.equal(restored['state'], 'done', JSON.stringify(restored))
   assert.match((restored['result'] as { directory: string }).directory, /restores\/copy$/)
+  const sentAgain = await plane.ask(`POST /backup-dr/backups/${id}/restore`, {
+    body: { name: 'copy' },
+    headers: { 'idempotency-key': 'two' },
+  })
+  assert.deepEqual(
+    [sentAgain.status, sentAgain.body['id']],
+    [202, restore.body['id']],
+    'its answer was lost: it is no other restore',
+  )
   const twice = await plane.ask(`POST /backup-dr/backups/${id}/restore`, { body: { name: 'copy' } })
   assert.deepEqual([twice.status, twice.body['code']], [409, 'DIRECTORY_NOT_EMPTY'])
 })

@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import test, { after, type TestContext } from 'node:test'
 import { renewNode } from '../../src/catalog/nodes.ts'
 import type { Store } from '../../src/catalog/store.ts'
-import { eventsBehind, readTask, requestCancel, type Task } from '../../src/catalog/tasks.ts'
+import { beginAttempt, eventsBehind, readTask, requestCancel, type Task } from '../../src/catalog/tasks.ts'
 import { systemClock } from '../../src/clock.ts'
 import { LANES, type TaskKind } from '../../src/server/task-kinds.ts'
 import { TaskQueue } from '../../src/server/task-queue.ts'
@@ -49,7 +49,7 @@ async function nodesOn(t: TestContext, configPath: string): Promise<Nodes> {
         queue,
         node: name,
         clock: systemClock,
-        placeOf: () => ({ configPath }),
+        placeOf: () => ({ configPath, restoreRoots: [] }),
         onEnd: (task, outcome) => ended.push(`${task.kind} ${outcome.state}`),
         report: (text) => t.diagnostic(text),
       })
@@ -135,6 +135,34 @@ test('what runs when a node is told to end waits, and another node does it', { s
   nodes.start('two')
   const done = await nodes.until(id, 'done', 'failed')
   assert.deepEqual([done.state, done.node, done.attempts], ['done', 'two', 1], JSON.stringify(done.error_message))
+})
+
+test('what ran when its node died goes on when the node is back under its name', { skip }, async (t) => {
+  await using cluster = await protectedCluster(t, { major: 18 })
+  const nodes = await nodesOn(t, cluster.configPath)
+  const { store } = nodes
+  const id = await nodes.ask('backup')
+  // As a supervisor that was killed leaves it: its row says that it runs, its job is nobody's after a while.
+  const hold = await nodes.queue.fetch({ system: 'test-his', component: 'his-db', lane: 'backup' })
+  assert.equal(hold?.taskId, id)
+  assert.equal((await beginAttempt(store.sql, { id, node: 'one', at: new Date() }))?.attempts, 1)
+  nodes.start('one')
+  const done = await nodes.until(id, 'done', 'failed')
+  assert.deepEqual([done.state, done.attempts], ['done', 2], JSON.stringify(done.error_message))
+})
+
+test('a task whose job is lost gets another', { skip }, async (t) => {
+  await using cluster = await protectedCluster(t, { major: 18 })
+  const nodes = await nodesOn(t, cluster.configPath)
+  const id = await nodes.ask('check')
+  await nodes.store.connect().then(async (client) => {
+    await client.query("delete from resus_queue.job where name like 'upkeep-%'")
+    client.release()
+  })
+  await nodes.queue.mend(new Date(Date.now() + 1000))
+  await nodes.queue.mend(new Date(Date.now() + 1000))
+  nodes.start('one')
+  assert.equal((await nodes.until(id, 'done', 'failed')).attempts, 1)
 })
 
 test('a task that waits is cancelled at once, and one that runs is ended', { skip }, async (t) => {

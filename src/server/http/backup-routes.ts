@@ -11,14 +11,13 @@ import {
 } from '../../api/schemas.ts'
 import { BACKUP_TYPES } from '../../repository/backups.ts'
 import { Failure } from '../../errors.ts'
-import { targetSchema } from '../task-kinds.ts'
+import { restoreNameSchema, targetSchema } from '../task-kinds.ts'
 import { cursorOf, readCursor } from './cursor.ts'
 import { startWork, startHeaders } from './start-work.ts'
 import type { RouteOptions } from './route-options.ts'
 
 const PREFIX = '/backup-dr'
 const idParameter = z.object({ id: z.string().min(1).max(64) })
-const restoreName = z.string().regex(/^[a-z0-9][a-z0-9._-]{0,62}$/, 'a name of lower-case letters, digits, ".", "_" and "-"')
 const started = { 202: taskSchema, '4xx': problemSchema, '5xx': problemSchema }
 const read = { '4xx': problemSchema, '5xx': problemSchema }
 
@@ -96,7 +95,7 @@ const workRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control
       const { system, component, type } = request.body
       return await startWork(
         { request, reply, control },
-        { system, component, kind: 'backup', parameters: type === undefined ? {} : { type } },
+        { system, component, kind: 'backup', asked: request.body, parameters: () => (type === undefined ? {} : { type }) },
       )
     },
   )
@@ -121,7 +120,8 @@ const workRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control
           system: picture.system,
           component: picture.component.name,
           kind: byRestore ? 'prove' : 'verify',
-          parameters: { backup: backup.id },
+          asked: { id: backup.id, byRestore },
+          parameters: () => ({ backup: backup.id }),
         },
       )
     },
@@ -139,7 +139,10 @@ const workRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control
     },
     async (request, reply) => {
       const { dryRun, ...which } = request.body
-      return await startWork({ request, reply, control }, { ...which, kind: 'expire', parameters: dryRun ? { dryRun } : {} })
+      return await startWork(
+        { request, reply, control },
+        { ...which, kind: 'expire', asked: { dryRun }, parameters: () => (dryRun ? { dryRun } : {}) },
+      )
     },
   )
 }
@@ -152,7 +155,7 @@ const restoreRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { cont
         summary: 'Restore from a backup into a new directory below restoreRoots',
         params: idParameter,
         headers: startHeaders,
-        body: z.strictObject({ ...componentQuery, target: targetSchema.optional(), name: restoreName.optional() }),
+        body: z.strictObject({ ...componentQuery, target: targetSchema.optional(), name: restoreNameSchema.optional() }),
         response: started,
       },
     },
@@ -164,11 +167,18 @@ const restoreRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { cont
           hint: 'leave it out',
         })
       }
-      const to = await control.restorePlace(name ?? restoreNameOf(picture.component.name, control.now))
       const which = { system: picture.system, component: picture.component.name }
       return await startWork(
         { request, reply, control },
-        { ...which, kind: 'restore', parameters: { target: { ...target, backup: backup.id }, to } },
+        {
+          ...which,
+          kind: 'restore',
+          asked: { id: backup.id, ...request.body },
+          parameters: async () => ({
+            target: { ...target, backup: backup.id },
+            name: await control.restoreName(which.component, name),
+          }),
+        },
       )
     },
   )
@@ -179,27 +189,25 @@ const restoreRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { cont
       schema: {
         summary: 'Recover a component into a new directory, to the newest moment or another',
         headers: startHeaders,
-        body: z.strictObject({ ...componentQuery, target: targetSchema.optional(), name: restoreName.optional() }),
+        body: z.strictObject({ ...componentQuery, target: targetSchema.optional(), name: restoreNameSchema.optional() }),
         response: started,
       },
     },
     async (request, reply) => {
       const { target = {}, name, ...which } = request.body
       const picture = control.component(which)
-      const to = await control.restorePlace(name ?? restoreNameOf(picture.component.name, control.now))
       return await startWork(
         { request, reply, control },
-        { system: picture.system, component: picture.component.name, kind: 'restore', parameters: { target, to } },
+        {
+          system: picture.system,
+          component: picture.component.name,
+          kind: 'restore',
+          asked: request.body,
+          parameters: async () => ({ target, name: await control.restoreName(picture.component.name, name) }),
+        },
       )
     },
   )
-}
-
-function restoreNameOf(component: string, now: number): string {
-  return `${component}-${new Date(now)
-    .toISOString()
-    .replaceAll(/[-:]|\.\d+/g, '')
-    .toLowerCase()}`
 }
 
 interface Dated {
