@@ -74,12 +74,11 @@ test(
     await waitUntil('all is up', async () => (await health()).state === 'up')
     assert(((await health()).watched.find(({ thing }) => thing === 'database')?.figures['connectionsMax'] ?? 0) > 0)
     assert.equal((await plane.ask('GET /backup-dr/status')).body['health'], 'up')
-    const schedules = (await plane.ask('GET /backup-dr/schedules')).body as {
-      leads: boolean
-      schedules: { kind: string; nextDueAt: string | null }[]
-    }
-    assert.equal(schedules.leads, true)
-    assert.notEqual(schedules.schedules.find(({ kind }) => kind === 'backup')?.nextDueAt, null)
+    await waitUntil('the next backup is due some time', async () => {
+      const { body: due } = await plane.ask('GET /backup-dr/schedules')
+      const { leads, schedules } = due as { leads: boolean; schedules: { kind: string; nextDueAt: string | null }[] }
+      return leads && schedules.find(({ kind }) => kind === 'backup')?.nextDueAt !== null
+    })
     assert.deepEqual((await plane.ask('POST /backup-dr/channels/desk/test')).body['delivered'], true)
 
     await waitUntil('the heartbeat is measured', async () => (await objectivesOf(plane)).actualRpo.repository.kind === 'measured')
