@@ -12,6 +12,8 @@ const SECTOR_BYTES = 512
 const LENGTH_BYTES = 4
 const FRAME_HEADER_BYTES = 12
 const FRAME_AROUND_BYTES = FRAME_HEADER_BYTES + 16
+/** Zeros that the end of a frame's tag may have by chance: more have one frame in 2^64. */
+const ZEROS_MAX = 8
 
 export interface SpoolTail {
   readonly file: FileHandle
@@ -35,7 +37,16 @@ export async function isDamagedTail(tail: SpoolTail): Promise<boolean> {
   // A living receiver may have written it since the frames were read.
   if (end <= bytes.length) return !tail.opens(bytes.subarray(0, end), length)
   // It says that it is longer than what is there. Either its end was never written, or its length is not what it was.
-  return holdsLaterFrame(bytes, tail) || tail.opens(bytes, bytes.length - FRAME_AROUND_BYTES)
+  return holdsLaterFrame(bytes, tail) || opensToItsEnd(bytes, tail)
+}
+
+/** Whether it is a whole frame with another length. Its last bytes may be zeros, which cannot be told from those written ahead. */
+function opensToItsEnd(bytes: Buffer, { opens }: SpoolTail): boolean {
+  for (let zeros = 0; zeros <= ZEROS_MAX; zeros += 1) {
+    const frame = zeros === 0 ? bytes : Buffer.concat([bytes, Buffer.alloc(zeros)])
+    if (opens(frame, frame.length - FRAME_AROUND_BYTES)) return true
+  }
+  return false
 }
 
 /** Whether a file without a header holds more than what its first write may have left. */
@@ -60,11 +71,11 @@ async function readToLastByte(file: FileHandle, offset: number): Promise<Buffer>
   return Buffer.concat(pieces).subarray(0, end)
 }
 
-/** Whether a sector, or what of one lies here, has only zeros: of ciphertext none has. */
+/** Whether a sector, or what of one lies here, has only zeros: of ciphertext none has, and no length. A part of a length says nothing. */
 function lacksSector(bytes: Buffer, offset: number): boolean {
   for (let at = 0; at < bytes.length;) {
     const end = Math.min(bytes.length, at + SECTOR_BYTES - ((offset + at) % SECTOR_BYTES))
-    if (bytes.subarray(at, end).every((byte) => byte === 0)) return true
+    if (end >= LENGTH_BYTES && bytes.subarray(at, end).every((byte) => byte === 0)) return true
     at = end
   }
   return false

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, open, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
@@ -16,6 +16,7 @@ import { MemoryStorage } from '../../storage/memory-storage.ts'
 import { drainSpool } from './drain.ts'
 import { listSpoolBranches } from './spool-branch.ts'
 import { damagedSpoolFiles } from './spool-supply.ts'
+import { isDamagedTail } from './spool-tail.ts'
 import { readSpool, Spool } from './spool.ts'
 
 const execute = promisify(execFile)
@@ -205,6 +206,35 @@ for (const closed of [true, false]) {
     })
   }
 }
+
+test('a frame that ends in zeros by chance is told from zeros that were written ahead', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'resus-tail-'))
+  try {
+    for (const [zeros, at] of [
+      [0, 32],
+      [1, 32],
+      [3, 32],
+      [2, 509],
+      [0, 510],
+      [1, 511],
+    ] as const) {
+      // A frame of 65 536 bytes, whose length has lost a bit: it says more than there is.
+      const length = 65_536
+      const frame = Buffer.alloc(length + 28, 0xa5)
+      frame.writeUInt32LE(length + 2 ** 20)
+      frame.fill(0, frame.length - zeros)
+      const path = join(directory, `${zeros}-${at}`)
+      await writeFile(path, Buffer.concat([Buffer.alloc(at, 1), frame, Buffer.alloc(10_000)]))
+      const file = await open(path)
+      const opens = (bytes: Buffer, size: number) => size === length && bytes.length === frame.length
+      const tail = { file, offset: at, lsn: 0n, frameBytesMax: 2 ** 24, opens }
+      assert.equal(await isDamagedTail(tail), true, `${zeros} zeros at ${at}`)
+      await file.close()
+    }
+  } finally {
+    await rm(directory, { recursive: true })
+  }
+})
 
 test('what a power cut leaves of the last write is no damage', async (t) => {
   const { all, path, bytes } = await fiftyFrames(t, false)
