@@ -27,7 +27,7 @@ try {
     signal: controller.signal,
     report,
     onReady: ({ url, tokenPath, isNewToken }) => {
-      process.stdout.write(`resus serve: ${url}/api/v1/docs\n`)
+      process.stdout.write(`resus serve: ${url}/api/v1/docs/\n`)
       process.stdout.write(`the administrator token is in "${tokenPath}"${isNewToken ? ' (made just now)' : ''}\n`)
     },
   })
