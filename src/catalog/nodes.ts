@@ -25,6 +25,11 @@ export async function renewNode(
     .execute()
 }
 
+/** Forgets nodes that were not seen since an instant: a host that was replaced has another name. What they were to receive is kept. */
+export async function forgetNodes(queries: Kysely<Schema>, seenBefore: Date): Promise<void> {
+  await queries.deleteFrom('nodes').where('renewed_at', '<', seenBefore).execute()
+}
+
 export async function listNodes(queries: Kysely<Schema>): Promise<Node[]> {
   return await queries.selectFrom('nodes').selectAll().orderBy('name').execute()
 }

@@ -34,6 +34,8 @@ export class AlarmWatch {
   readonly #cleared = new Set<string>()
   readonly #startedMs: number
   #nodes: readonly Pick<Node, 'name' | 'reach' | 'renewed_at'>[] = []
+  /** Nodes that are kept no more since the last look. */
+  #forgotten: readonly string[] = []
   #refused: string | null = null
   #storeAway: string | null = null
 
@@ -53,6 +55,7 @@ export class AlarmWatch {
   }
 
   noteNodes(nodes: readonly Pick<Node, 'name' | 'reach' | 'renewed_at'>[]): void {
+    this.#forgotten = this.#nodes.filter(({ name }) => !nodes.some((each) => each.name === name)).map(({ name }) => name)
     this.#nodes = nodes
   }
 
@@ -104,6 +107,7 @@ export class AlarmWatch {
       ...this.#catalogue.pictures().flatMap((picture) => this.#ofComponent(picture)),
       ...this.#health.views().flatMap(ofHealth),
       ...this.#nodes.map((node) => this.#ofNode(node)),
+      ...this.#forgotten.map((name) => ({ kind: 'NODE_DEAD' as const, place: { system: RESUS, subject: name }, found: null })),
       { kind: 'CONFIGURATION_REFUSED' as const, place: { system: RESUS }, found: this.#refused },
       { kind: 'STORE_DOWN' as const, place: { system: RESUS }, found: this.#storeAway },
     ]

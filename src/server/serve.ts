@@ -1,6 +1,6 @@
 import { chmod, mkdir } from 'node:fs/promises'
 import { startEmbeddedStore, type EmbeddedStore } from '../catalog/embedded-store.ts'
-import { listNodes, renewNode } from '../catalog/nodes.ts'
+import { forgetNodes, listNodes, renewNode } from '../catalog/nodes.ts'
 import { claimReceivers, releaseReceivers, type ReceiverLease } from '../catalog/receiver-leases.ts'
 import type { NodeReach } from '../catalog/schema.ts'
 import { isStoreAway, Store } from '../catalog/store.ts'
@@ -53,6 +53,8 @@ const TLS_MS = 10_000
 const MEND_MS = 60_000
 const STORE_MS = 5_000
 const TASKS_KEPT_MS = 400 * 24 * 3_600_000
+/** People were told of its death long before. */
+const NODES_KEPT_MS = 24 * 3_600_000
 const REFRESHED_AT_ONCE = 4
 
 /** Protects everything that is configured, until the signal aborts. Throws when it cannot begin: nothing was touched then. */
@@ -209,7 +211,7 @@ class Node {
       this.#always(HEALTH_MS, async () => this.#watch.health.look()),
       this.#always(ALARMS_MS, async () => this.#watch.lookForAlarms(this.#scheduler.isLeader)),
       this.#always(COMPLIANCE_MS, async () => (this.#scheduler.isLeader ? this.#watch.objectives.record() : undefined)),
-      this.#always(CLEAN_MS, async () => this.#forgetOldTasks()),
+      this.#always(CLEAN_MS, async () => this.#forgetOld()),
       this.#always(TLS_MS, async () => this.#lookForCertificate()),
       this.#always(MEND_MS, async () => this.#mendTasks()),
       this.#always(STORE_MS, async () => this.#embedded?.ensureRunning(signal)),
@@ -262,9 +264,11 @@ class Node {
     if ((await this.#tls?.look()) === 'changed') this.#options.report('another certificate is in force')
   }
 
-  async #forgetOldTasks(): Promise<void> {
+  async #forgetOld(): Promise<void> {
     const { clock } = this.#options
-    if (this.#scheduler.isLeader) await deleteOldTasks(this.#store.sql, new Date(clock.now() - TASKS_KEPT_MS))
+    if (!this.#scheduler.isLeader) return
+    await deleteOldTasks(this.#store.sql, new Date(clock.now() - TASKS_KEPT_MS))
+    await forgetNodes(this.#store.sql, new Date(clock.now() - NODES_KEPT_MS))
   }
 
   /** By itself: a server that does not answer must not make this node look dead. */
