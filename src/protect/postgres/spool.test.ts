@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdir, mkdtemp, open, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, open as openFile, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
@@ -225,7 +225,7 @@ test('a frame that ends in zeros by chance is told from zeros that were written 
       frame.fill(0, frame.length - zeros)
       const path = join(directory, `${zeros}-${at}`)
       await writeFile(path, Buffer.concat([Buffer.alloc(at, 1), frame, Buffer.alloc(10_000)]))
-      const file = await open(path)
+      const file = await openFile(path)
       const opens = (bytes: Buffer, size: number) => size === length && bytes.length === frame.length
       const tail = { file, offset: at, lsn: 0n, frameBytesMax: 2 ** 24, opens }
       assert.equal(await isDamagedTail(tail), true, `${zeros} zeros at ${at}`)
