@@ -35,6 +35,11 @@ export interface Attempt {
   readonly attempts: number
 }
 
+/** What only the attempt that holds a task finds. */
+function heldBy({ id, node, attempts }: Attempt) {
+  return { id, node, attempts, state: 'running' as const }
+}
+
 export interface TaskOutcome {
   readonly state: Extract<TaskState, 'done' | 'failed' | 'cancelled'>
   readonly at: Date
@@ -119,10 +124,7 @@ export async function noteProgress(
   const row = await queries
     .updateTable('tasks')
     .set(progress === undefined ? { node: attempt.node } : { progress: JSON.stringify(progress) })
-    .where('id', '=', attempt.id)
-    .where('node', '=', attempt.node)
-    .where('attempts', '=', attempt.attempts)
-    .where('state', '=', 'running')
+    .where((each) => each.and(heldBy(attempt)))
     .returning('cancel_requested')
     .executeTakeFirst()
   return { held: row !== undefined, cancel: row?.cancel_requested ?? false }
@@ -142,10 +144,7 @@ export async function endTask(queries: Kysely<Schema>, attempt: Attempt, outcome
       error_message: error === null ? null : storableText(error.message),
       error_hint: error?.hint ?? null,
     })
-    .where('id', '=', attempt.id)
-    .where('node', '=', attempt.node)
-    .where('attempts', '=', attempt.attempts)
-    .where('state', '=', 'running')
+    .where((each) => each.and(heldBy(attempt)))
     .returning('id')
     .executeTakeFirst()
   if (row === undefined) return false
@@ -162,10 +161,7 @@ export async function postponeTask(
   const row = await queries
     .updateTable('tasks')
     .set({ state: 'waiting', due_at: dueAt, attempts: counts ? attempt.attempts : attempt.attempts - 1, node: null })
-    .where('id', '=', attempt.id)
-    .where('node', '=', attempt.node)
-    .where('attempts', '=', attempt.attempts)
-    .where('state', '=', 'running')
+    .where((each) => each.and(heldBy(attempt)))
     .returning('id')
     .executeTakeFirst()
   if (row === undefined) return false

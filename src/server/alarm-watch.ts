@@ -103,8 +103,11 @@ export class AlarmWatch {
 
   /** Looks at all that is known. */
   async look(): Promise<void> {
+    const rpos = new Map(this.#objectives.views().map((view) => [keyOf(view.system, view.component), view.judgements.rpoMinutes]))
     const conditions = [
-      ...this.#catalogue.pictures().flatMap((picture) => this.#ofComponent(picture)),
+      ...this.#catalogue
+        .pictures()
+        .flatMap((picture) => this.#ofComponent(picture, rpos.get(keyOf(picture.system, picture.component.name)))),
       ...this.#health.views().flatMap(ofHealth),
       ...this.#nodes.map((node) => this.#ofNode(node)),
       ...this.#forgotten.map((name) => ({ kind: 'NODE_DEAD' as const, place: { system: RESUS, subject: name }, found: null })),
@@ -114,7 +117,7 @@ export class AlarmWatch {
     for (const condition of conditions) await this.#tell(condition)
   }
 
-  #ofComponent(picture: ComponentPicture): Condition[] {
+  #ofComponent(picture: ComponentPicture, rpo: Judgement | null | undefined): Condition[] {
     const { system, component, backups, problem, asOf } = picture
     const place = { system, component: component.name }
     const [newest] = backups
@@ -122,8 +125,6 @@ export class AlarmWatch {
     const since = newest === undefined ? this.#startedMs : Date.parse(newest.finishedAt)
     const hours = Math.floor((now - since) / 3_600_000)
     const age = newest === undefined ? `there is no backup, ${hours} h after the start` : `the newest is ${hours} h old`
-    const rpo = this.#objectives.views().find((each) => each.system === system && each.component === component.name)
-      ?.judgements.rpoMinutes
     const reached = this.#nodes.some(({ reach }) =>
       reach.some((each) => each.system === system && each.component === component.name && each.reached),
     )
@@ -167,6 +168,10 @@ export class AlarmWatch {
     await this.#notices.clear(key)
     this.#cleared.add(key)
   }
+}
+
+function keyOf(system: string, component: string): string {
+  return JSON.stringify([system, component])
 }
 
 function rpoFound(rpo: Judgement | null | undefined): string | null | undefined {

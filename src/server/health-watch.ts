@@ -51,6 +51,7 @@ export class HealthWatch {
   readonly #clock: Clock
   readonly #watched = new Map<string, WatchedView>()
   readonly #sessions = new Map<string, { readonly session: HealthSession; readonly to: string }>()
+  readonly #storageLooks = new Map<string, Promise<Looked>>()
   readonly #availability = new Map<string, AvailabilityRecord>()
 
   constructor(options: { readonly catalogue: Catalogue; readonly receivers: Receivers; readonly clock: Clock }) {
@@ -82,7 +83,7 @@ export class HealthWatch {
         ]
       }),
       ...this.#catalogue.systems.map(async (configuration) =>
-        this.#note({ system: configuration.system, component: null, thing: 'storage' }, async () => lookAtStorage(configuration)),
+        this.#note({ system: configuration.system, component: null, thing: 'storage' }, async () => this.#storage(configuration)),
       ),
     ]
     await Promise.all(looks)
@@ -171,6 +172,15 @@ export class HealthWatch {
     const [alarm] = Object.entries(live.alarms).filter(([code]) => code !== 'SERVER_SETTING')
     if (alarm !== undefined) return { observation: { kind: 'slow', why: `${alarm[0]}: ${alarm[1]}` }, figures }
     return { observation: observeFigures(figures, RECEIVER_THRESHOLDS), figures }
+  }
+
+  /** One call at a time: each that hangs keeps one of the few threads that all file calls of this process share. */
+  async #storage(configuration: Configuration): Promise<Looked> {
+    const known = this.#storageLooks.get(configuration.system)
+    if (known !== undefined) return await known
+    const look = lookAtStorage(configuration).finally(() => this.#storageLooks.delete(configuration.system))
+    this.#storageLooks.set(configuration.system, look)
+    return await look
   }
 
   /** What is configured no more is watched no more. */

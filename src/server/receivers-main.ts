@@ -10,7 +10,7 @@ import { streamWal } from '../protect/postgres/stream.ts'
 import { newestBackupId, readManifest } from '../repository/backups.ts'
 import type { Repository } from '../repository/repository.ts'
 import { listGaps } from '../repository/wal-archive.ts'
-import { listBranches, type Branch } from '../repository/wal-branch.ts'
+import { listBranches } from '../repository/wal-branch.ts'
 import { eventJson, type StreamEvent } from '../protect/postgres/stream-event.ts'
 import type { ReceiverMessage } from './receivers.ts'
 
@@ -32,7 +32,7 @@ process.on('disconnect', end)
 const wanted = new Set(JSON.parse(reached) as string[])
 const { systems } = await loadSystems(configPath)
 await Promise.all(systems.map(receiveSystem))
-process.disconnect?.()
+if (process.connected) process.disconnect()
 
 async function receiveSystem(configuration: Configuration): Promise<void> {
   const components = configuration.components.filter(({ name }) => wanted.has(JSON.stringify([configuration.system, name])))
@@ -96,45 +96,40 @@ async function receiveAlways(configuration: Configuration, name: string, tracker
   }
 }
 
-/** What the repository has besides the receiver's own events: gaps of before this process, and the backups behind them. */
+/**
+ * What the repository has besides the receiver's own events: gaps of before this process, and the backups behind them. Nothing that goes wrong here may
+ * disturb the receiver: what is not known is looked for again.
+ */
 async function followRepository(
   repository: Repository,
   name: string,
   tracker: HeartbeatTracker,
   until: AbortSignal,
 ): Promise<void> {
-  let knowsGaps = false
   let newest: string | undefined
   while (!until.aborted) {
-    try {
-      const branches = await listBranches(repository, name, { signal: until })
-      if (!knowsGaps) await noteGaps(repository, branches, tracker)
-      knowsGaps = true
-      newest = await noteNewestBackup({ repository, name, branches, tracker }, newest)
-    } catch (error) {
-      if (!(error instanceof Failure) && !until.aborted) throw error
-    }
+    newest = await noteNewestBackup({ repository, name, tracker, until }, newest).catch(() => newest)
     await systemClock.sleep(REPOSITORY_EVERY_MS, until).catch(() => undefined)
   }
 }
 
-async function noteGaps(repository: Repository, branches: readonly Branch[], tracker: HeartbeatTracker): Promise<void> {
-  for (const branch of branches) {
-    for (const { from, to } of await listGaps(repository, branch, { signal })) tracker.noteGap(walLine(branch.head), { from, to })
-  }
-}
-
-/** Gives its id. */
+/** Gives its id. At the first one also the gaps that lie behind it: those before it are nobody's concern any more. */
 async function noteNewestBackup(
-  where: { repository: Repository; name: string; branches: readonly Branch[]; tracker: HeartbeatTracker },
+  where: { repository: Repository; name: string; tracker: HeartbeatTracker; until: AbortSignal },
   known: string | undefined,
 ): Promise<string | undefined> {
-  const { repository, name, branches, tracker } = where
+  const { repository, name, tracker, until } = where
   const id = await newestBackupId(repository, name)
   if (id === undefined || id === known) return known
   const manifest = await readManifest(repository, name, id)
-  const branch = branches.find(({ path }) => path.branch === manifest.branch)
-  if (branch !== undefined) tracker.noteBackup(walLine(branch.head), manifest.startLsn)
+  const branches = await listBranches(repository, name, { signal: until })
+  const alike = branches.filter(({ path }) => path.incarnation === manifest.incarnation)
+  for (const branch of known === undefined ? alike : []) {
+    const gaps = await listGaps(repository, branch, { signal: until })
+    for (const { from, to } of gaps) if (to > manifest.startLsn) tracker.noteGap(walLine(branch.head), { from, to })
+  }
+  const own = alike.find(({ path }) => path.branch === manifest.branch)
+  if (own !== undefined) tracker.noteBackup(walLine(own.head), manifest.startLsn)
   return id
 }
 

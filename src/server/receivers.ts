@@ -111,11 +111,7 @@ export class Receivers {
     return (JSON.parse(this.#wanted) as string[]).includes(JSON.stringify([system, component]))
   }
 
-  get pid(): number | undefined {
-    return this.#child?.pid
-  }
-
-  /** Receives for these components from now on; when they are others than before, or `changed`, the process is started again. */
+  /** Receives for these components from now on; when they are others than before, the process is started again. */
   want(components: readonly { readonly system: string; readonly component: string }[]): void {
     const wanted = JSON.stringify(components.map(({ system, component }) => JSON.stringify([system, component])).toSorted())
     if (wanted === this.#wanted) return

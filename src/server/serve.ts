@@ -57,7 +57,7 @@ const TASKS_KEPT_MS = 400 * 24 * 3_600_000
 const NODES_KEPT_MS = 24 * 3_600_000
 const REFRESHED_AT_ONCE = 4
 
-/** Protects everything that is configured, until the signal aborts. Throws when it cannot begin: nothing was touched then. */
+/** Protects everything that is configured, until the signal aborts. Throws when it cannot begin: nothing that is protected was touched then. */
 export async function serve(options: ServeOptions): Promise<void> {
   const fingerprint = await configurationFingerprint(options.configPath)
   const loaded = await loadSystems(options.configPath)

@@ -8,7 +8,7 @@ import { queueName } from './task-kinds.ts'
 const SCHEMA = 'resus_queue'
 const CONNECTIONS_MAX = 4
 /** A job whose node does not say that it lives for so long is somebody else's. */
-export const HEARTBEAT_SECONDS = 20
+const HEARTBEAT_SECONDS = 20
 const SUPERVISE_SECONDS = 5
 /** The longest that pg-boss lets one attempt take. A command that is begun again goes on where it was. */
 const ATTEMPT_SECONDS_MAX = 24 * 3600 - 60

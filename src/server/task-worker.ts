@@ -1,5 +1,4 @@
 import type { Clock } from '../clock.ts'
-import type { NodeReach } from '../catalog/schema.ts'
 import { isStoreAway, type Store } from '../catalog/store.ts'
 import { beginAttempt, dueLanes, type Lane, type Task, type TaskOutcome } from '../catalog/tasks.ts'
 import type { Hold, TaskQueue } from './task-queue.ts'
@@ -33,10 +32,6 @@ export class TaskWorker {
     this.#options = options
   }
 
-  get running(): number {
-    return this.#running.size
-  }
-
   /** Works until the signal aborts; then ends what runs, which waits for another attempt. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
@@ -49,9 +44,8 @@ export class TaskWorker {
   }
 
   async #look(signal: AbortSignal): Promise<void> {
-    const { store, clock } = this.#options
+    const { store, clock, node } = this.#options
     const now = clock.now()
-    const { node } = this.#options
     const running = [...this.#running.keys()]
     const lanes = await dueLanes(store.sql, { now: new Date(now), aliveSince: new Date(now - DEAD_AFTER_MS), node, running })
     for (const lane of lanes) {
@@ -83,11 +77,4 @@ export class TaskWorker {
     const outcome = await runTask({ ...this.#options, ...work, signal })
     if (outcome !== undefined) this.#options.onEnd(work.task, outcome)
   }
-}
-
-/** What nodes say of a component, as one line for people. */
-export function describeReach(reach: readonly NodeReach[]): string {
-  return reach
-    .map(({ system, component, reached, why }) => `${system}/${component}: ${reached ? 'reached' : (why ?? 'not reached')}`)
-    .join('; ')
 }

@@ -163,6 +163,12 @@ test('answers are what the document says, with the system as the configuration h
     'GET /backup-dr/backups/status',
     'GET /backup-dr/tasks',
     'GET /backup-dr/config',
+    'GET /backup-dr/health',
+    'GET /backup-dr/status',
+    'GET /backup-dr/monitor',
+    'GET /backup-dr/recovery-objectives',
+    'GET /backup-dr/schedules',
+    'GET /backup-dr/alarms',
   ]) {
     const answer = await plane.ask(what)
     assert.equal(answer.status, 200)

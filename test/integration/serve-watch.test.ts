@@ -19,6 +19,13 @@ interface Objectives {
     readonly actualRpo: { readonly repository: { readonly kind: string; readonly seconds?: number } }
   }[]
 }
+interface Monitor {
+  readonly components: readonly {
+    readonly backups: number
+    readonly storedBytes: number
+    readonly tasks30Days: { readonly done: number; readonly failed: number; readonly successPercent: number | null }
+  }[]
+}
 interface HealthAnswer {
   readonly state: string
   readonly watched: readonly {
@@ -74,6 +81,11 @@ test(
     await waitUntil('all is up', async () => (await health()).state === 'up')
     assert(((await health()).watched.find(({ thing }) => thing === 'database')?.figures['connectionsMax'] ?? 0) > 0)
     assert.equal((await plane.ask('GET /backup-dr/status')).body['health'], 'up')
+    const monitored = async () => ((await plane.ask('GET /backup-dr/monitor')).body as unknown as Monitor).components[0]!
+    await waitUntil('the backup counts as done', async () => (await monitored()).tasks30Days.done === 1)
+    const { backups, storedBytes, tasks30Days } = await monitored()
+    assert.deepEqual([backups, tasks30Days.failed, tasks30Days.successPercent], [1, 0, 100])
+    assert(storedBytes > 0)
     await waitUntil('the next backup is due some time', async () => {
       const { body: due } = await plane.ask('GET /backup-dr/schedules')
       const { leads, schedules } = due as { leads: boolean; schedules: { kind: string; nextDueAt: string | null }[] }

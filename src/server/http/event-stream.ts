@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyReply } from 'fastify'
 import { eventsBehind, readTask } from '../../catalog/tasks.ts'
 import { Failure } from '../../errors.ts'
 import type { Control } from '../control.ts'
@@ -18,7 +18,7 @@ let streams = 0
  * without one, for it is no news when the next is there; `end` when the task has ended, and the connection with it. Throws BUSY.
  */
 export async function sendEvents(
-  { request, reply, control, signal }: { request: FastifyRequest; reply: FastifyReply; control: Control; signal: AbortSignal },
+  { reply, control, signal }: { reply: FastifyReply; control: Control; signal: AbortSignal },
   from: { readonly id: string; readonly behind: number },
 ): Promise<void> {
   if (streams >= STREAMS_MAX)
@@ -26,8 +26,9 @@ export async function sendEvents(
   streams += 1
   reply.hijack()
   const gone = new AbortController()
-  request.raw.once('close', () => gone.abort())
   const out = reply.raw
+  // Of the connection: a request is closed as soon as it was read.
+  out.once('close', () => gone.abort())
   const headers = { ...reply.getHeaders(), 'Content-Type': 'text/event-stream; charset=utf-8', 'X-Accel-Buffering': 'no' }
   for (const [name, value] of Object.entries(headers)) if (value !== undefined) out.setHeader(name, value)
   out.writeHead(200)

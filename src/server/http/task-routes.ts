@@ -106,7 +106,7 @@ const taskEventRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { co
     async (request, reply) => {
       const { id } = request.params
       await known(control, id)
-      await sendEvents({ request, reply, control, signal }, { id, behind: Number(request.headers['last-event-id'] ?? 0) })
+      await sendEvents({ reply, control, signal }, { id, behind: Number(request.headers['last-event-id'] ?? 0) })
     },
   )
 }
