@@ -25,7 +25,18 @@ import { ordinaryUser, type OrdinaryUser } from './ordinary-user.ts'
 // enter is out of that account's reach: so root works from a copy that everybody may read, as that account.
 
 /** What a copy holds: enough to run every command, every test and the demo. */
-const PARTS = ['package.json', 'resus', 'README.md', 'src', 'hospital', 'test', 'bench', 'docs', 'node_modules'] as const
+const PARTS = [
+  'package.json',
+  'resus',
+  'README.md',
+  'src',
+  'hospital',
+  'test',
+  'bench',
+  'docs',
+  'deploy',
+  'node_modules',
+] as const
 /** Tools for development only, PostgreSQL's static libraries, what editors read of packages, and the second name of Node's binary. */
 const LEFT_OUT =
   /^node_modules\/(?:\.package-lock\.json|typescript|oxlint|oxlint-tsgolint|prettier|@types|@typescript|@oxlint|@oxlint-tsgolint|node\/node_modules|.*\.(?:map|md|d\.[cm]?ts))$|\.a$|^bench\/results$/
