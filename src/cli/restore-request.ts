@@ -16,7 +16,16 @@ const XID_BITS = 32
 
 export type RestoreRequest = Pick<
   RestoreOptions,
-  'target' | 'timeline' | 'from' | 'action' | 'tablespaceMappings' | 'withoutSpool' | 'withoutLocalWal' | 'delta'
+  | 'target'
+  | 'timeline'
+  | 'from'
+  | 'action'
+  | 'tablespaceMappings'
+  | 'withoutSpool'
+  | 'withoutLocalWal'
+  | 'delta'
+  | 'safetyCopy'
+  | 'withoutSafetyCopy'
 > & {
   readonly preview: boolean
 }
@@ -37,11 +46,24 @@ export function restoreRequest(given: Given): RestoreRequest {
     ...(backup === undefined || target.kind === 'backup' ? {} : { from: backup }),
     ...(action === undefined ? {} : { action }),
     tablespaceMappings: Array.isArray(maps) ? maps.map((map) => parseTablespaceMapping(String(map))) : [],
-    delta: given.options.delta === true,
+    ...safetyOf(given),
     ...(given.options.withoutSpool === true ? { withoutSpool: true } : {}),
     ...(given.options.withoutLocalWal === true ? { withoutLocalWal: true } : {}),
     preview: given.options.preview === true,
   }
+}
+
+function safetyOf(given: Given): Pick<RestoreOptions, 'delta' | 'safetyCopy' | 'withoutSafetyCopy'> {
+  const delta = given.options.delta === true
+  const safetyCopy = optionalText(given, 'safetyCopy')
+  const without = given.options.withoutSafetyCopy === true
+  if (!delta && (safetyCopy !== undefined || without)) {
+    throw invalid('a safety copy is of what --delta goes over', 'a restore into an empty directory changes nothing that is there')
+  }
+  if (safetyCopy !== undefined && without) {
+    throw invalid('--safety-copy and --without-safety-copy contradict each other', 'give one of them')
+  }
+  return { delta, ...(safetyCopy === undefined ? {} : { safetyCopy }), ...(without ? { withoutSafetyCopy: true } : {}) }
 }
 
 function restoreTarget(given: Given): RecoveryTarget {

@@ -24,9 +24,11 @@ import { primeRecovery } from './recovery-prime.ts'
 import { quoteShell, recoverySettings } from './recovery-settings.ts'
 import { describeTarget, type RecoveryAction, type RecoveryTarget } from './recovery-target.ts'
 import { explainWrite, restoreFiles } from './restore-copy.ts'
+import { Safeguard } from './restore-safeguard.ts'
 import { publishLocalWal } from './restore-local-wal.ts'
 import { publishSpool } from './restore-spool.ts'
 import { finishPlaces, placesOf, preparePlaces } from './restore-place.ts'
+import type { SafetyCopy } from './safety-copy.ts'
 import type { RestoreWorkerJob, RestoreWorkerResult } from './restore-worker.ts'
 import { judgeMadeTablespaces, makeTablespaceDirectories } from './tablespaces-in-wal.ts'
 import {
@@ -43,7 +45,7 @@ const CONTROL_PATH = 'global/pg_control'
 const AHEAD = `${RECOVERY_DIRECTORY}/${AHEAD_DIRECTORY}`
 
 export interface RestoreProgress {
-  readonly phase: 'writing' | 'syncing'
+  readonly phase: 'safety copy' | 'writing' | 'syncing'
   readonly bytesDone: number
   readonly bytesTotal: number
 }
@@ -73,6 +75,8 @@ export interface RestoreReport {
   readonly bytesLost: number | null
   /** WAL that only the pg_wal of the cluster that was there had; it was stored first. */
   readonly localWalBytes: number
+  /** The cluster that was there, as it was; null when none was, or no copy was wanted. */
+  readonly safetyCopy: SafetyCopy | null
   readonly plan: string
 }
 
@@ -95,6 +99,10 @@ export interface RestoreOptions {
   readonly confined?: boolean
   /** Go over a stopped cluster that is there, and write only what differs. */
   readonly delta?: boolean
+  /** With `delta`: where the cluster that is there is copied to first; by default beside it. */
+  readonly safetyCopy?: string
+  /** With `delta`: what is there may be lost. */
+  readonly withoutSafetyCopy?: boolean
   readonly stateDirectory: string
   /** Go on when what this host's spool holds cannot be stored, or read: acknowledged WAL is then left out. */
   readonly withoutSpool?: boolean
@@ -115,7 +123,7 @@ export interface RestoreOptions {
  * directory as ours), the files, the settings, everything durable, and `pg_control` last: without it PostgreSQL does not start. Run again
  * into the same directory, it begins anew. With `delta` the directory may hold a stopped cluster: that loses its `pg_control` first.
  *
- * Throws SPOOL_UNPUBLISHED, LOCAL_WAL_UNPUBLISHED, BACKUP_ABSENT, BACKUP_UNKNOWN, TARGET_OUTSIDE_WINDOW, WAL_GAP, DIRECTORY_NOT_EMPTY, DIRECTORY_IN_USE, DISK_FULL, OBJECT_DAMAGED,
+ * Throws SPOOL_UNPUBLISHED, LOCAL_WAL_UNPUBLISHED, BACKUP_ABSENT, BACKUP_UNKNOWN, TARGET_OUTSIDE_WINDOW, WAL_GAP, DIRECTORY_NOT_EMPTY, DIRECTORY_IN_USE, DISK_FULL, SAFETY_COPY_FAILED, OBJECT_DAMAGED,
  * BLOB_MISSING, TABLESPACE_IN_WAL, and ARGUMENTS_INVALID for tablespaces that cannot go where they are told to.
  */
 export async function restorePostgres(options: RestoreOptions): Promise<RestoreReport> {
@@ -149,12 +157,14 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   const judged = await judgeMadeTablespaces({ made, directory, tablespaces, confined: options.confined === true })
   if (judged.problems[0] !== undefined) throw judged.problems[0]
   for (const notice of judged.notices) options.onNotice?.(notice)
+  const safety = new Safeguard(options, directory)
   await using locks = await preparePlaces({
     places,
     manifest,
     delta: options.delta === true,
     clock,
     onNotice: (text) => options.onNotice?.(text),
+    beforeChange: async () => safety.take(),
   })
   await writeNew(join(directory, RECOVERY_DIRECTORY, PLAN_FILE), encodePlan(plan), { owner: manifest.defaults })
 
@@ -190,6 +200,7 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
     acknowledgedLsn: planned.acknowledgedLsn === null ? null : formatLsn(planned.acknowledgedLsn),
     bytesLost: planned.bytesLost,
     localWalBytes: localWal.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+    safetyCopy: safety.copy ?? null,
     plan: join(directory, RECOVERY_DIRECTORY, PLAN_FILE),
   }
 }
