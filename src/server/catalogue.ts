@@ -166,6 +166,11 @@ function keyOf(system: string, component: string): string {
 
 function newestFirst(byId: ReadonlyMap<string, BackupSummary>): BackupSummary[] {
   return [...byId.values()].toSorted(
-    (left, right) => right.finishedAt.localeCompare(left.finishedAt) || right.id.localeCompare(left.id),
+    (left, right) => compareText(right.finishedAt, left.finishedAt) || compareText(right.id, left.id),
   )
+}
+
+function compareText(left: string, right: string): number {
+  if (left === right) return 0
+  return left < right ? -1 : 1
 }

@@ -22,6 +22,12 @@ const AGAIN_MS = 15_000
 const EXPOSURES_EVERY_MS = 2_000
 const REPOSITORY_EVERY_MS = 20_000
 
+/** Messages that the supervisor has not taken. */
+let unheard = 0
+const PASSING = new Set(['acknowledged', 'archived'])
+const PASSING_UNHEARD_MAX = 1_000
+const UNHEARD_MAX = 10_000
+
 const [, , configPath = '', reached = '[]'] = process.argv
 const controller = new AbortController()
 const { signal } = controller
@@ -169,6 +175,14 @@ function isFrequent(event: StreamEvent): event is Extract<StreamEvent, { kind: '
   return event.kind === 'acknowledged' || event.kind === 'archived'
 }
 
+/** What comes again by itself, with newer figures, may be left out. */
+function isPassing(message: ReceiverMessage): boolean {
+  return message.kind === 'exposures' || (message.kind === 'event' && PASSING.has(String(message.event['kind'])))
+}
+
+/** A supervisor that stands still must cost neither an acknowledgement nor memory without end. */
 function tell(message: ReceiverMessage): void {
-  if (process.connected) process.send?.(message)
+  if (!process.connected || unheard >= (isPassing(message) ? PASSING_UNHEARD_MAX : UNHEARD_MAX)) return
+  unheard += 1
+  process.send?.(message, undefined, undefined, () => (unheard -= 1))
 }
