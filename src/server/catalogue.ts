@@ -28,10 +28,14 @@ export interface ComponentPicture {
 
 const MANIFESTS_AT_ONCE = 8
 const KEPT_AT_ONCE = 500
+/** While the repository is away a spool grows to gigabytes, and each frame of it is opened. */
+const SPOOL_HOLDS_MS = 600_000
 
 interface Known {
   picture: ComponentPicture
   readonly byId: Map<string, BackupSummary>
+  /** When its spool was last looked through, and what was wrong with it. */
+  spool?: { readonly problems: readonly string[]; readonly atMs: number }
 }
 
 /** What the repositories hold, in memory: answers in no time, and is as new as `asOf` says. */
@@ -88,7 +92,15 @@ export class Catalogue {
         spoolDirectory: streamSpool(configuration.state, settings.name),
         clock: this.#clock,
         signal,
+        known: {
+          newestId: newestIdOf(known.byId.values()),
+          count: known.byId.size,
+          damaged,
+          spoolProblems: this.#knownSpool(known),
+        },
       })
+      if (status.spoolProblems !== known.spool?.problems)
+        known.spool = { problems: status.spoolProblems, atMs: this.#clock.now() }
       const backups = newestFirst(known.byId)
       const asOf = new Date(this.#clock.now()).toISOString()
       known.picture = { ...known.picture, backups, status, damaged, asOf, problem: null }
@@ -100,6 +112,10 @@ export class Catalogue {
       const { code, message, hint = null } = error
       known.picture = { ...known.picture, problem: { code, message, hint } }
     }
+  }
+
+  #knownSpool({ spool }: Known): readonly string[] | undefined {
+    return spool !== undefined && this.#clock.now() - spool.atMs < SPOOL_HOLDS_MS ? spool.problems : undefined
   }
 
   async #open(configuration: Configuration): Promise<Repository> {
@@ -173,4 +189,14 @@ function newestFirst(byId: ReadonlyMap<string, BackupSummary>): BackupSummary[] 
 function compareText(left: string, right: string): number {
   if (left === right) return 0
   return left < right ? -1 : 1
+}
+
+/** By their numbers: clocks of two hosts may disagree. */
+function newestIdOf(summaries: Iterable<BackupSummary>): string | undefined {
+  let newest: BackupSummary | undefined
+  for (const each of summaries) {
+    const isNewer = newest === undefined || each.sequence > newest.sequence
+    if (isNewer || (each.sequence === newest?.sequence && each.id > newest.id)) newest = each
+  }
+  return newest?.id
 }

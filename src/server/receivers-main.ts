@@ -22,6 +22,7 @@ const AGAIN_MS = 15_000
 const EXPOSURES_EVERY_MS = 2_000
 const REPOSITORY_EVERY_MS = 20_000
 
+const repositories = new Map<Configuration, Promise<Repository>>()
 /** Messages that the supervisor has not taken. */
 let unheard = 0
 const PASSING = new Set(['acknowledged', 'archived'])
@@ -143,7 +144,7 @@ async function receive(configuration: Configuration, name: string, tracker: Hear
   const { system } = configuration
   const settings = configuration.components.find((each) => each.name === name)!
   const component = await resolveComponent(settings)
-  const repository = await openConfigured(configuration)
+  const repository = await repositoryOf(configuration)
   const last = { acknowledged: 0, archived: 0 }
   const ended = new AbortController()
   const following = followRepository(repository, name, tracker, AbortSignal.any([signal, ended.signal]))
@@ -173,6 +174,18 @@ async function receive(configuration: Configuration, name: string, tracker: Hear
 
 function isFrequent(event: StreamEvent): event is Extract<StreamEvent, { kind: 'acknowledged' | 'archived' }> {
   return event.kind === 'acknowledged' || event.kind === 'archived'
+}
+
+/** Opened once for all components of a system: the key takes 128 MiB and a third of a second each time. */
+async function repositoryOf(configuration: Configuration): Promise<Repository> {
+  const opening = repositories.get(configuration) ?? openConfigured(configuration)
+  repositories.set(configuration, opening)
+  try {
+    return await opening
+  } catch (error) {
+    repositories.delete(configuration)
+    throw error
+  }
 }
 
 /** What comes again by itself, with newer figures, may be left out. */

@@ -2,7 +2,7 @@ import type { Clock } from '../../clock.ts'
 import { Failure, systemErrorCode } from '../../errors.ts'
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
 import { microsToMs } from '../../postgres/timestamp.ts'
-import { listBackups, type BackupManifest } from '../../repository/backups.ts'
+import { listBackups, readManifest, type BackupManifest } from '../../repository/backups.ts'
 import type { Repository } from '../../repository/repository.ts'
 import { judgeBackup, listVerdicts, newestProvenBackup, type Standing, type Verdict } from '../../repository/verdicts.ts'
 import { coverage, listGaps, readNote, type WalObject } from '../../repository/wal-archive.ts'
@@ -74,15 +74,39 @@ export interface ReceiverStatus {
 /** A stretch of WAL may hold no commit; so many are looked at from the end. */
 const NOTES_READ_MAX = 20
 
+/** What is known of a component's backups already: of hundreds only the newest is then read. */
+export interface KnownBackups {
+  /** The one with the greatest sequence. */
+  readonly newestId: string | undefined
+  readonly count: number
+  readonly damaged: readonly string[]
+  /** Of the spool, when it was looked at a short while ago: every frame of it is opened. */
+  readonly spoolProblems: readonly string[] | undefined
+}
+
+async function readBackups(repository: Repository, component: string, known: KnownBackups | undefined) {
+  const damaged = [...(known?.damaged ?? [])]
+  if (known === undefined) {
+    const backups = await listBackups(repository, component, (failure) => damaged.push(failure.message))
+    return { newest: backups[0], count: backups.length, damaged }
+  }
+  const { newestId, count } = known
+  try {
+    const newest = newestId === undefined ? undefined : await readManifest(repository, component, newestId)
+    return { newest, count, damaged }
+  } catch (error) {
+    if (!(error instanceof Failure) || error.code !== 'OBJECT_DAMAGED') throw error
+    return { newest: undefined, count, damaged: [...damaged, error.message] }
+  }
+}
+
 /** What the repository and the server say of a component. A server that does not answer is part of the answer. */
 export async function readPostgresStatus(
   repository: Repository,
   component: PostgresComponent,
-  options: { spoolDirectory: string; clock: Clock; signal: AbortSignal },
+  options: { spoolDirectory: string; clock: Clock; signal: AbortSignal; known?: KnownBackups },
 ): Promise<PostgresStatus> {
-  const damagedBackups: string[] = []
-  const backups = await listBackups(repository, component.name, (failure) => damagedBackups.push(failure.message))
-  const [newest] = backups
+  const { newest, count, damaged: damagedBackups } = await readBackups(repository, component.name, options.known)
   const now = options.clock.now()
   const standing = newest === undefined ? NOTHING_KNOWN : await judgeNewest(repository, newest, now)
   return {
@@ -91,12 +115,12 @@ export async function readPostgresStatus(
     verdict: standing.verdict,
     verdictRemarks: standing.remarks,
     proven: await readProven(repository, component.name, now),
-    backups: backups.length,
+    backups: count,
     damagedBackups,
     newestBackup: newest === undefined ? null : describeBackup(newest, now),
     wal: await readWalStatus(repository, component.name, newest, options.signal),
     receiver: await readReceiver(component),
-    spoolProblems: await readSpoolProblems(repository, component.name, options.spoolDirectory),
+    spoolProblems: options.known?.spoolProblems ?? (await readSpoolProblems(repository, component.name, options.spoolDirectory)),
   }
 }
 
