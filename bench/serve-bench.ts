@@ -28,7 +28,7 @@ const REQUESTS_PER_SECOND = 200
 const SOCKETS = 16
 const PAGES = 20
 const SETTLED_MS = 30_000
-const WAIT_MS = 600_000
+const WAIT_MS = 900_000
 /** Nobody listens there. */
 const NOBODY = 'postgres://postgres@127.0.0.1:9/postgres'
 const NEVER = { backup: 'never', verify: 'never', prove: 'never', expire: 'never', check: 'never' }
@@ -116,7 +116,7 @@ async function measureMany(
   const { home, cluster, components, backups, seconds, figures, loads, onStep } = options
   const names = Array.from({ length: components }, (_, number) => `component-${number}`)
   await writeConfiguration(home, names, (number) =>
-    number === 0 ? cluster.component : { ...cluster.component, connection: NOBODY },
+    number === 0 ? cluster.component : { ...cluster.component, connection: NOBODY, dataDirectory: `/nowhere/${number}` },
   )
   await execute(...runResus(home, ['init']))
   await execute(...runResus(home, ['backup', 'component-0']))
@@ -194,12 +194,13 @@ class Serving implements AsyncDisposable {
     this.answeredSeconds = when.answeredSeconds
   }
 
-  /** Seconds from the start until all that is watched is up. */
+  /** Seconds from the start until databases, receivers and storages are up. Backups there are none yet. */
   async healthy(): Promise<number> {
-    return await this.#until(
-      '/backup-dr/health',
-      (body) => body.includes('"state":"up"') && !/"state":"(?:down|unknown|degraded)"/.test(body),
-    )
+    return await this.#until('/backup-dr/health', (body) => {
+      const { watched } = JSON.parse(body) as { watched: { thing: string; state: string }[] }
+      const working = watched.filter(({ thing }) => ['database', 'receiver', 'storage'].includes(thing))
+      return working.length > 2 && working.every(({ state }) => state === 'up')
+    })
   }
 
   async untilReceiving(count: number): Promise<void> {

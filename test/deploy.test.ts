@@ -20,7 +20,7 @@ test('alert rules ask for metrics, labels and figures that there are', async () 
   const source = await readFile(`${ROOT}/src/server/http/metrics-routes.ts`, 'utf8')
   const metrics = new Set([...source.matchAll(/'(resus_\w+)'/g)].map(([, name]) => name))
   assert(metrics.size > 20, `${metrics.size} metrics`)
-  const figures = await readFile(`${ROOT}/src/server/health-watch.ts`, 'utf8')
+  const figures = await readFile(`${ROOT}/src/server/health-looks.ts`, 'utf8')
   let rules = 0
   for (const name of (await readdir(`${ROOT}/deploy/prometheus`)).filter((each) => each.endsWith('.yaml'))) {
     const { groups } = parse(await readFile(`${ROOT}/deploy/prometheus/${name}`, 'utf8')) as Rules

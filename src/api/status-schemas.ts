@@ -55,7 +55,7 @@ export const healthSchema = z.object({
     z.object({
       system: z.string(),
       component: z.string().nullable(),
-      thing: z.enum(['database', 'receiver', 'storage']),
+      thing: z.enum(['database', 'receiver', 'backup', 'proof', 'storage', 'clock', 'certificate']),
       state: z.enum(['unknown', 'up', 'degraded', 'down']),
       since: time,
       lookedAt: time,

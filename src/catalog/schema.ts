@@ -162,6 +162,14 @@ export interface DeliveriesTable {
   readonly outcome: string | null
 }
 
+export interface SizesTable {
+  readonly system: string
+  readonly component: string
+  readonly name: 'storage' | 'free' | 'cluster' | 'stored'
+  readonly at: Time
+  readonly bytes: number
+}
+
 export interface Schema {
   readonly receiver_leases: ReceiverLeasesTable
   readonly backups: BackupsTable
@@ -172,6 +180,7 @@ export interface Schema {
   readonly schedule_runs: ScheduleRunsTable
   readonly compliance_minutes: ComplianceMinutesTable
   readonly compliance_hours: ComplianceHoursTable
+  readonly sizes: SizesTable
   readonly alarms: AlarmsTable
   readonly notices: NoticesTable
   readonly deliveries: DeliveriesTable

@@ -48,6 +48,7 @@ const SCHEDULE_MS = 2_000
 const HEALTH_MS = 5_000
 const ALARMS_MS = 10_000
 const COMPLIANCE_MS = 60_000
+const SIZES_MS = 600_000
 const CLEAN_MS = 3_600_000
 const TLS_MS = 10_000
 const MEND_MS = 60_000
@@ -211,6 +212,7 @@ class Node {
       this.#always(HEALTH_MS, async () => this.#watch.health.look()),
       this.#always(ALARMS_MS, async () => this.#watch.lookForAlarms(this.#scheduler.isLeader)),
       this.#always(COMPLIANCE_MS, async () => (this.#scheduler.isLeader ? this.#watch.objectives.record() : undefined)),
+      this.#always(SIZES_MS, async () => this.#watch.sizes.look(this.#scheduler.isLeader)),
       this.#always(CLEAN_MS, async () => this.#forgetOld()),
       this.#always(TLS_MS, async () => this.#lookForCertificate()),
       this.#always(MEND_MS, async () => this.#mendTasks()),

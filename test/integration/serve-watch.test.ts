@@ -78,9 +78,14 @@ test(
     assert.equal((body['items'] as { requestedBy: string }[])[0]?.requestedBy, 'schedule')
 
     const health = async () => (await plane.ask('GET /backup-dr/health')).body as unknown as HealthAnswer
-    await waitUntil('all is up', async () => (await health()).state === 'up')
+    const works = async () => {
+      const { watched } = await health()
+      return watched.length >= 6 && watched.every(({ thing, state }) => thing === 'proof' || state === 'up')
+    }
+    await waitUntil('all is up but the proof, which nobody has made', works)
+    assert.equal((await health()).watched.find(({ thing }) => thing === 'proof')?.state, 'degraded')
     assert(((await health()).watched.find(({ thing }) => thing === 'database')?.figures['connectionsMax'] ?? 0) > 0)
-    assert.equal((await plane.ask('GET /backup-dr/status')).body['health'], 'up')
+    assert.equal((await plane.ask('GET /backup-dr/status')).body['health'], 'degraded', 'what no restore has proven is not green')
     const monitored = async () => ((await plane.ask('GET /backup-dr/monitor')).body as unknown as Monitor).components[0]!
     await waitUntil('the backup counts as done', async () => (await monitored()).tasks30Days.done === 1)
     const { backups, storedBytes, tasks30Days } = await monitored()
@@ -110,7 +115,7 @@ test(
       JSON.stringify(alarms),
     )
     await cluster.cluster.start()
-    await waitUntil('it is up again', async () => (await health()).state === 'up')
+    await waitUntil('it is up again', works)
     await waitUntil('and the alarm is over', async () => {
       const { items } = (await plane.ask('GET /backup-dr/alarms')).body as { items: { code: string }[] }
       return !items.some(({ code }) => code === 'DATABASE_UNREACHABLE')
