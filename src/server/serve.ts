@@ -21,6 +21,7 @@ import { Receivers } from './receivers.ts'
 import { Scheduler } from './scheduler.ts'
 import { loadSettings, type ServerSettings } from './settings.ts'
 import { StatusBoard } from './status-board.ts'
+import { TaskFigures } from './task-figures.ts'
 import { TaskQueue } from './task-queue.ts'
 import type { TaskPlace } from './task-run.ts'
 import { DEAD_AFTER_MS, TaskWorker } from './task-worker.ts'
@@ -84,6 +85,7 @@ class Node {
   readonly #configuration: ConfigurationWatch
   readonly #scheduler: Scheduler
   readonly #watch: Watch
+  readonly #tasks = new TaskFigures()
   readonly #startedAt: Date
   readonly #servers = new ServerIdentities()
   #reach: readonly NodeReach[] = []
@@ -118,6 +120,8 @@ class Node {
       board: node.#board,
       health: node.#watch.health,
       objectives: node.#watch.objectives,
+      sizes: node.#watch.sizes,
+      tasks: node.#tasks,
       scheduler: node.#scheduler,
       notices: node.#watch.notices,
       node: settings.node,
@@ -194,6 +198,7 @@ class Node {
         const endedAt = outcome.at.toISOString()
         this.#board.noteTask({ ...task, state: outcome.state, endedAt })
         this.#watch.noteTask(task, outcome)
+        this.#tasks.note({ ...task, startedMs: task.started_at?.getTime() ?? null }, outcome)
         if (task.component !== null) void this.#refresh(task.system, task.component)
       },
     })
