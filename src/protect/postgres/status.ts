@@ -67,6 +67,8 @@ export interface ReceiverStatus {
   readonly slot: string
   readonly active: boolean
   readonly synchronous: boolean
+  /** Every commit waits for this receiver and its disk, unless a session says otherwise (`synchronous_commit`); as one of a quorum it may not. */
+  readonly awaited: boolean
   readonly behindBytes: number | null
   readonly problem: string | null
 }
@@ -211,7 +213,7 @@ interface MemberStatus {
 
 async function readMember(component: PostgresComponent, { host, connectionString }: Member): Promise<MemberStatus> {
   const { slot } = component.stream
-  const unknown = { slot, active: false, synchronous: false, behindBytes: null }
+  const unknown = { slot, active: false, synchronous: false, awaited: false, behindBytes: null }
   try {
     await using session = await ServerSession.connect({ ...component, connection: new Secret(connectionString) })
     const [row] = await session.query<ReceiverRow>(RECEIVER, [slot])
@@ -222,7 +224,11 @@ async function readMember(component: PostgresComponent, { host, connectionString
     const behindBytes = row.behind === null ? null : Number(row.behind)
     const lost = row.status === 'lost' ? `the slot "${slot}" has lost WAL` : null
     const problem = row.active ? lost : (lost ?? `nobody receives through the slot "${slot}"`)
-    return { host, primary, status: { slot, active: row.active, synchronous: row.synchronous, behindBytes, problem } }
+    return {
+      host,
+      primary,
+      status: { slot, active: row.active, synchronous: row.synchronous, awaited: row.awaited, behindBytes, problem },
+    }
   } catch (error) {
     if (!(error instanceof Failure)) throw error
     return { host, primary: false, status: { ...unknown, problem: error.message } }
@@ -234,12 +240,14 @@ interface ReceiverRow extends Record<string, unknown> {
   /** Null when there is no such slot. */
   readonly active: boolean | null
   readonly synchronous: boolean
+  readonly awaited: boolean
   readonly behind: string | null
   readonly status: string | null
 }
 
 const RECEIVER = `
-  select not pg_is_in_recovery() as primary, s.active, coalesce(r.sync_state in ('sync', 'quorum'), false) as synchronous, s.wal_status as status,
+  select not pg_is_in_recovery() as primary, s.active, coalesce(r.sync_state in ('sync', 'quorum'), false) as synchronous,
+    coalesce(r.sync_state = 'sync' and current_setting('synchronous_commit') in ('on', 'remote_apply'), false) as awaited, s.wal_status as status,
     pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_receive_lsn() else pg_current_wal_flush_lsn() end,
       coalesce(r.flush_lsn, s.restart_lsn))::text as behind
   from (select 1) one left join pg_replication_slots s on s.slot_name = $1
