@@ -53,6 +53,7 @@ function addVerb(program: Command, definition: VerbDefinition, done: (answer: An
     const options = command.opts<Record<string, unknown>>()
     const context = createContext({
       configPath: String(options.config),
+      configNamed: process.env.RESUS_CONFIG !== undefined || command.getOptionValueSource('config') === 'cli',
       signal: interruptible(),
       progress: String(options.progress),
     })
