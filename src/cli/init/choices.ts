@@ -107,7 +107,7 @@ export function describeServers(servers: readonly LocalServer[]): string {
 /** The server that is to be protected: the one that is named, the only one, or the one that is chosen. */
 export async function chooseServer({ dialogue, options }: Pick<Asking, 'dialogue' | 'options'>): Promise<LocalServer> {
   if (options.cluster !== undefined) return await namedServer(options.cluster)
-  const servers = await findLocalServers()
+  const servers = await protectable(await findLocalServers())
   const [first, second] = servers
   if (first === undefined) {
     throw new Failure('ARGUMENTS_INVALID', 'no running PostgreSQL was found that this account can see', {
@@ -122,11 +122,18 @@ export async function chooseServer({ dialogue, options }: Pick<Asking, 'dialogue
   const answer = await dialogue.ask({
     flag: '--cluster <data directory>',
     text: 'Which one is to be protected (number or data directory)',
-    proposal: '1',
+    // Of several none is more likely: Enter must not choose.
+    proposal: second === undefined ? '1' : undefined,
     given: undefined,
     problem: (given) => (pick(servers, given) === undefined ? 'none of these' : undefined),
   })
   return pick(servers, answer)!
+}
+
+/** Not the store of a "resus serve" on this host: it is a cache. */
+async function protectable(servers: readonly LocalServer[]): Promise<LocalServer[]> {
+  const own = await Promise.all(servers.map(({ dataDirectory }) => isThere(join(dirname(dataDirectory), 'administrator-token'))))
+  return servers.filter((_, index) => own[index] !== true)
 }
 
 function pick(servers: readonly LocalServer[], answer: string): LocalServer | undefined {
