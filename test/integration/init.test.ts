@@ -82,9 +82,9 @@ async function everything(home: string): Promise<string[]> {
   const paths = entries.map((entry) => join(entry.parentPath, entry.name)).filter((path) => !path.includes('/data'))
   return await Promise.all(
     paths.toSorted().map(async (path) => {
-      const { mode, mtimeMs, isDirectory } = { ...(await stat(path)), isDirectory: (await stat(path)).isDirectory() }
+      const found = await stat(path)
       // A probe comes and goes in the repository's own directory.
-      return `${path} ${mode.toString(8)} ${isDirectory || path.endsWith('.log') ? '' : mtimeMs}`
+      return `${path} ${found.mode.toString(8)} ${found.isDirectory() || path.endsWith('.log') ? '' : found.mtimeMs}`
     }),
   )
 }
