@@ -1,6 +1,8 @@
 import { resolve } from 'node:path'
+import { loadConfiguration } from '../config/configuration.ts'
 import { configuredAccess, configuredStorage } from '../config/open.ts'
 import { initRepository } from '../repository/repository.ts'
+import { DEFAULT_CONFIG } from './init/places.ts'
 import { asksForSetup, readInitOptions } from './init/options.ts'
 import { readUnfinished } from './init/unfinished.ts'
 import { isThere } from './init/write-once.ts'
@@ -10,8 +12,9 @@ import type { Answer, Context, Verb } from './verb.ts'
  * Without a configuration: sets everything up. With one: goes on, when a mode or `--yes` says so or a set-up did not end; else only makes the
  * repository, as scripts have it.
  */
-export const run: Verb = async (context, given) => {
+export const run: Verb = async (called, given) => {
   const options = readInitOptions(given)
+  const context = await whereSetUp(called)
   if (options.mode === 'validate-only') {
     const { validate } = await import('./init/validate.ts')
     return await validate(context)
@@ -27,6 +30,13 @@ export const run: Verb = async (context, given) => {
     configPath: exists || context.configNamed ? resolve(context.configPath) : undefined,
     exists,
   })
+}
+
+/** Where nothing is named and nothing is here, what an earlier run has set up in the usual place is gone on from. */
+async function whereSetUp(context: Context): Promise<Context> {
+  if (context.configNamed || (await isThere(context.configPath)) || !(await isThere(DEFAULT_CONFIG))) return context
+  context.progress.print(`the configuration is ${DEFAULT_CONFIG}`)
+  return { ...context, configPath: DEFAULT_CONFIG, configuration: async () => await loadConfiguration(DEFAULT_CONFIG) }
 }
 
 async function makeRepository(context: Context): Promise<Answer> {

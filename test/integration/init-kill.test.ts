@@ -49,3 +49,22 @@ for (const major of [15, 18]) {
     assert.equal(valid.status, 0, valid.stdout)
   })
 }
+
+test(
+  'a bare init goes on from a set-up that was killed, and only makes the repository when none was',
+  { skip: await skipUnlessInstalled(15) },
+  async (t) => {
+    const server = await FreshServer.start(t, 15)
+    const { ended } = server.start(['init', '--yes', ...server.flags], (line, child) => {
+      if (line.includes('wrote the configuration')) child.kill('SIGKILL')
+    })
+    assert.equal((await ended).status, null)
+    const asked = await server.run('init', '--json')
+    assert.equal(asked.status, 2)
+    assert.match(asked.stdout, /Run this SQL now\?.*no terminal/)
+    const done = await server.run('init', '--backup-only', '--yes')
+    assert.equal(done.status, 0, done.stderr)
+    const bare = await server.run('init', '--json')
+    assert.equal((JSON.parse(bare.stdout) as { created: boolean }).created, false)
+  },
+)

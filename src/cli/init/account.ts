@@ -39,13 +39,16 @@ export async function becomeAccount(account: Account, directories: readonly stri
   delete process.env.NODE_COMPILE_CACHE
 }
 
-/** Goes on as the account of the first component's server. */
+/** Goes on as the account of the first component's server; where its data directory is gone (a disaster, another machine), as that of the repository. */
 export async function becomeConfigured(
   { components, state, repository }: Configuration,
   directories: readonly string[] = [state, ...repository.storages.map(({ path }) => path)],
 ): Promise<void> {
-  const [first] = components
-  if (first !== undefined) await becomeAccount(await ownerOf(first.dataDirectory), directories)
+  const places = [...components.map(({ dataDirectory }) => dataDirectory), ...repository.storages.map(({ path }) => path)]
+  for (const place of places) {
+    const account = await ownerOf(place).catch(() => undefined)
+    if (account !== undefined) return await becomeAccount(account, directories)
+  }
 }
 
 /** Whom a data directory belongs to. Throws DATA_DIRECTORY_UNREADABLE. */

@@ -1,5 +1,5 @@
 import { hostname } from 'node:os'
-import { basename, dirname, join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { Failure } from '../../errors.ts'
 import { findLocalServers, readLocalServer, type LocalServer } from '../../postgres/local-servers.ts'
 import { realPlace } from '../../postgres/running-clusters.ts'
@@ -7,29 +7,24 @@ import { tierSchema } from '../../protect/postgres/component.ts'
 import type { Dialogue } from './dialogue.ts'
 import { proposeStorage, shareDisk } from './disks.ts'
 import type { InitOptions } from './options.ts'
+import { DEFAULT_CONFIG, placesOf, type Places } from './places.ts'
 import { isThere } from './write-once.ts'
 
-/** Where a set-up writes when nothing says otherwise. */
-export const DEFAULT_CONFIG = '/etc/resus/resus.yaml'
-const DEFAULT_STATE = '/var/lib/resus/state'
 const FALLBACK_STORAGE = '/mnt/backup/resus'
 export const DEFAULT_SLOT = 'resus'
 export const DEFAULT_COMPONENT = 'db'
 const COMPONENT = /^[a-z0-9][a-z0-9._-]{0,62}$/
 
 /** All that a new configuration needs to be told. Paths are absolute. */
-export interface Choices {
+export interface Choices extends Places {
   readonly configPath: string
   readonly server: LocalServer
   readonly system: string
   readonly component: string
   readonly tier: string
   readonly storage: string
-  readonly state: string
   readonly synchronous: boolean
   readonly slot: string
-  readonly passphrasePath: string
-  readonly connectionPath: string
 }
 
 interface Asking {
@@ -80,20 +75,6 @@ export async function makeChoices(asking: Asking): Promise<Choices> {
     storage,
     synchronous,
     slot: DEFAULT_SLOT,
-  }
-}
-
-/** Where everything goes, beside the configuration unless something else is said. */
-export function placesOf(configPath: string, options: InitOptions): Pick<Choices, 'state' | 'passphrasePath' | 'connectionPath'> {
-  const directory = dirname(configPath)
-  // A second system in the same directory has files of its own.
-  const name = basename(configPath).replace(/\.ya?ml$/, '')
-  const own = name === 'resus' ? '' : `${name}.`
-  const state = directory.startsWith('/etc/') ? `${DEFAULT_STATE}${own && `-${name}`}` : join(directory, `${own}state`)
-  return {
-    state: resolve(options.state ?? state),
-    passphrasePath: resolve(options.passphraseFile ?? join(directory, `${own}passphrase`)),
-    connectionPath: resolve(options.connectionFile ?? join(directory, `${own}connection`)),
   }
 }
 

@@ -7,10 +7,11 @@ import { initRepository, type Repository } from '../../repository/repository.ts'
 import { formatDuration } from '../output.ts'
 import type { Answer, Context } from '../verb.ts'
 import { becomeAccount, becomeConfigured } from './account.ts'
-import { chooseServer, DEFAULT_COMPONENT, DEFAULT_CONFIG, DEFAULT_SLOT, makeChoices, placesOf, type Choices } from './choices.ts'
+import { chooseServer, DEFAULT_COMPONENT, DEFAULT_SLOT, makeChoices, type Choices } from './choices.ts'
 import { Dialogue } from './dialogue.ts'
 import { assertPassphraseKnown, chooseConnection, writeFiles } from './files.ts'
 import type { InitMode, InitOptions } from './options.ts'
+import { DEFAULT_CONFIG, placesOf } from './places.ts'
 import { proveNewest, takeFirstBackup, type Proven } from './protection.ts'
 import { assertLetIn, describePlan, planServer, runServerPlan, type ServerPlan, type SetupTarget } from './server-setup.ts'
 import { assertReady } from './validate.ts'
@@ -47,8 +48,10 @@ export async function setUp(run: SetUp): Promise<Answer> {
   const context: Context = { ...run.context, configPath: configuration.path, configuration: async () => configuration }
 
   const repository = await makeRepository(context, configuration, steps)
-  await assertReady({ context, configuration, repository })
-  steps.done('checked: nothing that a backup needs is missing')
+  if (run.mode !== 'dr-only') {
+    await assertReady({ context, configuration, repository })
+    steps.done('checked: nothing that a backup needs is missing')
+  }
   const sheet = await writeSheet({ context, configuration, repository, withPassphrase: run.options.sheetWithPassphrase })
   steps.done(`${sheet.isNew ? 'wrote' : 'there already:'} the recovery sheet: ${sheet.path}`)
   const proofs: Proven[] = []

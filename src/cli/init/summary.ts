@@ -41,9 +41,17 @@ export function summary(done: {
     '',
     ...nextSteps(configuration, sheet),
   ]
-  const { repository: id, ...rest } = { repository: repository.id, system, configuration: path, mode }
   return {
-    json: { ...rest, repository: id, storage: repository.storage.description, recoverySheet: sheet.path, steps, proofs },
+    json: {
+      mode,
+      system,
+      configuration: path,
+      repository: repository.id,
+      storage: repository.storage.description,
+      recoverySheet: sheet.path,
+      steps,
+      proofs,
+    },
     text: text.join('\n'),
     exitStatus: good ? 0 : 1,
   }
