@@ -68,3 +68,14 @@ test(
     assert.equal((JSON.parse(bare.stdout) as { created: boolean }).created, false)
   },
 )
+
+test('of two set-ups at once none breaks the other', { skip: await skipUnlessInstalled(15) }, async (t) => {
+  const server = await FreshServer.start(t, 15)
+  const args = ['init', '--yes', '--backup-only', ...server.flags]
+  const outcomes = await Promise.all([server.run(...args), server.run(...args)])
+  for (const { status, stderr } of outcomes) assert(status !== null && !stderr.includes('bug of Resus'), stderr)
+  const third = await server.run(...args)
+  assert.equal(third.status, 0, third.stderr)
+  const valid = await server.run('init', '--validate-only')
+  assert.equal(valid.status, 0, valid.stdout)
+})
