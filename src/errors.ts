@@ -60,6 +60,7 @@ export const FAILURES = {
   DISK_FULL: { exit: 1, http: 507, retry: false },
   NOT_VERIFIED: { exit: 1, http: 200, retry: false },
   // The control plane.
+  CONTROL_PLANE_UNREACHABLE: { exit: 1, http: 502, retry: true },
   STORE_UNREACHABLE: { exit: 1, http: 503, retry: true },
   STORE_FOREIGN: { exit: 2, http: 500, retry: false },
   UNAUTHENTICATED: { exit: 2, http: 401, retry: false },

@@ -14,6 +14,12 @@ const TARGET = [
   ['--exclusive', 'stop before the time, LSN or transaction, not behind it'],
 ] as const
 
+/** Of verbs that ask a running control plane. */
+const CONTROL_PLANE = [
+  ['--url <url>', 'its address (default: RESUS_URL, or http://127.0.0.1:7400)'],
+  ['--token-file <file>', 'its token (default: RESUS_TOKEN_FILE, or /var/lib/resus/server/administrator-token)'],
+] as const
+
 /** Every verb: what `resus --help` shows, and where its code is. */
 export const VERBS: readonly VerbDefinition[] = [
   {
@@ -193,6 +199,26 @@ export const VERBS: readonly VerbDefinition[] = [
     summary: 'protect everything that is configured, day and night: receivers, schedules, health, notices and the HTTP API',
     options: [['--server <file>', 'settings of the server (default: server.yaml beside the configuration)']],
     load: () => import('./serve.ts'),
+  },
+  {
+    name: 'tasks',
+    summary: 'what a running "resus serve" does and has done; one task with its log',
+    args: [['[task]', 'id of a task; without it the newest are listed']],
+    options: [
+      ['--follow', 'with a task: print its log as it comes, until it ends'],
+      ['--component <name>', 'only of this component'],
+      ['--kind <kind>', 'only backup, verify, prove, expire, check or restore'],
+      ['--state <state>', 'only waiting, running, done, failed or cancelled'],
+      ['--limit <number>', 'how many (default: 50)'],
+      ...CONTROL_PLANE,
+    ],
+    load: () => import('./tasks.ts'),
+  },
+  {
+    name: 'schedules',
+    summary: 'what a running "resus serve" does by itself, and when next',
+    options: CONTROL_PLANE,
+    load: () => import('./schedules.ts'),
   },
   {
     name: 'config',

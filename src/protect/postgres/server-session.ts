@@ -159,8 +159,12 @@ export class ServerSession {
     })
   }
 
+  /** Throws POSTGRES_FAILED when the server cannot, for its files or its disk, and SERVER_SETTING when our role may not. */
   async startBackup(label: string): Promise<Lsn> {
-    const [row] = await this.query<{ lsn: string }>('select pg_backup_start($1, fast => true)::text as lsn', [label])
+    const text = 'select pg_backup_start($1, fast => true)::text as lsn'
+    const [row] = await this.query<{ lsn: string }>(text, [label]).catch((error: unknown) => {
+      throw this.#explainBackup(error)
+    })
     return parseLsn(row!.lsn)
   }
 
@@ -168,7 +172,9 @@ export class ServerSession {
   async stopBackup(): Promise<{ stopLsn: Lsn; label: string; tablespaceMap: string; time: string }> {
     const [row] = await this.query<{ lsn: string; labelfile: string; spcmapfile: string; time: Date }>(
       'select lsn::text, labelfile, spcmapfile, clock_timestamp() as time from pg_backup_stop(wait_for_archive => false)',
-    )
+    ).catch((error: unknown) => {
+      throw this.#explainBackup(error)
+    })
     const { lsn, labelfile, spcmapfile, time } = row!
     return { stopLsn: parseLsn(lsn), label: labelfile, tablespaceMap: spcmapfile, time: time.toISOString() }
   }
@@ -205,6 +211,17 @@ export class ServerSession {
     const ended = this.#client.end().catch(() => undefined)
     // A server that does not answer must not keep us: the socket dies with the process.
     await Promise.race([ended, delay(2000, undefined, { ref: false })])
+  }
+
+  #explainBackup(error: unknown): unknown {
+    if (!(error instanceof pg.DatabaseError)) return error
+    const text = `the server of "${this.#component}" does not let a backup begin or end: ${error.message}`
+    if (error.code === '42501') {
+      const hint = 'grant our role execute on pg_backup_start and pg_backup_stop: "resus init --sql-only" shows how'
+      return new Failure('SERVER_SETTING', text, { hint, cause: error })
+    }
+    const hint = "read the server's log: a checkpoint fails when its disk is full or a file of it cannot be written"
+    return new Failure('POSTGRES_FAILED', text, { hint, cause: error })
   }
 
   /** Some settings are shown to nobody but superusers and those who were given that right. */
