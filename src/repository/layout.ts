@@ -13,6 +13,7 @@ export const MARK_PREFIX = 'marks/'
 export const BACKUP_PREFIX = 'backups/'
 export const EXPIRED_PREFIX = 'expired/'
 export const DAMAGE_PREFIX = 'damage/'
+export const CONTROL_PREFIX = 'control/'
 
 export function keySlotKey(key: string, slot: string): string {
   return `${KEY_PREFIX}${key}.${slot}.json`
