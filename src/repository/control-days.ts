@@ -29,8 +29,8 @@ export interface TidyReport {
   /** Batches that are in an object of their day now. */
   readonly folded: number
   readonly forgotten: number
-  /** Objects that do not open, by what is wrong with them. They stay. */
-  readonly unreadable: readonly string[]
+  /** Batches that do not open. They stay. */
+  readonly unreadable: readonly { readonly key: string; readonly problem: string }[]
 }
 
 /** Folds what can be folded, and deletes what is old enough. May be run by several at once, and killed anywhere. Throws what the storage throws. */
@@ -46,7 +46,7 @@ export async function tidyControlRecords(
   for (const { key } of gone) await repository.storage.delete(key, call)
   const closed = [...days].filter(([day]) => startOf(day) + DAY_MS + CLOSED_AFTER_MS <= nowMs && !old.includes(day))
   let folded = 0
-  const unreadable: string[] = []
+  const unreadable: { key: string; problem: string }[] = []
   for (const [day, ofDay] of closed) {
     const folding = new DayFolding(repository, { stream, node, nowMs, day, ofDay }, call)
     folded += await folding.run()
@@ -65,7 +65,7 @@ interface Day {
 
 /** The batches of one day on their way into few objects. */
 class DayFolding {
-  readonly unreadable: string[] = []
+  readonly unreadable: { key: string; problem: string }[] = []
   readonly #repository: Repository
   readonly #day: Day
   readonly #call: CallOptions
@@ -88,7 +88,7 @@ class DayFolding {
       const read = await readControlObjectOrWhy(this.#repository, key, this.#call)
       if (read === undefined) continue
       if (read instanceof Failure) {
-        this.unreadable.push(read.message)
+        this.unreadable.push({ key, problem: read.message })
         continue
       }
       const together = [...this.#lines, ...read.lines]

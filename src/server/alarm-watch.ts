@@ -8,6 +8,7 @@ import type { Catalogue, ComponentPicture } from './catalogue.ts'
 import type { HealthWatch, WatchedView } from './health-watch.ts'
 import type { ObjectivesWatch } from './objectives-watch.ts'
 import type { ReceiverMessage } from './receivers.ts'
+import type { RecordKeeper, RecordsState } from './record-keeper.ts'
 import { DEAD_AFTER_MS } from './task-worker.ts'
 
 /** Of any tier: a daily backup that is an hour late (MON-07). */
@@ -29,6 +30,7 @@ export class AlarmWatch {
   readonly #catalogue: Catalogue
   readonly #health: HealthWatch
   readonly #objectives: ObjectivesWatch
+  readonly #records: RecordKeeper
   readonly #clock: Clock
   /** Keys that were taken back by this process: an alarm may be open since before it began. */
   readonly #cleared = new Set<string>()
@@ -44,12 +46,14 @@ export class AlarmWatch {
     readonly catalogue: Catalogue
     readonly health: HealthWatch
     readonly objectives: ObjectivesWatch
+    readonly records: RecordKeeper
     readonly clock: Clock
   }) {
     this.#notices = options.notices
     this.#catalogue = options.catalogue
     this.#health = options.health
     this.#objectives = options.objectives
+    this.#records = options.records
     this.#clock = options.clock
     this.#startedMs = options.clock.now()
   }
@@ -109,6 +113,7 @@ export class AlarmWatch {
         .pictures()
         .flatMap((picture) => this.#ofComponent(picture, rpos.get(keyOf(picture.system, picture.component.name)))),
       ...this.#health.views().flatMap(ofHealth),
+      ...this.#catalogue.systems.flatMap(({ system }) => ofRecords(system, this.#records.state(system))),
       ...this.#nodes.map((node) => this.#ofNode(node)),
       ...this.#forgotten.map((name) => ({ kind: 'NODE_DEAD' as const, place: { system: RESUS, subject: name }, found: null })),
       { kind: 'CONFIGURATION_REFUSED' as const, place: { system: RESUS }, found: this.#refused },
@@ -218,6 +223,13 @@ function ofHealth({ system, component, thing, health }: WatchedView): Condition[
     default:
       return thing satisfies never
   }
+}
+
+function ofRecords(system: string, { late, damaged }: RecordsState): Condition[] {
+  return [
+    { kind: 'RECORDS_LATE', place: { system }, found: late },
+    { kind: 'RECORDS_DAMAGED', place: { system }, found: damaged },
+  ]
 }
 
 function corruptPagesOf(result: unknown): number {

@@ -3,6 +3,7 @@ import { forgetSummaries, keepSummaries, loadSummaries, summaryOf, type BackupSu
 import { isStoreAway, type Store } from '../catalog/store.ts'
 import type { ComponentConfiguration, Configuration } from '../config/configuration.ts'
 import { openConfigured, resolveComponent } from '../config/open.ts'
+import { systemNamed } from '../config/systems.ts'
 import { Failure } from '../errors.ts'
 import { streamSpool } from '../protect/postgres/component.ts'
 import { readPostgresStatus, type PostgresStatus } from '../protect/postgres/status.ts'
@@ -100,6 +101,11 @@ export class Catalogue {
       const { code, message, hint = null } = error
       known.picture = { ...known.picture, problem: { code, message, hint } }
     }
+  }
+
+  /** The repository of a system. Throws COMPONENT_UNKNOWN, and what opening it throws. */
+  async repositoryOf(system: string): Promise<Repository> {
+    return await this.#open(systemNamed(this.#systems, system))
   }
 
   async #open(configuration: Configuration): Promise<Repository> {

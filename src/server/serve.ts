@@ -18,6 +18,7 @@ import { buildApi } from './http/server.ts'
 import { listen, readTls, TlsReload } from './listening.ts'
 import { findReach, ServerIdentities } from './reach.ts'
 import { Receivers } from './receivers.ts'
+import { RecordKeeper } from './record-keeper.ts'
 import { Scheduler } from './scheduler.ts'
 import { loadSettings, type ServerSettings } from './settings.ts'
 import { StatusBoard } from './status-board.ts'
@@ -52,6 +53,8 @@ const CLEAN_MS = 3_600_000
 const TLS_MS = 10_000
 const MEND_MS = 60_000
 const STORE_MS = 5_000
+const RECORDS_MS = 30_000
+const END_MS = 5_000
 const TASKS_KEPT_MS = 400 * 24 * 3_600_000
 /** People were told of its death long before. */
 const NODES_KEPT_MS = 24 * 3_600_000
@@ -83,6 +86,7 @@ class Node {
   readonly #configuration: ConfigurationWatch
   readonly #scheduler: Scheduler
   readonly #watch: Watch
+  readonly #records: RecordKeeper
   readonly #startedAt: Date
   readonly #servers = new ServerIdentities()
   #reach: readonly NodeReach[] = []
@@ -160,8 +164,18 @@ class Node {
       onMessage: (message) => this.#watch.noteReceiver(message),
     })
     this.#board = new StatusBoard({ catalogue: this.#catalogue, receivers: this.#receivers, clock })
+    this.#records = new RecordKeeper({
+      store,
+      node: settings.node,
+      clock,
+      systems: () => this.#catalogue.systems.map(({ system }) => system),
+      repositoryOf: async (system) => this.#catalogue.repositoryOf(system),
+      report,
+      onError: (error) => this.#reportUnlessAway(error),
+    })
     this.#watch = new Watch({
       store,
+      records: this.#records,
       catalogue: this.#catalogue,
       receivers: this.#receivers,
       board: this.#board,
@@ -207,9 +221,10 @@ class Node {
       this.#always(RENEW_MS, async () => this.#renew()),
       this.#always(RENEW_MS, async () => this.#lookAround()),
       this.#always(REFRESH_MS, async () => this.#refreshAll()),
-      this.#always(SCHEDULE_MS, async () => this.#scheduler.look()),
+      this.#always(RECORDS_MS, async () => this.#records.look(signal)),
+      this.#always(SCHEDULE_MS, async () => this.#schedule(signal)),
       this.#always(HEALTH_MS, async () => this.#watch.health.look()),
-      this.#always(ALARMS_MS, async () => this.#watch.lookForAlarms(this.#scheduler.isLeader)),
+      this.#always(ALARMS_MS, async () => this.#watch.lookForAlarms(this.#scheduler.isLeader, signal)),
       this.#always(COMPLIANCE_MS, async () => (this.#scheduler.isLeader ? this.#watch.objectives.record() : undefined)),
       this.#always(CLEAN_MS, async () => this.#forgetOld()),
       this.#always(TLS_MS, async () => this.#lookForCertificate()),
@@ -225,6 +240,8 @@ class Node {
       ),
     )
     await this.#release()
+    // The host may be given away.
+    await this.#records.look(AbortSignal.timeout(END_MS)).catch((error: unknown) => this.#reportUnlessAway(error))
     const failure = outcomes.find((outcome) => outcome.status === 'rejected')
     if (failure !== undefined) throw failure.reason as Error
   }
@@ -236,6 +253,12 @@ class Node {
       await work().catch((error: unknown) => this.#reportUnlessAway(error))
       await clock.sleep(everyMs, signal).catch(() => undefined)
     }
+  }
+
+  /** Behind what the repositories know of the last runs, where the store was lost. */
+  async #schedule(signal: AbortSignal): Promise<void> {
+    await this.#records.settle(signal)
+    await this.#scheduler.look()
   }
 
   /** Only where the repository has all that was acknowledged: what another spool has must not be left behind. */

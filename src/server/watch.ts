@@ -10,17 +10,20 @@ import { digestLines } from './digest-lines.ts'
 import { HealthWatch } from './health-watch.ts'
 import { ObjectivesWatch } from './objectives-watch.ts'
 import type { ReceiverMessage, Receivers } from './receivers.ts'
+import type { RecordKeeper } from './record-keeper.ts'
 import type { ServerSettings } from './settings.ts'
 import type { StatusBoard } from './status-board.ts'
 
 /** The store may restart; people are told when it stays away. */
 const STORE_AWAY_MS = 30_000
+const SETTLE_MS = 5_000
 
 export interface WatchOptions {
   readonly store: Store
   readonly catalogue: Catalogue
   readonly receivers: Receivers
   readonly board: StatusBoard
+  readonly records: RecordKeeper
   readonly settings: ServerSettings
   readonly clock: Clock
   /** Why the configuration as its files are now is not in force. */
@@ -39,7 +42,7 @@ export class Watch implements AsyncDisposable {
   #storeSeenMs: number
 
   constructor(options: WatchOptions) {
-    const { store, catalogue, receivers, board, settings, clock, onError } = options
+    const { store, catalogue, receivers, board, records, settings, clock, onError } = options
     this.#options = options
     this.#storeSeenMs = clock.now()
     this.health = new HealthWatch({ catalogue, receivers, clock })
@@ -53,7 +56,8 @@ export class Watch implements AsyncDisposable {
       digest: { ...settings.digest, lines: async () => digestLines(board, this.objectives) },
       onError,
     })
-    this.#alarms = new AlarmWatch({ notices: this.notices, catalogue, health: this.health, objectives: this.objectives, clock })
+    const { notices, health, objectives } = this
+    this.#alarms = new AlarmWatch({ notices, catalogue, health, objectives, records, clock })
     this.#deadMan = this.#startDeadMan()
   }
 
@@ -66,7 +70,7 @@ export class Watch implements AsyncDisposable {
   }
 
   /** Raises and takes back alarms, from what is known now. Of several nodes the one that leads does it, or all would contradict each other. */
-  async lookForAlarms(leads: boolean): Promise<void> {
+  async lookForAlarms(leads: boolean, signal: AbortSignal): Promise<void> {
     const { store, clock, refused } = this.#options
     const now = clock.now()
     try {
@@ -80,6 +84,9 @@ export class Watch implements AsyncDisposable {
       this.#alarms.noteStore(awayMs > STORE_AWAY_MS ? `the store has not answered for ${Math.round(awayMs / 1000)} s` : null)
     }
     this.#alarms.noteConfiguration(refused())
+    // What people know already is in the repositories, where the store was lost.
+    if (this.#options.records.isHeld()) await this.#options.records.settle(signal, SETTLE_MS)
+    if (this.#options.records.isHeld()) return
     if (leads || clock.now() - this.#storeSeenMs > STORE_AWAY_MS) await this.#alarms.look()
   }
 
