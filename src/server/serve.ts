@@ -6,10 +6,12 @@ import type { NodeReach } from '../catalog/schema.ts'
 import { isStoreAway, Store } from '../catalog/store.ts'
 import { deleteOldTasks } from '../catalog/tasks.ts'
 import type { Clock } from '../clock.ts'
-import { loadSystems, type Systems } from '../config/systems.ts'
+import type { Configuration } from '../config/configuration.ts'
+import { loadSystems, serverFileOf, type Systems } from '../config/systems.ts'
 import { Failure } from '../errors.ts'
 import { forEachConcurrent } from '../stream/for-each-concurrent.ts'
 import { resusVersion } from '../version.ts'
+import { AcceptedConfiguration } from './accepted-configuration.ts'
 import { Administrator, administratorToken } from './administrator.ts'
 import { Catalogue } from './catalogue.ts'
 import { configurationFingerprint, ConfigurationWatch } from './configuration-watch.ts'
@@ -63,20 +65,48 @@ const REFRESHED_AT_ONCE = 4
 /** Protects everything that is configured, until the signal aborts. Throws when it cannot begin: nothing that is protected was touched then. */
 export async function serve(options: ServeOptions): Promise<void> {
   const fingerprint = await configurationFingerprint(options.configPath)
-  const loaded = await loadSystems(options.configPath)
-  const settings = await loadSettings(options.serverFile ?? loaded.serverFile, { named: options.serverFile !== undefined })
+  const serverFile = options.serverFile ?? (await serverFileOf(options.configPath))
+  const settings = await loadSettings(serverFile, { named: options.serverFile !== undefined })
+  const accepted = new AcceptedConfiguration(settings.state, options.configPath)
+  const loaded = await loadOrAccepted(options, accepted)
   await using stack = new AsyncDisposableStack()
   const failed = new AbortController()
   const signal = AbortSignal.any([options.signal, failed.signal])
-  const node = await Node.start({ ...options, signal }, { loaded, settings, fingerprint }, stack)
+  const node = await Node.start({ ...options, signal }, { ...loaded, settings, accepted, fingerprint }, stack)
   // One part that has failed ends all: half a control plane would look like a whole one.
   await node.run((error) => failed.abort(error))
+}
+
+/** What is in force: the files; or, where they are refused, what was accepted last. Protection does not wait for a typing mistake to be found. */
+async function loadOrAccepted({ configPath, report }: ServeOptions, accepted: AcceptedConfiguration): Promise<InForce> {
+  try {
+    return { systems: (await loadSystems(configPath)).systems, refused: null }
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+    const systems = await accepted.load()
+    if (systems === undefined) throw error
+    report(`the configuration is refused, what was accepted last is in force: ${error.message}`)
+    return { systems, refused: error.message }
+  }
+}
+
+interface InForce {
+  readonly systems: readonly Configuration[]
+  /** Why the files as they are now are not in force. */
+  readonly refused: string | null
+}
+
+interface Beginning extends InForce {
+  readonly settings: ServerSettings
+  readonly accepted: AcceptedConfiguration
+  readonly fingerprint: string
 }
 
 /** One `resus serve`. */
 class Node {
   readonly #options: ServeOptions
   readonly #settings: ServerSettings
+  readonly #accepted: AcceptedConfiguration
   readonly #store: Store
   readonly #queue: TaskQueue
   readonly #catalogue: Catalogue
@@ -93,25 +123,23 @@ class Node {
   #tls: TlsReload | undefined
   #embedded: EmbeddedStore | undefined
 
-  static async start(
-    options: ServeOptions,
-    { loaded, settings, fingerprint }: { loaded: Systems; settings: ServerSettings; fingerprint: string },
-    stack: AsyncDisposableStack,
-  ): Promise<Node> {
+  static async start(options: ServeOptions, beginning: Beginning, stack: AsyncDisposableStack): Promise<Node> {
     const { signal, clock, report } = options
+    const { settings, accepted, systems } = beginning
     await mkdir(settings.state, { recursive: true, mode: 0o711 })
     // PostgreSQL's account has to pass; what is secret in it has its own mode.
     await chmod(settings.state, 0o711)
+    if (beginning.refused === null) await accepted.keep(systems)
     const token = await administratorToken(settings.state)
     const embedded = options.databaseUrl === undefined ? stack.use(await startEmbeddedStore(settings.state, signal)) : undefined
     const store = stack.use(await Store.open(options.databaseUrl ?? embedded!.connectionString))
     const queue = stack.use(await TaskQueue.open(store, (error) => report(`queue: ${error.message}`)))
-    const node = new Node(options, { settings, store, queue, fingerprint })
+    const node = new Node(options, { ...beginning, store, queue })
     node.#embedded = embedded
     stack.use(node.#scheduler)
     stack.use(node.#watch)
-    await node.#catalogue.take(loaded.systems)
-    node.#receivers.configure(loaded.systems)
+    await node.#catalogue.take(systems)
+    node.#receivers.configure(systems)
     await node.#lookAround()
     const { restoreRoots } = settings
     const control = new Control({ catalogue: node.#catalogue, store, queue, clock, restoreRoots })
@@ -138,7 +166,7 @@ class Node {
 
   private constructor(
     options: ServeOptions,
-    { settings, store, queue, fingerprint }: { settings: ServerSettings; store: Store; queue: TaskQueue; fingerprint: string },
+    { settings, accepted, store, queue, ...beginning }: Beginning & { readonly store: Store; readonly queue: TaskQueue },
   ) {
     const { clock, report, configPath } = options
     this.#options = options
@@ -157,8 +185,9 @@ class Node {
           reach.some((each) => each.system === system && each.component === component && each.reached),
         ),
     })
+    this.#accepted = accepted
     this.#receivers = new Receivers({
-      configPath,
+      configPath: accepted.path,
       clock,
       report,
       onMessage: (message) => this.#watch.noteReceiver(message),
@@ -186,7 +215,8 @@ class Node {
     })
     this.#configuration = new ConfigurationWatch({
       configPath,
-      fingerprint,
+      fingerprint: beginning.fingerprint,
+      refused: beginning.refused,
       clock,
       report,
       take: async (systems) => this.#take(systems),
@@ -338,6 +368,7 @@ class Node {
   }
 
   async #take({ systems }: Systems): Promise<void> {
+    await this.#accepted.keep(systems)
     await this.#catalogue.take(systems)
     this.#receivers.configure(systems)
     this.#reach = await findReach(systems, this.#servers)
@@ -348,6 +379,6 @@ class Node {
     const configuration = this.#catalogue.systems.find((each) => each.system === system)
     if (configuration === undefined) return undefined
     const reached = this.#reach.some((each) => each.system === system && each.component === component && each.reached)
-    return reached ? { configPath: configuration.path, restoreRoots: this.#settings.restoreRoots } : undefined
+    return reached ? { configPath: this.#accepted.pathOf(configuration), restoreRoots: this.#settings.restoreRoots } : undefined
   }
 }
