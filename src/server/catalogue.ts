@@ -117,7 +117,11 @@ export class Catalogue {
   }
 
   async #remember(system: string, component: ComponentConfiguration): Promise<Known> {
-    const summaries = await loadSummaries(this.#store.sql, system, component.name)
+    const summaries = await loadSummaries(this.#store.sql, system, component.name).catch((error: unknown) => {
+      // They are read from the repository then.
+      if (isStoreAway(error)) return []
+      throw error
+    })
     const byId = new Map(summaries.map((summary) => [summary.id, summary]))
     const picture = { system, component, backups: newestFirst(byId), status: null, damaged: [], asOf: null, problem: null }
     return { picture, byId }

@@ -113,18 +113,19 @@ export class RecordKeeper {
   }
 
   /** Waits while it is held, or for so long; while the store is away nobody waits. */
-  async settle(signal: AbortSignal, limitMs = HOLD_MS): Promise<void> {
+  async settle(signal: AbortSignal, limitMs = HOLD_MS): Promise<'held' | 'free'> {
     const { clock, store } = this.#options
     const until = clock.now() + limitMs
     while (this.isHeld() && !signal.aborted && clock.now() < until) {
       try {
         for (const name of (await rebuiltSystems(store)).keys()) this.#settled.add(name)
       } catch (error) {
-        if (isStoreAway(error)) return
+        if (isStoreAway(error)) return 'held'
         throw error
       }
       if (this.isHeld()) await clock.sleep(POLL_MS, signal).catch(() => undefined)
     }
+    return this.isHeld() ? 'held' : 'free'
   }
 
   async #lookAt(system: string, { isRebuilt, signal }: { isRebuilt: boolean; signal: AbortSignal }): Promise<void> {

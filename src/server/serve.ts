@@ -1,5 +1,4 @@
 import { chmod, mkdir } from 'node:fs/promises'
-import { startEmbeddedStore, type EmbeddedStore } from '../catalog/embedded-store.ts'
 import { forgetNodes, listNodes, renewNode } from '../catalog/nodes.ts'
 import { claimReceivers, releaseReceivers, type ReceiverLease } from '../catalog/receiver-leases.ts'
 import type { NodeReach } from '../catalog/schema.ts'
@@ -19,11 +18,13 @@ import { Control } from './control.ts'
 import { buildApi } from './http/server.ts'
 import { listen, readTls, TlsReload } from './listening.ts'
 import { findReach, ServerIdentities } from './reach.ts'
+import { ReceiverMemory } from './receiver-memory.ts'
 import { Receivers } from './receivers.ts'
 import { RecordKeeper } from './record-keeper.ts'
 import { Scheduler } from './scheduler.ts'
 import { loadSettings, type ServerSettings } from './settings.ts'
 import { StatusBoard } from './status-board.ts'
+import { StoreHome } from './store-home.ts'
 import { TaskQueue } from './task-queue.ts'
 import type { TaskPlace } from './task-run.ts'
 import { DEAD_AFTER_MS, TaskWorker } from './task-worker.ts'
@@ -107,6 +108,8 @@ class Node {
   readonly #options: ServeOptions
   readonly #settings: ServerSettings
   readonly #accepted: AcceptedConfiguration
+  readonly #home: StoreHome
+  readonly #memory: ReceiverMemory
   readonly #store: Store
   readonly #queue: TaskQueue
   readonly #catalogue: Catalogue
@@ -121,7 +124,8 @@ class Node {
   readonly #servers = new ServerIdentities()
   #reach: readonly NodeReach[] = []
   #tls: TlsReload | undefined
-  #embedded: EmbeddedStore | undefined
+  /** Whether the store was asked who receives what. */
+  #hasAsked = false
 
   static async start(options: ServeOptions, beginning: Beginning, stack: AsyncDisposableStack): Promise<Node> {
     const { signal, clock, report } = options
@@ -131,13 +135,13 @@ class Node {
     await chmod(settings.state, 0o711)
     if (beginning.refused === null) await accepted.keep(systems)
     const token = await administratorToken(settings.state)
-    const embedded = options.databaseUrl === undefined ? stack.use(await startEmbeddedStore(settings.state, signal)) : undefined
-    const store = stack.use(await Store.open(options.databaseUrl ?? embedded!.connectionString))
-    const queue = stack.use(await TaskQueue.open(store, (error) => report(`queue: ${error.message}`)))
-    const node = new Node(options, { ...beginning, store, queue })
-    node.#embedded = embedded
+    const home = stack.use(new StoreHome({ ...options, state: settings.state }))
+    const store = stack.use(Store.later(async () => home.find()))
+    const queue = stack.use(TaskQueue.later(store, (error) => report(`queue: ${error.message}`)))
+    const node = new Node(options, { ...beginning, home, store, queue })
     stack.use(node.#scheduler)
     stack.use(node.#watch)
+    await node.#beginStore()
     await node.#catalogue.take(systems)
     node.#receivers.configure(systems)
     await node.#lookAround()
@@ -166,11 +170,24 @@ class Node {
 
   private constructor(
     options: ServeOptions,
-    { settings, accepted, store, queue, ...beginning }: Beginning & { readonly store: Store; readonly queue: TaskQueue },
+    {
+      settings,
+      accepted,
+      home,
+      store,
+      queue,
+      ...beginning
+    }: Beginning & {
+      readonly home: StoreHome
+      readonly store: Store
+      readonly queue: TaskQueue
+    },
   ) {
     const { clock, report, configPath } = options
     this.#options = options
     this.#settings = settings
+    this.#home = home
+    this.#memory = new ReceiverMemory(settings.state)
     this.#store = store
     this.#startedAt = new Date(clock.now())
     this.#queue = queue
@@ -193,15 +210,7 @@ class Node {
       onMessage: (message) => this.#watch.noteReceiver(message),
     })
     this.#board = new StatusBoard({ catalogue: this.#catalogue, receivers: this.#receivers, clock })
-    this.#records = new RecordKeeper({
-      store,
-      node: settings.node,
-      clock,
-      systems: () => this.#catalogue.systems.map(({ system }) => system),
-      repositoryOf: async (system) => this.#catalogue.repositoryOf(system),
-      report,
-      onError: (error) => this.#reportUnlessAway(error),
-    })
+    this.#records = this.#newRecords()
     this.#watch = new Watch({
       store,
       records: this.#records,
@@ -222,6 +231,19 @@ class Node {
       take: async (systems) => this.#take(systems),
     })
     this.#worker = this.#newWorker(queue)
+  }
+
+  #newRecords(): RecordKeeper {
+    const { clock, report } = this.#options
+    return new RecordKeeper({
+      store: this.#store,
+      node: this.#settings.node,
+      clock,
+      systems: () => this.#catalogue.systems.map(({ system }) => system),
+      repositoryOf: async (system) => this.#catalogue.repositoryOf(system),
+      report,
+      onError: (error) => this.#reportUnlessAway(error),
+    })
   }
 
   #newWorker(queue: TaskQueue): TaskWorker {
@@ -259,7 +281,7 @@ class Node {
       this.#always(CLEAN_MS, async () => this.#forgetOld()),
       this.#always(TLS_MS, async () => this.#lookForCertificate()),
       this.#always(MEND_MS, async () => this.#mendTasks()),
-      this.#always(STORE_MS, async () => this.#embedded?.ensureRunning(signal)),
+      this.#always(STORE_MS, async () => this.#keepStore()),
     ]
     const outcomes = await Promise.allSettled(
       parts.map(async (part) =>
@@ -289,6 +311,25 @@ class Node {
   async #schedule(signal: AbortSignal): Promise<void> {
     await this.#records.settle(signal)
     await this.#scheduler.look()
+  }
+
+  /** Receiving needs no store, and begins without one that is away. Throws what is wrong with a store that is there. */
+  async #beginStore(): Promise<void> {
+    try {
+      await this.#store.begin()
+      await this.#queue.begin()
+    } catch (error) {
+      if (!isStoreAway(error)) throw error
+      const why = error instanceof Error ? error.message : String(error)
+      this.#options.report(`the store is away, and WAL is received without it: ${why}`)
+    }
+  }
+
+  async #keepStore(): Promise<void> {
+    if (this.#queue.isThere) return await this.#home.keep()
+    await this.#store.begin()
+    await this.#queue.begin()
+    this.#options.report('the store is there')
   }
 
   /** Only where the repository has all that was acknowledged: what another spool has must not be left behind. */
@@ -335,9 +376,35 @@ class Node {
     const name = this.#settings.node
     this.#board.noteNodes([{ name, reach: [...this.#reach] }])
     const at = new Date(clock.now())
-    await renewNode(this.#store.sql, { name, startedAt: this.#startedAt, at, version: resusVersion(), reach: this.#reach })
-    this.#receivers.want(await this.#claimReceivers())
+    try {
+      await renewNode(this.#store.sql, { name, startedAt: this.#startedAt, at, version: resusVersion(), reach: this.#reach })
+      await this.#receive(await this.#claimReceivers())
+    } catch (error) {
+      if (isStoreAway(error) && !this.#hasAsked) this.#receivers.want(await this.#unasked())
+      throw error
+    }
     this.#board.noteNodes(await listNodes(this.#store.sql))
+  }
+
+  async #receive(leases: readonly ReceiverLease[]): Promise<void> {
+    this.#hasAsked = true
+    this.#receivers.want(leases)
+    await this.#memory.keep(leases)
+  }
+
+  /**
+   * What may be received while nobody can be asked, since the start: where the store is this node's own; where nothing that was acknowledged can be on another node alone; and
+   * what was this node's already. The slot admits one receiver, whoever else thinks so.
+   */
+  async #unasked(): Promise<ReceiverLease[]> {
+    const own = await this.#memory.read()
+    return this.#reach.filter(
+      ({ system, component, receivable }) =>
+        receivable &&
+        (this.#home.isOwn ||
+          this.#acknowledge(system, component) === 'repository' ||
+          own.some((each) => each.system === system && each.component === component)),
+    )
   }
 
   /** What this node is to receive. While the store is away, it goes on with what it has. */

@@ -2,6 +2,7 @@ import { fromKysely, PgBoss } from 'pg-boss'
 import type { Kysely } from 'kysely'
 import type { Schema } from '../catalog/schema.ts'
 import { isStoreAway, type Store } from '../catalog/store.ts'
+import { Failure } from '../errors.ts'
 import { insertTask, unfinishedTasks, type NewTask } from '../catalog/tasks.ts'
 import { queueName } from './task-kinds.ts'
 
@@ -33,17 +34,35 @@ interface JobData {
 /** The durable queue behind tasks: one queue for each component's lane, of which one job at most is being worked on. */
 export class TaskQueue implements AsyncDisposable {
   readonly #store: Store
-  readonly #boss: PgBoss
+  readonly #onError: (error: Error) => void
   readonly #known = new Set<string>()
+  #started: PgBoss | undefined
 
-  private constructor(store: Store, boss: PgBoss) {
+  private constructor(store: Store, onError: (error: Error) => void) {
     this.#store = store
-    this.#boss = boss
+    this.#onError = onError
   }
 
   static async open(store: Store, onError: (error: Error) => void): Promise<TaskQueue> {
+    const queue = TaskQueue.later(store, onError)
+    await queue.begin()
+    return queue
+  }
+
+  /** A queue on a store that may be away: until `begin` has succeeded, all that is asked of it throws STORE_UNREACHABLE. */
+  static later(store: Store, onError: (error: Error) => void): TaskQueue {
+    return new TaskQueue(store, onError)
+  }
+
+  get isThere(): boolean {
+    return this.#started !== undefined
+  }
+
+  /** Throws what the store throws: then try again. */
+  async begin(): Promise<void> {
+    if (this.#started !== undefined) return
     const boss = new PgBoss({
-      connectionString: store.connectionString,
+      connectionString: this.#store.connectionString,
       schema: SCHEMA,
       application_name: 'resus queue',
       max: CONNECTIONS_MAX,
@@ -52,9 +71,20 @@ export class TaskQueue implements AsyncDisposable {
       monitorIntervalSeconds: SUPERVISE_SECONDS,
     })
     // Its own timers meet a store that is away; they try again.
-    boss.on('error', (error: Error) => (isStoreAway(error) ? undefined : onError(error)))
-    await boss.start()
-    return new TaskQueue(store, boss)
+    boss.on('error', (error: Error) => (isStoreAway(error) ? undefined : this.#onError(error)))
+    try {
+      await boss.start()
+    } catch (error) {
+      // It would keep its connections.
+      await boss.stop({ graceful: false }).catch(() => undefined)
+      throw error
+    }
+    this.#started = boss
+  }
+
+  get #boss(): PgBoss {
+    if (this.#started !== undefined) return this.#started
+    throw new Failure('STORE_UNREACHABLE', 'the store was not reached yet', { hint: 'see to its PostgreSQL' })
   }
 
   /** Keeps a task and its job, both or neither. False when there is one for this schedule's instant already. */
@@ -111,7 +141,7 @@ export class TaskQueue implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#boss.stop({ graceful: false })
+    await this.#started?.stop({ graceful: false })
   }
 
   async #queueOf(lane: { system: string; component: string | null; lane: string }): Promise<string> {

@@ -84,10 +84,10 @@ export class Watch implements AsyncDisposable {
       this.#alarms.noteStore(awayMs > STORE_AWAY_MS ? `the store has not answered for ${Math.round(awayMs / 1000)} s` : null)
     }
     this.#alarms.noteConfiguration(refused())
+    const isAway = clock.now() - this.#storeSeenMs > STORE_AWAY_MS
     // What people know already is in the repositories, where the store was lost.
-    if (this.#options.records.isHeld()) await this.#options.records.settle(signal, SETTLE_MS)
-    if (this.#options.records.isHeld()) return
-    if (leads || clock.now() - this.#storeSeenMs > STORE_AWAY_MS) await this.#alarms.look()
+    if (!isAway && (await this.#options.records.settle(signal, SETTLE_MS)) === 'held') return
+    if (leads || isAway) await this.#alarms.look()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
