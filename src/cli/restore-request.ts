@@ -13,10 +13,11 @@ const TIMELINE_MAX = 0xffffffff
 /** Ids below belong to no transaction. */
 const FIRST_XID = 3n
 const XID_BITS = 32
+const REQUEST = /^[A-Za-z0-9._-]{1,64}$/
 
 export type RestoreRequest = Pick<
   RestoreOptions,
-  'target' | 'timeline' | 'from' | 'action' | 'tablespaceMappings' | 'withoutSpool' | 'withoutLocalWal' | 'delta'
+  'target' | 'timeline' | 'from' | 'action' | 'tablespaceMappings' | 'withoutSpool' | 'withoutLocalWal' | 'delta' | 'request'
 > & {
   readonly preview: boolean
 }
@@ -30,6 +31,7 @@ export function restoreRequest(given: Given): RestoreRequest {
   if (target.kind === 'backup' && timeline !== undefined) {
     throw invalid('--target-timeline says nothing where --backup is the target', 'a backup alone is restored on its own timeline')
   }
+  const request = restoreName(optionalText(given, 'request'))
   const maps = given.options.tablespaceMap
   return {
     target,
@@ -38,10 +40,16 @@ export function restoreRequest(given: Given): RestoreRequest {
     ...(action === undefined ? {} : { action }),
     tablespaceMappings: Array.isArray(maps) ? maps.map((map) => parseTablespaceMapping(String(map))) : [],
     delta: given.options.delta === true,
+    ...(request === undefined ? {} : { request }),
     ...(given.options.withoutSpool === true ? { withoutSpool: true } : {}),
     ...(given.options.withoutLocalWal === true ? { withoutLocalWal: true } : {}),
     preview: given.options.preview === true,
   }
+}
+
+function restoreName(text: string | undefined): string | undefined {
+  if (text === undefined || REQUEST.test(text)) return text
+  throw invalid(`--request is "${text}", wanted 1 to 64 letters, digits, ".", "_" and "-"`, 'the id of a ticket or a task')
 }
 
 function restoreTarget(given: Given): RecoveryTarget {

@@ -75,6 +75,7 @@ export const VERBS: readonly VerbDefinition[] = [
       ['--action <action>', 'promote, pause or shutdown, when the target is reached (default: promote)'],
       ['--tablespace-map <old=new>', 'put a tablespace elsewhere: its path or oid, and where to; once for each', 'repeatable'],
       ['--delta', 'into a stopped cluster that is there: keep what is right, write the rest, remove what does not belong'],
+      ['--request <id>', 'a name for this restore: asked for again when it is whole, it is reported, and not refused'],
       ['--without-spool', "go on when acknowledged WAL of this host's spool cannot be published"],
       [
         '--without-local-wal',
