@@ -10,7 +10,9 @@ const SCHEMA = 'resus_queue'
 const CONNECTIONS_MAX = 4
 /** A job whose node does not say that it lives for so long is somebody else's. */
 const HEARTBEAT_SECONDS = 20
-const SUPERVISE_SECONDS = 5
+const SUPERVISE_SECONDS = 3
+/** pg-boss keeps in memory which queues had a job at work, and fetches nothing from those until it has looked again: by itself once a minute. */
+const LOOK_AGAIN_SECONDS = 2
 /** The longest that pg-boss lets one attempt take. A command that is begun again goes on where it was. */
 const ATTEMPT_SECONDS_MAX = 24 * 3600 - 60
 /** Of attempts that a node's death ended. Those that failed by themselves are counted with the task. */
@@ -68,6 +70,7 @@ export class TaskQueue implements AsyncDisposable {
       max: CONNECTIONS_MAX,
       schedule: false,
       superviseIntervalSeconds: SUPERVISE_SECONDS,
+      queueCacheIntervalSeconds: LOOK_AGAIN_SECONDS,
       monitorIntervalSeconds: SUPERVISE_SECONDS,
     })
     // Its own timers meet a store that is away; they try again.
