@@ -13,6 +13,7 @@ import { findPgBackRest } from './pgbackrest.ts'
 import { benchRecovery, recoveryRatios } from './recovery-bench.ts'
 import { benchRelations, relationsRatios } from './relations-bench.ts'
 import { formatFigures, formatLoads, formatReport, ratiosOf, type Figures, type Ratio } from './report.ts'
+import { benchServe, serveRatios } from './serve-bench.ts'
 import { benchStream, streamRatios } from './stream-bench.ts'
 import { compareSideBySide } from './side-by-side.ts'
 
@@ -21,13 +22,14 @@ import { compareSideBySide } from './side-by-side.ts'
 //   relations     a cluster of many small files beside pgBackRest (--relations 10000)
 //   incrementals  the restore of the 50th incremental beside that of a full (--incrementals 50 --incrementals-mb 500)
 //   stream        the receiver beside pg_receivewal, and WAL at a rate (--seconds 10 --wal-mb 50)
+//   serve         the control plane: its answers, its start, its memory (--components 500 --backups 100000 --seconds 10)
 //   recovery      recovery with our restore_command beside cp (--recovery-mb 512)
 // Each writes bench/results/<date>-<row>.json; `backup` is <date>.json.
 
 const CHECKOUT = fileURLToPath(new URL('..', import.meta.url))
 const RESULTS = join(CHECKOUT, 'bench/results')
 
-const ROWS = { backup, relations, incrementals, stream, recovery } as const
+const ROWS = { backup, relations, incrementals, stream, recovery, serve } as const
 type RowName = keyof typeof ROWS
 
 /** A row that was measured. */
@@ -45,6 +47,8 @@ const SIZES = {
   seconds: '10',
   'wal-mb': '50',
   'recovery-mb': '512',
+  components: '500',
+  backups: '100000',
 } as const
 type SizeName = keyof typeof SIZES
 
@@ -131,6 +135,14 @@ async function recovery(home: string): Promise<Row> {
   return rowOf({ what, samples, ratios: recoveryRatios(samples), versions: await versions() })
 }
 
+async function serve(home: string): Promise<Row> {
+  const samples = await benchServe({ home, ...options.sizes, onStep })
+  const what = `The control plane on one core, ${options.sizes.components} components with ${options.sizes.backups} backups, and 20 that are received.`
+  const row = rowOf({ what, samples, ratios: serveRatios(samples), versions: await versions() })
+  const { components, backups } = options.sizes
+  return { ...row, result: { components, backups, ...row.result } }
+}
+
 function rowOf(row: {
   readonly what: string
   readonly samples: { readonly figures: Figures; readonly loads: readonly number[] }
@@ -208,6 +220,8 @@ function readOptions(): Options {
       seconds: size('seconds'),
       'wal-mb': size('wal-mb'),
       'recovery-mb': size('recovery-mb'),
+      components: size('components'),
+      backups: size('backups'),
     },
     only: rowsOf(values.only),
     keep: values.keep,

@@ -51,6 +51,7 @@ export const FAILURES = {
   // Restore.
   TARGET_OUTSIDE_WINDOW: { exit: 2, http: 409, retry: false },
   DIRECTORY_NOT_EMPTY: { exit: 2, http: 409, retry: false },
+  SAFETY_COPY_FAILED: { exit: 2, http: 409, retry: false },
   DIRECTORY_IN_USE: { exit: 2, http: 409, retry: false },
   TABLESPACE_IN_WAL: { exit: 2, http: 409, retry: false },
   RESTORE_COMMAND_FAILED: { exit: 1, http: 500, retry: false },

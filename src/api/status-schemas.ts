@@ -55,7 +55,7 @@ export const healthSchema = z.object({
     z.object({
       system: z.string(),
       component: z.string().nullable(),
-      thing: z.enum(['database', 'receiver', 'storage']),
+      thing: z.enum(['database', 'receiver', 'backup', 'proof', 'storage', 'clock', 'certificate']),
       state: z.enum(['unknown', 'up', 'degraded', 'down']),
       since: time,
       lookedAt: time,
@@ -130,3 +130,71 @@ export const alarmsSchema = z.object({
 })
 
 export const channelTestSchema = z.object({ delivered: z.boolean(), words: z.string() })
+
+export const complianceSchema = z.object({
+  system: z.string(),
+  component: z.string(),
+  objective: z.string(),
+  points: z.array(
+    z.object({
+      at: time,
+      per: z.enum(['minute', 'hour']),
+      target: z.number().describe('in the unit of the objective, as are the others'),
+      actualLeast: z.number().nullable().describe('null where nothing was measured'),
+      actualGreatest: z.number().nullable(),
+      minutesMet: z.int(),
+      minutesBroken: z.int(),
+      minutesNotProven: z.int().describe('the rest of an hour nobody watched'),
+    }),
+  ),
+})
+
+const growthSchema = z.object({
+  bytes: z.number().nullable(),
+  bytesPerDay: z.number().nullable().describe('by the last 30 days; null with less than a day of measurements'),
+  bytesIn30Days: z.number().nullable().describe('as it goes on now'),
+})
+export const storageSchema = z.object({
+  asOf: time,
+  systems: z.array(
+    z.object({
+      system: z.string(),
+      storage: z.object({
+        bytes: z.number().nullable(),
+        free: growthSchema,
+        daysLeft: z.number().nullable().describe('until nothing is free; null when it does not shrink, or nobody can tell'),
+      }),
+      components: z.array(
+        z.object({
+          component: z.string(),
+          cluster: growthSchema,
+          stored: growthSchema.describe('by all its backups, with their own WAL'),
+        }),
+      ),
+    }),
+  ),
+})
+export const sizeHistorySchema = z.object({
+  system: z.string(),
+  component: z.string().nullable(),
+  points: z.array(z.object({ name: z.enum(['storage', 'free', 'cluster', 'stored']), at: time, bytes: z.number() })),
+})
+
+export const facilitiesSchema = z.object({
+  asOf: time,
+  facilities: z.array(
+    z.object({
+      system: z.string(),
+      facility: z.string(),
+      name: z.string(),
+      lga: z.string().nullable(),
+      type: z.string().nullable(),
+      components: z.array(z.string()).describe('that hold its data'),
+      verdict: z.enum(['verified', 'failed', 'not proven']).describe('of the worst of them'),
+      rpoSeconds: z.number().nullable().describe('the worst that was measured; null where one is not'),
+      rtoMinutes: z.number().nullable().describe('of the last proven recoveries, the longest; null where one is not proven'),
+      ownBytes: z.number().describe('of components that hold its data alone'),
+      sharedBytes: z.number().describe('of components that it shares with others'),
+    }),
+  ),
+})

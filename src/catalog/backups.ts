@@ -12,6 +12,7 @@ export const backupSummarySchema = z.object({
   component: z.string(),
   id: z.string(),
   type: z.enum(BACKUP_TYPES),
+  sequence: z.number().int().describe('of two backups of a component the one with the greater number is the newer'),
   startedAt: z.string(),
   finishedAt: z.string(),
   timeline: z.number(),
@@ -29,12 +30,13 @@ export const backupSummarySchema = z.object({
 export type BackupSummary = z.infer<typeof backupSummarySchema>
 
 export function summaryOf(system: string, manifest: BackupManifest): BackupSummary {
-  const { component, id, type, startedAt, finishedAt, timeline, startLsn, stopLsn, stopTime, server, totals } = manifest
+  const { component, id, type, sequence, startedAt, finishedAt, timeline, startLsn, stopLsn, stopTime, server, totals } = manifest
   return {
     system,
     component,
     id,
     type,
+    sequence,
     startedAt,
     finishedAt,
     timeline,

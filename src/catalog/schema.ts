@@ -185,6 +185,14 @@ export interface UnreadableObject {
   readonly problem: string
 }
 
+export interface SizesTable {
+  readonly system: string
+  readonly component: string
+  readonly name: 'storage' | 'free' | 'cluster' | 'stored'
+  readonly at: Time
+  readonly bytes: number
+}
+
 export interface Schema {
   readonly control_pending: ControlPendingTable
   readonly control_rebuilt: ControlRebuiltTable
@@ -197,6 +205,7 @@ export interface Schema {
   readonly schedule_runs: ScheduleRunsTable
   readonly compliance_minutes: ComplianceMinutesTable
   readonly compliance_hours: ComplianceHoursTable
+  readonly sizes: SizesTable
   readonly alarms: AlarmsTable
   readonly notices: NoticesTable
   readonly deliveries: DeliveriesTable

@@ -23,6 +23,7 @@ const PREVIEW: RestorePreview = {
     spool: [{ timeline: 2, bytes: 4096, acknowledgedLsn: '0/7000100' }],
     localWal: [{ directory: '/restored/pg_wal', timeline: 2, bytes: 8192, endLsn: '0/7002100' }],
   },
+  safetyCopy: { path: '/var/lib/postgresql/restored.before-20261121T030000000Z', bytes: 5 * 1024 ** 2 },
   directory: { path: '/restored', state: 'missing' },
   tablespaces: [{ oid: '16385', source: '/srv/scans', path: '/new', state: 'empty' }],
   settings: { archive_mode: 'off', restore_command: 'x'.repeat(1000) },
@@ -37,6 +38,7 @@ test('a preview says what would be written, replayed, lost and overridden, and w
     `would restore:    "his-db" from full backup 20261121T030000Z-000abc of 2026-11-21 03:00:05Z
 target:           time 2026-11-21T04:00:00.000Z, on timeline 2, then pause
 directory:        /restored (missing)
+safety copy:      5.2 MB to /var/lib/postgresql/restored.before-20261121T030000000Z first
 tablespace 16385: /new (empty; was /srv/scans)
 write:            5.0 MB in 990 files; 7.0 GB are free
 replay:           33.6 MB of WAL in 3 segments, from 0/5000028 to 0/7000000

@@ -13,6 +13,9 @@ export function formatPreview(component: string, preview: RestorePreview): strin
     ['would restore', `"${component}" from ${backup.type} backup ${backup.id} of ${formatTime(backup.stopTime)}`],
     ['target', `${preview.target}, on timeline ${preview.timeline}, then ${preview.action}`],
     ['directory', `${directory.path} (${directory.state})`],
+    ...(preview.safetyCopy === null
+      ? []
+      : [['safety copy', `${formatBytes(preview.safetyCopy.bytes)} to ${preview.safetyCopy.path} first`] as const]),
     ...preview.tablespaces.map(
       ({ oid, source, path, state }) =>
         [`tablespace ${oid}`, source === path ? `${path} (${state})` : `${path} (${state}; was ${source})`] as const,

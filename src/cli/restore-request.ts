@@ -17,7 +17,17 @@ const REQUEST = /^[A-Za-z0-9._-]{1,64}$/
 
 export type RestoreRequest = Pick<
   RestoreOptions,
-  'target' | 'timeline' | 'from' | 'action' | 'tablespaceMappings' | 'withoutSpool' | 'withoutLocalWal' | 'delta' | 'request'
+  | 'target'
+  | 'timeline'
+  | 'from'
+  | 'action'
+  | 'tablespaceMappings'
+  | 'withoutSpool'
+  | 'withoutLocalWal'
+  | 'delta'
+  | 'safetyCopy'
+  | 'withoutSafetyCopy'
+  | 'request'
 > & {
   readonly preview: boolean
 }
@@ -39,8 +49,8 @@ export function restoreRequest(given: Given): RestoreRequest {
     ...(backup === undefined || target.kind === 'backup' ? {} : { from: backup }),
     ...(action === undefined ? {} : { action }),
     tablespaceMappings: Array.isArray(maps) ? maps.map((map) => parseTablespaceMapping(String(map))) : [],
-    delta: given.options.delta === true,
     ...(request === undefined ? {} : { request }),
+    ...safetyOf(given),
     ...(given.options.withoutSpool === true ? { withoutSpool: true } : {}),
     ...(given.options.withoutLocalWal === true ? { withoutLocalWal: true } : {}),
     preview: given.options.preview === true,
@@ -50,6 +60,19 @@ export function restoreRequest(given: Given): RestoreRequest {
 function restoreName(text: string | undefined): string | undefined {
   if (text === undefined || REQUEST.test(text)) return text
   throw invalid(`--request is "${text}", wanted 1 to 64 letters, digits, ".", "_" and "-"`, 'the id of a ticket or a task')
+}
+
+function safetyOf(given: Given): Pick<RestoreOptions, 'delta' | 'safetyCopy' | 'withoutSafetyCopy'> {
+  const delta = given.options.delta === true
+  const safetyCopy = optionalText(given, 'safetyCopy')
+  const without = given.options.withoutSafetyCopy === true
+  if (!delta && (safetyCopy !== undefined || without)) {
+    throw invalid('a safety copy is of what --delta goes over', 'a restore into an empty directory changes nothing that is there')
+  }
+  if (safetyCopy !== undefined && without) {
+    throw invalid('--safety-copy and --without-safety-copy contradict each other', 'give one of them')
+  }
+  return { delta, ...(safetyCopy === undefined ? {} : { safetyCopy }), ...(without ? { withoutSafetyCopy: true } : {}) }
 }
 
 function restoreTarget(given: Given): RecoveryTarget {

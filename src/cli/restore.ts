@@ -49,6 +49,9 @@ function formatReport(component: string, report: RestoreReport): Answer {
     ['took', formatDuration(1000 * report.seconds)],
     ['written', formatBytes(report.bytesWritten)],
     ['kept', formatBytes(report.bytesKept)],
+    ...(report.safetyCopy === null
+      ? []
+      : [['safety copy', `${report.safetyCopy.path}, of what was there: remove it by hand`] as const]),
     ...lossField(report),
   ] as const
   return { json: report, text: `${formatFields(fields)}\n\n${nextStep(report)}` }

@@ -37,8 +37,16 @@ export interface ProvenRecovery {
   readonly scenario: string | null
 }
 
+/** Whether nothing that was acknowledged can be lost: why it is so, or why not. */
+export interface ZeroLoss {
+  readonly holds: boolean
+  readonly why: string
+}
+
 export interface Actual {
   readonly rpo: ActualRpo
+  /** Null where nobody can tell. */
+  readonly zeroLoss: ZeroLoss | null
   readonly recovery: ProvenRecovery | null
   readonly availability: Availability | null
 }
@@ -83,18 +91,25 @@ function judgeRto(target: number, { actual: { recovery }, scenario, nowMs }: Jud
   return { actual, verdict: actual <= target ? 'met' : 'broken', why: `the recovery that was proven at ${recovery.at}` }
 }
 
-function judgeRpo(target: number, { actual: { rpo } }: JudgeInput): Omit<Judgement, 'target'> {
+/** That nothing at all is lost no clock can show: it is so when no commit is acknowledged before the repository has it. */
+function judgeZeroLoss({ rpo, zeroLoss }: Actual): Omit<Judgement, 'target'> {
+  if (zeroLoss?.holds === true) return { actual: 0, verdict: 'met', why: zeroLoss.why }
+  const most = rpo.kind === 'measured' ? `; by the heartbeat ${seconds(rpo.seconds)} at most` : ''
+  return unproven(`${zeroLoss?.why ?? 'nobody can tell whether commits wait for the repository'}${most}`)
+}
+
+function judgeRpo(target: number, { actual }: JudgeInput): Omit<Judgement, 'target'> {
+  const { rpo } = actual
+  if (target === 0) return judgeZeroLoss(actual)
   if (rpo.kind === 'not proven') {
     const atLeast = (rpo.atLeastSeconds ?? 0) / 60
     return rpo.beating === true && atLeast > target ? { actual: atLeast, verdict: 'broken', why: rpo.why } : unproven(rpo.why)
   }
-  const actual = rpo.seconds / 60
-  if (target === 0)
-    return unproven(`a heartbeat of every second cannot show that nothing at all would be lost: ${seconds(rpo.seconds)} at most`)
-  if (actual <= target) return { actual, verdict: 'met', why: `the newest heartbeat that is safe is of ${rpo.lastBeatAt}` }
+  const lost = rpo.seconds / 60
+  if (lost <= target) return { actual: lost, verdict: 'met', why: `the newest heartbeat that is safe is of ${rpo.lastBeatAt}` }
   // A server that is down loses nothing more; one that only keeps us from beating does. Nobody can tell from here.
   if (!rpo.beating) return unproven(`the heartbeat has stopped: the newest one that is safe is of ${rpo.lastBeatAt}`)
-  return { actual, verdict: 'broken', why: `the newest heartbeat that is safe is of ${rpo.lastBeatAt}` }
+  return { actual: lost, verdict: 'broken', why: `the newest heartbeat that is safe is of ${rpo.lastBeatAt}` }
 }
 
 function judgeDowntime(target: number, { actual: { availability } }: JudgeInput): Omit<Judgement, 'target'> {

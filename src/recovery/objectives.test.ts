@@ -8,7 +8,7 @@ import { DEFINITIONS, resolveObjectives, TIERS } from './objectives.ts'
 
 const NOW = Date.parse('2026-06-10T12:00:00Z')
 const RECOVERY = { seconds: 600, at: '2026-06-09T12:00:00Z', expires: '2026-06-16T12:00:00Z', scenario: null }
-const NOTHING: Actual = { rpo: { kind: 'not proven', why: 'no heartbeat' }, recovery: null, availability: null }
+const NOTHING: Actual = { rpo: { kind: 'not proven', why: 'no heartbeat' }, zeroLoss: null, recovery: null, availability: null }
 const critical = resolveObjectives({}, { tier: 'critical' })
 
 function rpo(seconds: number, beating = true): Actual {
@@ -96,6 +96,14 @@ test('an RPO is broken only while the heart beats: a server that is down loses n
   assert.deepEqual([since(301, true), since(300, true), since(301, false)], ['broken', 'not proven', 'not proven'])
   const none = resolveObjectives({}, { tier: 'low', objectives: { rpoMinutes: 0 } })
   assert.equal(judge(none, rpo(0), NOW).rpoMinutes?.verdict, 'not proven')
+  const when = (holds: boolean) => judge(none, { ...rpo(2), zeroLoss: { holds, why: 'because' } }, NOW).rpoMinutes
+  assert.deepEqual(when(true), { target: 0, actual: 0, verdict: 'met', why: 'because' })
+  assert.deepEqual(when(false), {
+    target: 0,
+    actual: null,
+    verdict: 'not proven',
+    why: 'because; by the heartbeat 2 s at most',
+  })
 })
 
 const AVAILABILITY = { windowMs: 3_600_000, sampleHoldsMs: 30_000 }

@@ -5,15 +5,13 @@ import { alarmKey, alarmOf, type AlarmFacts, type AlarmKindName } from '../incid
 import type { Notices } from '../incident/notices.ts'
 import type { Judgement } from '../recovery/judgement.ts'
 import type { Catalogue, ComponentPicture } from './catalogue.ts'
-import type { HealthWatch, WatchedView } from './health-watch.ts'
+import { STALE_BACKUP_MS } from './health-looks.ts'
+import { OWN_SYSTEM, type HealthWatch, type WatchedView } from './health-watch.ts'
 import type { ObjectivesWatch } from './objectives-watch.ts'
 import type { ReceiverMessage } from './receivers.ts'
 import type { RecordKeeper, RecordsState } from './record-keeper.ts'
 import { DEAD_AFTER_MS } from './task-worker.ts'
 
-/** Of any tier: a daily backup that is an hour late (MON-07). */
-const STALE_MS = 25 * 3600 * 1000
-const RESUS = 'Resus'
 const KEY_CODES: ReadonlySet<string> = new Set(['KEY_WRONG', 'SECRET_UNREADABLE'])
 
 /** Something that is so or is not so now. */
@@ -115,9 +113,13 @@ export class AlarmWatch {
       ...this.#health.views().flatMap(ofHealth),
       ...this.#catalogue.systems.flatMap(({ system }) => ofRecords(system, this.#records.state(system))),
       ...this.#nodes.map((node) => this.#ofNode(node)),
-      ...this.#forgotten.map((name) => ({ kind: 'NODE_DEAD' as const, place: { system: RESUS, subject: name }, found: null })),
-      { kind: 'CONFIGURATION_REFUSED' as const, place: { system: RESUS }, found: this.#refused },
-      { kind: 'STORE_DOWN' as const, place: { system: RESUS }, found: this.#storeAway },
+      ...this.#forgotten.map((name) => ({
+        kind: 'NODE_DEAD' as const,
+        place: { system: OWN_SYSTEM, subject: name },
+        found: null,
+      })),
+      { kind: 'CONFIGURATION_REFUSED' as const, place: { system: OWN_SYSTEM }, found: this.#refused },
+      { kind: 'STORE_DOWN' as const, place: { system: OWN_SYSTEM }, found: this.#storeAway },
     ]
     for (const condition of conditions) await this.#tell(condition)
   }
@@ -136,7 +138,7 @@ export class AlarmWatch {
     const isKey = problem !== null && KEY_CODES.has(problem.code)
     return [
       // What could not be read says nothing of its age.
-      { kind: 'BACKUP_STALE', place, found: asOf === null ? undefined : now - since > STALE_MS ? age : null },
+      { kind: 'BACKUP_STALE', place, found: asOf === null ? undefined : now - since > STALE_BACKUP_MS ? age : null },
       { kind: 'KEY_UNREACHABLE', place, found: isKey ? problem.message : null },
       {
         kind: 'STORAGE_UNREACHABLE',
@@ -158,7 +160,7 @@ export class AlarmWatch {
   #ofNode({ name, renewed_at: renewedAt }: Pick<Node, 'name' | 'renewed_at'>): Condition {
     const silentMs = this.#clock.now() - renewedAt.getTime()
     const found = silentMs > 2 * DEAD_AFTER_MS ? `nothing was heard of it for ${Math.round(silentMs / 1000)} s` : null
-    return { kind: 'NODE_DEAD', place: { system: RESUS, subject: name }, found }
+    return { kind: 'NODE_DEAD', place: { system: OWN_SYSTEM, subject: name }, found }
   }
 
   async #tell({ kind, place, found }: Condition): Promise<void> {
@@ -220,6 +222,14 @@ function ofHealth({ system, component, thing, health }: WatchedView): Condition[
         { kind: 'STORAGE_UNREACHABLE', place, found: down },
         { kind: 'STORAGE_FULL_SOON', place, found: slow },
       ]
+    case 'clock':
+      return [{ kind: 'CLOCK_WRONG', place, found: unknown ? undefined : (down ?? slow ?? null) }]
+    case 'certificate':
+      return [{ kind: 'CERTIFICATE_EXPIRING', place, found: unknown ? undefined : (down ?? slow ?? null) }]
+    // The age of a backup and its verdict have alarms of their own.
+    case 'backup':
+    case 'proof':
+      return []
     default:
       return thing satisfies never
   }

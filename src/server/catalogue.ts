@@ -29,10 +29,14 @@ export interface ComponentPicture {
 
 const MANIFESTS_AT_ONCE = 8
 const KEPT_AT_ONCE = 500
+/** While the repository is away a spool grows to gigabytes, and each frame of it is opened. */
+const SPOOL_HOLDS_MS = 600_000
 
 interface Known {
   picture: ComponentPicture
   readonly byId: Map<string, BackupSummary>
+  /** When its spool was last looked through, and what was wrong with it. */
+  spool?: { readonly problems: readonly string[]; readonly atMs: number }
 }
 
 /** What the repositories hold, in memory: answers in no time, and is as new as `asOf` says. */
@@ -89,7 +93,15 @@ export class Catalogue {
         spoolDirectory: streamSpool(configuration.state, settings.name),
         clock: this.#clock,
         signal,
+        known: {
+          newestId: newestIdOf(known.byId.values()),
+          count: known.byId.size,
+          damaged,
+          spoolProblems: this.#knownSpool(known),
+        },
       })
+      if (status.spoolProblems !== known.spool?.problems)
+        known.spool = { problems: status.spoolProblems, atMs: this.#clock.now() }
       const backups = newestFirst(known.byId)
       const asOf = new Date(this.#clock.now()).toISOString()
       known.picture = { ...known.picture, backups, status, damaged, asOf, problem: null }
@@ -106,6 +118,10 @@ export class Catalogue {
   /** The repository of a system. Throws COMPONENT_UNKNOWN, and what opening it throws. */
   async repositoryOf(system: string): Promise<Repository> {
     return await this.#open(systemNamed(this.#systems, system))
+  }
+
+  #knownSpool({ spool }: Known): readonly string[] | undefined {
+    return spool !== undefined && this.#clock.now() - spool.atMs < SPOOL_HOLDS_MS ? spool.problems : undefined
   }
 
   async #open(configuration: Configuration): Promise<Repository> {
@@ -176,6 +192,21 @@ function keyOf(system: string, component: string): string {
 
 function newestFirst(byId: ReadonlyMap<string, BackupSummary>): BackupSummary[] {
   return [...byId.values()].toSorted(
-    (left, right) => right.finishedAt.localeCompare(left.finishedAt) || right.id.localeCompare(left.id),
+    (left, right) => compareText(right.finishedAt, left.finishedAt) || compareText(right.id, left.id),
   )
+}
+
+function compareText(left: string, right: string): number {
+  if (left === right) return 0
+  return left < right ? -1 : 1
+}
+
+/** By their numbers: clocks of two hosts may disagree. */
+function newestIdOf(summaries: Iterable<BackupSummary>): string | undefined {
+  let newest: BackupSummary | undefined
+  for (const each of summaries) {
+    const isNewer = newest === undefined || each.sequence > newest.sequence
+    if (isNewer || (each.sequence === newest?.sequence && each.id > newest.id)) newest = each
+  }
+  return newest?.id
 }

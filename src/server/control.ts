@@ -3,6 +3,7 @@ import type { Clock } from '../clock.ts'
 import type { BackupSummary } from '../catalog/backups.ts'
 import type { Store } from '../catalog/store.ts'
 import { readTask, type Task } from '../catalog/tasks.ts'
+import { systemNamed } from '../config/systems.ts'
 import { Failure, systemErrorCode } from '../errors.ts'
 import type { Catalogue, ComponentPicture } from './catalogue.ts'
 import { newRestorePlace } from './restore-place.ts'
@@ -52,6 +53,17 @@ export class Control {
 
   get now(): number {
     return this.#clock.now()
+  }
+
+  /** The name of the system that is meant. Throws as `component` does. */
+  system(name: string | undefined): string {
+    const all = this.catalogue.systems
+    if (name !== undefined) return systemNamed(all, name).system
+    const [only, ...others] = all
+    if (only !== undefined && others.length === 0) return only.system
+    throw new Failure('ARGUMENTS_INVALID', 'which system? There are several', {
+      hint: `name "system": ${all.map(({ system }) => `"${system}"`).join(', ')}`,
+    })
   }
 
   /** The component that is meant. Throws COMPONENT_UNKNOWN, and ARGUMENTS_INVALID where it takes a name. */

@@ -1,47 +1,56 @@
-import { statfs } from 'node:fs/promises'
 import type { Clock } from '../clock.ts'
 import type { Configuration } from '../config/configuration.ts'
 import { resolveComponent } from '../config/open.ts'
-import { Failure, systemErrorCode } from '../errors.ts'
-import { HealthSession, type DatabaseHealth } from '../protect/postgres/health.ts'
+import { Failure } from '../errors.ts'
+import { HealthSession } from '../protect/postgres/health.ts'
 import { AvailabilityRecord, type Availability } from '../recovery/availability.ts'
-import { nextHealth, observeFigures, unknownHealth, type Health, type Observation, type Threshold } from '../recovery/health.ts'
+import { nextHealth, unknownHealth, type Health } from '../recovery/health.ts'
 import type { Catalogue, ComponentPicture } from './catalogue.ts'
+import {
+  failed,
+  lookAtCertificate,
+  lookAtStorage,
+  lookedAtBackup,
+  lookedAtCertificate,
+  lookedAtClocks,
+  lookedAtDatabase,
+  lookedAtProof,
+  lookedAtReceiver,
+  storageOffsetSeconds,
+  type Figures,
+  type Looked,
+} from './health-looks.ts'
 import type { Receivers } from './receivers.ts'
+import type { SizeWatch } from './size-watch.ts'
+
+/** What is looked at of each component, of each system, and of Resus itself. */
+export const WATCHED_THINGS = ['database', 'receiver', 'backup', 'proof', 'storage', 'clock', 'certificate'] as const
 
 /** One thing that is watched. */
 export interface WatchedView {
+  /** "Resus" for what is its own. */
   readonly system: string
   readonly component: string | null
-  /** database, receiver, storage */
-  readonly thing: 'database' | 'receiver' | 'storage'
+  readonly thing: (typeof WATCHED_THINGS)[number]
   readonly health: Health
   /** The last figures, with their units in their names. */
-  readonly figures: Readonly<Record<string, number | null>>
+  readonly figures: Figures
 }
 
+export const OWN_SYSTEM = 'Resus'
 const SAMPLE_HOLDS_MS = 30_000
 const AVAILABILITY_WINDOW_MS = 30 * 24 * 3600 * 1000
 /** Above the time limits of a look at a server. */
 const LOOK_LIMIT_MS = 10_000
 const VIEW_HOLDS_MS = 30_000
-const MEBIBYTE = 1024 * 1024
+const STORAGE_CLOCK_MS = 60_000
 
-/** Beyond which something is slow or short, and not down. */
-const DATABASE_THRESHOLDS: readonly Threshold[] = [
-  { name: 'connectionsUsedPercent', unit: '%', most: 90 },
-  { name: 'longestTransactionSeconds', unit: 's', most: 3600 },
-  { name: 'locksWaiting', unit: 'sessions', most: 20 },
-  { name: 'replayLagSeconds', unit: 's', most: 60 },
-  { name: 'clockOffsetSeconds', unit: 's', most: 5 },
-  { name: 'checksumFailures', unit: 'pages', most: 0 },
-]
-const RECEIVER_THRESHOLDS: readonly Threshold[] = [{ name: 'behindBytes', unit: 'bytes', most: 1024 * MEBIBYTE }]
-const STORAGE_THRESHOLDS: readonly Threshold[] = [{ name: 'freePercent', unit: '%', least: 5 }]
+type What = Pick<WatchedView, 'system' | 'component' | 'thing'>
 
-interface Looked {
-  readonly observation: Observation
-  readonly figures: Readonly<Record<string, number | null>>
+/** Of a server, what other looks need. */
+interface Seen {
+  readonly offsetSeconds: number
+  readonly certificateEndsMs: number | null
 }
 
 /** Looks at everything every few seconds; each thing has a state of its own, and one bad look changes none of them. */
@@ -53,11 +62,24 @@ export class HealthWatch {
   readonly #sessions = new Map<string, { readonly session: HealthSession; readonly to: string }>()
   readonly #storageLooks = new Map<string, Promise<Looked>>()
   readonly #availability = new Map<string, AvailabilityRecord>()
+  readonly #seen = new Map<string, Seen>()
+  readonly #storageClocks = new Map<string, { readonly offsetSeconds: number | null; readonly atMs: number }>()
+  readonly #sizes: SizeWatch
+  readonly #certificate: string | undefined
 
-  constructor(options: { readonly catalogue: Catalogue; readonly receivers: Receivers; readonly clock: Clock }) {
+  constructor(options: {
+    readonly catalogue: Catalogue
+    readonly receivers: Receivers
+    readonly sizes: SizeWatch
+    readonly clock: Clock
+    /** The file of the API's own certificate. */
+    readonly certificate: string | undefined
+  }) {
     this.#catalogue = options.catalogue
     this.#receivers = options.receivers
+    this.#sizes = options.sizes
     this.#clock = options.clock
+    this.#certificate = options.certificate
   }
 
   views(): WatchedView[] {
@@ -74,33 +96,64 @@ export class HealthWatch {
   }
 
   async look(): Promise<void> {
-    const looks = [
-      ...this.#catalogue.pictures().flatMap((picture) => {
-        const of = { system: picture.system, component: picture.component.name }
-        return [
-          this.#note({ ...of, thing: 'database' }, async () => this.#database(picture)),
-          this.#note({ ...of, thing: 'receiver' }, async () => this.#receiver(picture)),
-        ]
-      }),
-      ...this.#catalogue.systems.map(async (configuration) =>
-        this.#note({ system: configuration.system, component: null, thing: 'storage' }, async () => this.#storage(configuration)),
-      ),
-    ]
-    await Promise.all(looks)
+    await Promise.all([
+      ...this.#catalogue.pictures().map(async (picture) => this.#lookAtComponent(picture)),
+      ...this.#catalogue.systems.map(async (configuration) => this.#lookAtSystem(configuration)),
+      this.#lookAtOwn(),
+    ])
     this.#forget()
+  }
+
+  async #lookAtComponent(picture: ComponentPicture): Promise<void> {
+    const of = { system: picture.system, component: picture.component.name }
+    const now = this.#clock.now()
+    await this.#look({ ...of, thing: 'database' }, async () => this.#database(picture))
+    this.#note({ ...of, thing: 'receiver' }, lookedAtReceiver(picture, this.#receivers.picture(of.system, of.component)))
+    this.#note({ ...of, thing: 'backup' }, lookedAtBackup(picture, now))
+    this.#note({ ...of, thing: 'proof' }, lookedAtProof(picture, now))
+    const ends = this.#seen.get(keyOf(of))?.certificateEndsMs ?? null
+    this.#note({ ...of, thing: 'certificate' }, ends === null ? undefined : lookedAtCertificate(ends, now))
+  }
+
+  async #lookAtSystem(configuration: Configuration): Promise<void> {
+    const { system, components } = configuration
+    await this.#look({ system, component: null, thing: 'storage' }, async () => this.#storage(configuration))
+    const offsets = components.flatMap(({ name }) => this.#seen.get(keyOf({ system, component: name }))?.offsetSeconds ?? [])
+    const clocks = lookedAtClocks({
+      databaseOffsetSeconds: offsets.length === 0 ? null : Math.max(...offsets),
+      storageOffsetSeconds: this.#storageClocks.get(system)?.offsetSeconds ?? null,
+    })
+    this.#note({ system, component: null, thing: 'clock' }, clocks)
+  }
+
+  async #lookAtOwn(): Promise<void> {
+    const certificate = this.#certificate
+    if (certificate === undefined) return
+    const what = { system: OWN_SYSTEM, component: null, thing: 'certificate' } as const
+    await this.#look(what, async () => lookAtCertificate(certificate, this.#clock.now()))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const key of this.#sessions.keys()) await this.#disconnect(key)
   }
 
-  async #note(what: Pick<WatchedView, 'system' | 'component' | 'thing'>, look: () => Promise<Looked>): Promise<void> {
-    const { observation, figures } = await this.#inTime(look)
+  async #look(what: What, look: () => Promise<Looked>): Promise<void> {
+    this.#note(what, await this.#inTime(look))
+  }
+
+  /** Undefined: there is no such thing, or nobody can tell. */
+  #note(what: What, looked: Looked | undefined): void {
     const key = JSON.stringify([what.system, what.component, what.thing])
+    if (looked === undefined) {
+      this.#watched.delete(key)
+      return
+    }
+    const { observation, figures } = looked
     const now = this.#clock.now()
     const before = this.#watched.get(key)
     const health = nextHealth(before?.health ?? unknownHealth(now), observation, now)
-    this.#watched.set(key, { ...what, health, figures: observation.kind === 'failed' ? (before?.figures ?? {}) : figures })
+    const kept = observation.kind === 'failed' ? { ...before?.figures, ...figures } : figures
+    this.#watched.set(key, { ...what, health, figures: kept })
     if (what.thing !== 'database' || what.component === null) return
     const record = this.#availabilityOf(what.system, what.component)
     record.note(now, observation.kind === 'failed' ? 'down' : 'up')
@@ -109,10 +162,9 @@ export class HealthWatch {
   /** A mount that hangs answers nothing at all, for ever: the others are looked at all the same. */
   async #inTime(look: () => Promise<Looked>): Promise<Looked> {
     const late = new AbortController()
-    const limit = this.#clock.sleep(LOOK_LIMIT_MS, late.signal).then((): Looked => ({
-      observation: { kind: 'failed', why: `it did not answer within ${LOOK_LIMIT_MS / 1000} s` },
-      figures: {},
-    }))
+    const limit = this.#clock
+      .sleep(LOOK_LIMIT_MS, late.signal)
+      .then((): Looked => failed(`it did not answer within ${LOOK_LIMIT_MS / 1000} s`, {}))
     limit.catch(() => undefined)
     try {
       return await Promise.race([look(), limit])
@@ -131,15 +183,18 @@ export class HealthWatch {
   }
 
   async #database({ system, component }: ComponentPicture): Promise<Looked> {
-    const key = JSON.stringify([system, component.name])
+    const key = keyOf({ system, component: component.name })
     try {
       const session = await this.#session(key, component)
-      const figures = figuresOf(await session.read(), this.#clock.now())
-      return { observation: observeFigures(figures, DATABASE_THRESHOLDS), figures }
+      const health = await session.read()
+      const offsetSeconds = Math.abs(Math.round((health.serverTimeMs - this.#clock.now()) / 1000))
+      this.#seen.set(key, { offsetSeconds, certificateEndsMs: session.certificateEndsMs() })
+      return lookedAtDatabase(health)
     } catch (error) {
       if (!(error instanceof Failure)) throw error
+      this.#seen.delete(key)
       await this.#disconnect(key)
-      return { observation: { kind: 'failed', why: error.message }, figures: {} }
+      return failed(error.message, {})
     }
   }
 
@@ -161,79 +216,41 @@ export class HealthWatch {
     await known?.session[Symbol.asyncDispose]()
   }
 
-  async #receiver({ system, component, status }: ComponentPicture): Promise<Looked> {
-    const live = this.#receivers.picture(system, component.name)
-    const figures = { behindBytes: status?.receiver.behindBytes ?? null }
-    if (live === undefined && status?.receiver.active === true)
-      return { observation: observeFigures(figures, RECEIVER_THRESHOLDS), figures }
-    if (live?.state !== 'receiving') {
-      return { observation: { kind: 'failed', why: live?.problem ?? 'nobody receives its WAL' }, figures }
-    }
-    const [alarm] = Object.entries(live.alarms).filter(([code]) => code !== 'SERVER_SETTING')
-    if (alarm !== undefined) return { observation: { kind: 'slow', why: `${alarm[0]}: ${alarm[1]}` }, figures }
-    return { observation: observeFigures(figures, RECEIVER_THRESHOLDS), figures }
-  }
-
   /** One call at a time: each that hangs keeps one of the few threads that all file calls of this process share. */
   async #storage(configuration: Configuration): Promise<Looked> {
     const known = this.#storageLooks.get(configuration.system)
     if (known !== undefined) return await known
-    const look = lookAtStorage(configuration).finally(() => this.#storageLooks.delete(configuration.system))
+    const look = this.#lookAtStorage(configuration).finally(() => this.#storageLooks.delete(configuration.system))
     this.#storageLooks.set(configuration.system, look)
     return await look
+  }
+
+  async #lookAtStorage(configuration: Configuration): Promise<Looked> {
+    const { system } = configuration
+    const looked = await lookAtStorage(configuration, this.#sizes.daysLeft(system))
+    const { sizeBytes, freeBytes } = looked.figures
+    if (typeof sizeBytes === 'number' && typeof freeBytes === 'number') this.#sizes.noteStorage(system, { sizeBytes, freeBytes })
+    const known = this.#storageClocks.get(system)
+    if (known === undefined || this.#clock.now() - known.atMs > STORAGE_CLOCK_MS) {
+      const offsetSeconds = await storageOffsetSeconds(configuration)
+      this.#storageClocks.set(system, { offsetSeconds, atMs: this.#clock.now() })
+    }
+    return looked
   }
 
   /** What is configured no more is watched no more. */
   #forget(): void {
     const components = new Set(
-      this.#catalogue.pictures().map(({ system, component }) => JSON.stringify([system, component.name])),
+      this.#catalogue.pictures().map(({ system, component }) => keyOf({ system, component: component.name })),
     )
-    const systems = new Set(this.#catalogue.systems.map(({ system }) => system))
+    const systems = new Set([OWN_SYSTEM, ...this.#catalogue.systems.map(({ system }) => system)])
     for (const [key, { system, component }] of this.#watched) {
-      const isThere = component === null ? systems.has(system) : components.has(JSON.stringify([system, component]))
+      const isThere = component === null ? systems.has(system) : components.has(keyOf({ system, component }))
       if (!isThere) this.#watched.delete(key)
     }
   }
 }
 
-function figuresOf(health: DatabaseHealth, nowMs: number): Record<string, number | null> {
-  return {
-    connectionsUsed: health.connectionsUsed,
-    connectionsMax: health.connectionsMax,
-    connectionsUsedPercent: Math.round((100 * health.connectionsUsed) / Math.max(1, health.connectionsMax)),
-    longestQuerySeconds: health.longestQuerySeconds,
-    longestTransactionSeconds: health.longestTransactionSeconds,
-    locksWaiting: health.locksWaiting,
-    replayLagSeconds: health.replayLagSeconds,
-    standbyLagSecondsMost: most(health.standbys.map(({ lagSeconds }) => lagSeconds)),
-    slotRetainedBytesMost: most(health.slots.map(({ retainedBytes }) => retainedBytes)),
-    oldestFrozenXidAge: health.oldestFrozenXidAge,
-    archiverFailures: health.archiverFailures,
-    checksumFailures: health.checksumFailures,
-    clockOffsetSeconds: Math.abs(Math.round((health.serverTimeMs - nowMs) / 1000)),
-  }
-}
-
-function most(values: readonly (number | null)[]): number | null {
-  const known = values.filter((value) => value !== null)
-  return known.length === 0 ? null : Math.max(...known)
-}
-
-/** Whether it answers, and how much room it has. */
-async function lookAtStorage({ repository }: Configuration): Promise<Looked> {
-  const [storage] = repository.storages
-  if (storage === undefined) return { observation: { kind: 'failed', why: 'there is no storage' }, figures: {} }
-  try {
-    const { bsize, blocks, bavail } = await statfs(storage.path)
-    const figures = {
-      freeBytes: bsize * bavail,
-      sizeBytes: bsize * blocks,
-      freePercent: Math.floor((100 * bavail) / Math.max(1, blocks)),
-    }
-    return { observation: observeFigures(figures, STORAGE_THRESHOLDS), figures }
-  } catch (error) {
-    const code = systemErrorCode(error)
-    if (code === undefined) throw error
-    return { observation: { kind: 'failed', why: `"${storage.path}": ${code}` }, figures: {} }
-  }
+function keyOf({ system, component }: { readonly system: string; readonly component: string }): string {
+  return JSON.stringify([system, component])
 }

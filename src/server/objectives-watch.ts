@@ -3,7 +3,7 @@ import type { Store } from '../catalog/store.ts'
 import type { Clock } from '../clock.ts'
 import type { ObjectiveName } from '../config/objectives-settings.ts'
 import type { Availability } from '../recovery/availability.ts'
-import { actualRpo, judge, type ActualRpo, type Judgement } from '../recovery/judgement.ts'
+import { actualRpo, judge, type ActualRpo, type Judgement, type ZeroLoss } from '../recovery/judgement.ts'
 import { objectiveNames, resolveObjectives, type Objectives } from '../recovery/objectives.ts'
 import type { Catalogue, ComponentPicture } from './catalogue.ts'
 import type { Receivers } from './receivers.ts'
@@ -67,7 +67,8 @@ export class ObjectivesWatch {
     const rpo = this.#rpo(picture)
     const recovery = this.#provenRecovery(picture)
     const availability = this.#availabilityOf(system, component.name)
-    const judgements = judge(objectives, { rpo: rpo.repository, recovery, availability }, this.#clock.now())
+    const zeroLoss = this.#zeroLoss(picture)
+    const judgements = judge(objectives, { rpo: rpo.repository, zeroLoss, recovery, availability }, this.#clock.now())
     return { system, component: component.name, objectives, judgements, rpo }
   }
 
@@ -89,6 +90,28 @@ export class ObjectivesWatch {
     // There was no heartbeat at all: what keeps us from beating is the reason, with what to do.
     const why = `${trouble.message}${trouble.code === 'HEARTBEAT_MISSING' ? ': run the SQL of "resus config --heartbeat ROLE" in its database' : ''}`
     return { repository: { kind: 'not proven', why }, spool: { kind: 'not proven', why } }
+  }
+
+  /** A receiver on the database's host that acknowledges what its own disk has loses that disk with the host. */
+  #zeroLoss({ system, component, status, backups }: ComponentPicture): ZeroLoss | null {
+    if (status === null) return null
+    const { stream } = component
+    const receiving = this.#receivers.picture(system, component.name)?.state
+    if (backups.length === 0) return { holds: false, why: 'there is no backup to recover from' }
+    if ((receiving ?? 'receiving') !== 'receiving' || !status.receiver.active)
+      return { holds: false, why: 'its WAL is not being received' }
+    if (!status.receiver.awaited)
+      return { holds: false, why: 'commits do not all wait for Resus (synchronous_standby_names, synchronous_commit)' }
+    if (stream.acknowledge !== 'repository') {
+      return {
+        holds: false,
+        why: "commits wait for the receiver's own disk, which may be lost with its host: acknowledge: repository",
+      }
+    }
+    return {
+      holds: true,
+      why: 'no commit is acknowledged before the repository has it, unless its session asks for that (synchronous_commit)',
+    }
   }
 
   #provenRecovery({ status, problem }: ComponentPicture) {

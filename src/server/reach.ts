@@ -5,9 +5,11 @@ import type { ComponentConfiguration, Configuration } from '../config/configurat
 import { resolveComponent } from '../config/open.ts'
 import { Failure, systemErrorCode } from '../errors.ts'
 import { parseControlFile } from '../postgres/control-file.ts'
+import type { PostgresComponent } from '../protect/postgres/component.ts'
 import { ServerSession } from '../protect/postgres/server-session.ts'
 
 const IDENTITY_HOLDS_MS = 60_000
+const SILENCE_HOLDS_MS = 20_000
 const IDENTIFIER = 'select system_identifier::text as identifier from pg_control_system()'
 
 /** Which components this node can work on, with the reason for those that it cannot. */
@@ -50,24 +52,33 @@ async function identifierIn(directory: string): Promise<{ readonly identifier: s
 
 /** Which cluster a connection leads to, remembered for a while: a connection every few seconds for each component would be a load of its own. */
 export class ServerIdentities {
-  readonly #known = new Map<string, { readonly identifier: string; readonly atMs: number }>()
+  readonly #known = new Map<string, { readonly identifier: string | undefined; readonly atMs: number }>()
 
   /** Undefined when the server does not say. */
   async of(component: ComponentConfiguration): Promise<string | undefined> {
-    try {
-      const resolved = await resolveComponent(component)
-      const key = resolved.connection.reveal().toString('utf8')
-      const known = this.#known.get(key)
-      if (known !== undefined && performance.now() - known.atMs < IDENTITY_HOLDS_MS) return known.identifier
-      this.#known.delete(key)
-      await using session = await ServerSession.connect(resolved)
-      const [row] = await session.query<{ identifier: string }>(IDENTIFIER, [])
-      if (row !== undefined) this.#known.set(key, { identifier: row.identifier, atMs: performance.now() })
-      return row?.identifier
-    } catch (error) {
-      if (!(error instanceof Failure)) throw error
-      // A server that is down is still ours to look after: the commands say what is wrong with it.
-      return undefined
-    }
+    // A server that is down is still ours to look after: the commands say what is wrong with it.
+    const resolved = await resolveComponent(component).catch(undefinedIfFailure)
+    if (resolved === undefined) return undefined
+    const key = resolved.connection.reveal().toString('utf8')
+    const known = this.#known.get(key)
+    if (known !== undefined && performance.now() - known.atMs < holdsMs(known.identifier)) return known.identifier
+    const identifier = await askIdentifier(resolved).catch(undefinedIfFailure)
+    this.#known.set(key, { identifier, atMs: performance.now() })
+    return identifier
   }
+}
+
+function holdsMs(identifier: string | undefined): number {
+  return identifier === undefined ? SILENCE_HOLDS_MS : IDENTITY_HOLDS_MS
+}
+
+async function askIdentifier(component: PostgresComponent): Promise<string | undefined> {
+  await using session = await ServerSession.connect(component)
+  const [row] = await session.query<{ identifier: string }>(IDENTIFIER, [])
+  return row?.identifier
+}
+
+function undefinedIfFailure(error: unknown): undefined {
+  if (!(error instanceof Failure)) throw error
+  return undefined
 }

@@ -22,6 +22,13 @@ const AGAIN_MS = 15_000
 const EXPOSURES_EVERY_MS = 2_000
 const REPOSITORY_EVERY_MS = 20_000
 
+const repositories = new Map<Configuration, Promise<Repository>>()
+/** Messages that the supervisor has not taken. */
+let unheard = 0
+const PASSING = new Set(['acknowledged', 'archived'])
+const PASSING_UNHEARD_MAX = 1_000
+const UNHEARD_MAX = 10_000
+
 const [, , configPath = '', reached = '[]'] = process.argv
 const controller = new AbortController()
 const { signal } = controller
@@ -137,7 +144,7 @@ async function receive(configuration: Configuration, name: string, tracker: Hear
   const { system } = configuration
   const settings = configuration.components.find((each) => each.name === name)!
   const component = await resolveComponent(settings)
-  const repository = await openConfigured(configuration)
+  const repository = await repositoryOf(configuration)
   const last = { acknowledged: 0, archived: 0 }
   const ended = new AbortController()
   const following = followRepository(repository, name, tracker, AbortSignal.any([signal, ended.signal]))
@@ -169,6 +176,26 @@ function isFrequent(event: StreamEvent): event is Extract<StreamEvent, { kind: '
   return event.kind === 'acknowledged' || event.kind === 'archived'
 }
 
+/** Opened once for all components of a system: the key takes 128 MiB and a third of a second each time. */
+async function repositoryOf(configuration: Configuration): Promise<Repository> {
+  const opening = repositories.get(configuration) ?? openConfigured(configuration)
+  repositories.set(configuration, opening)
+  try {
+    return await opening
+  } catch (error) {
+    repositories.delete(configuration)
+    throw error
+  }
+}
+
+/** What comes again by itself, with newer figures, may be left out. */
+function isPassing(message: ReceiverMessage): boolean {
+  return message.kind === 'exposures' || (message.kind === 'event' && PASSING.has(String(message.event['kind'])))
+}
+
+/** A supervisor that stands still must cost neither an acknowledgement nor memory without end. */
 function tell(message: ReceiverMessage): void {
-  if (process.connected) process.send?.(message)
+  if (!process.connected || unheard >= (isPassing(message) ? PASSING_UNHEARD_MAX : UNHEARD_MAX)) return
+  unheard += 1
+  process.send?.(message, undefined, undefined, () => (unheard -= 1))
 }

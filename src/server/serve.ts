@@ -25,6 +25,7 @@ import { Scheduler } from './scheduler.ts'
 import { loadSettings, type ServerSettings } from './settings.ts'
 import { StatusBoard } from './status-board.ts'
 import { StoreHome } from './store-home.ts'
+import { TaskFigures } from './task-figures.ts'
 import { TaskQueue } from './task-queue.ts'
 import type { TaskPlace } from './task-run.ts'
 import { DEAD_AFTER_MS, TaskWorker } from './task-worker.ts'
@@ -52,6 +53,7 @@ const SCHEDULE_MS = 2_000
 const HEALTH_MS = 5_000
 const ALARMS_MS = 10_000
 const COMPLIANCE_MS = 60_000
+const SIZES_MS = 600_000
 const CLEAN_MS = 3_600_000
 const TLS_MS = 10_000
 const MEND_MS = 60_000
@@ -120,6 +122,7 @@ class Node {
   readonly #scheduler: Scheduler
   readonly #watch: Watch
   readonly #records: RecordKeeper
+  readonly #tasks = new TaskFigures()
   readonly #startedAt: Date
   readonly #servers = new ServerIdentities()
   #reach: readonly NodeReach[] = []
@@ -153,6 +156,8 @@ class Node {
       board: node.#board,
       health: node.#watch.health,
       objectives: node.#watch.objectives,
+      sizes: node.#watch.sizes,
+      tasks: node.#tasks,
       scheduler: node.#scheduler,
       notices: node.#watch.notices,
       node: settings.node,
@@ -259,6 +264,7 @@ class Node {
         const endedAt = outcome.at.toISOString()
         this.#board.noteTask({ ...task, state: outcome.state, endedAt })
         this.#watch.noteTask(task, outcome)
+        this.#tasks.note({ ...task, startedMs: task.started_at?.getTime() ?? null }, outcome)
         if (task.component !== null) void this.#refresh(task.system, task.component)
       },
     })
@@ -278,6 +284,7 @@ class Node {
       this.#always(HEALTH_MS, async () => this.#watch.health.look()),
       this.#always(ALARMS_MS, async () => this.#watch.lookForAlarms(this.#scheduler.isLeader, signal)),
       this.#always(COMPLIANCE_MS, async () => (this.#scheduler.isLeader ? this.#watch.objectives.record() : undefined)),
+      this.#always(SIZES_MS, async () => this.#watch.sizes.look(this.#scheduler.isLeader)),
       this.#always(CLEAN_MS, async () => this.#forgetOld()),
       this.#always(TLS_MS, async () => this.#lookForCertificate()),
       this.#always(MEND_MS, async () => this.#mendTasks()),

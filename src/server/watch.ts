@@ -12,6 +12,7 @@ import { ObjectivesWatch } from './objectives-watch.ts'
 import type { ReceiverMessage, Receivers } from './receivers.ts'
 import type { RecordKeeper } from './record-keeper.ts'
 import type { ServerSettings } from './settings.ts'
+import { SizeWatch } from './size-watch.ts'
 import type { StatusBoard } from './status-board.ts'
 
 /** The store may restart; people are told when it stays away. */
@@ -34,6 +35,7 @@ export interface WatchOptions {
 /** Everything that looks at what is, holds it against what was promised, and tells people. */
 export class Watch implements AsyncDisposable {
   readonly health: HealthWatch
+  readonly sizes: SizeWatch
   readonly objectives: ObjectivesWatch
   readonly notices: Notices
   readonly #options: WatchOptions
@@ -45,7 +47,8 @@ export class Watch implements AsyncDisposable {
     const { store, catalogue, receivers, board, records, settings, clock, onError } = options
     this.#options = options
     this.#storeSeenMs = clock.now()
-    this.health = new HealthWatch({ catalogue, receivers, clock })
+    this.sizes = new SizeWatch({ store, catalogue, clock })
+    this.health = new HealthWatch({ catalogue, receivers, sizes: this.sizes, clock, certificate: settings.tls?.certificate })
     const availabilityOf = (system: string, component: string) => this.health.availability(system, component)
     this.objectives = new ObjectivesWatch({ store, catalogue, receivers, clock, availabilityOf })
     this.notices = Notices.start({

@@ -8,6 +8,7 @@ import {
   open,
   readdir,
   readFile,
+  readlink,
   rename,
   rm,
   stat,
@@ -15,8 +16,9 @@ import {
   truncate,
   writeFile,
 } from 'node:fs/promises'
-import { join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import test, { type TestContext } from 'node:test'
+import { SAFETY_COPY_FILE } from '../../src/protect/postgres/safety-copy.ts'
 import type { RestoreReport } from '../../src/protect/postgres/restore.ts'
 import { ResusProcess } from '../faults/fault-scene.ts'
 import { skipUnlessInstalled, testCluster } from '../services/postgres.ts'
@@ -53,8 +55,12 @@ for (const major of [18, 15]) {
       await assertRefusedWhileRunning(scene)
       await crashAndDamage(scene)
       await assertOthersRefused(t, scene, major)
+      const was = await imageOf(scene)
       await killInTheMiddle(t, scene)
+      await assertSafetyCopy(scene, was)
       const report = await delta(scene)
+      assert.equal(report.safetyCopy, null, 'it was copied before')
+      assert.equal((await copiesOf(scene)).length, 1)
       assert.ok(report.bytesKept > report.bytesWritten, `kept ${report.bytesKept}, wrote ${report.bytesWritten}`)
       await assertLikeFresh(scene)
       await assertWalAside(scene)
@@ -157,6 +163,45 @@ async function killInTheMiddle(t: TestContext, { cluster, directory, backup }: S
   await killed.kill()
   await assert.rejects(access(join(directory, 'global/pg_control')), { code: 'ENOENT' })
   await assert.rejects(cluster.cluster.start(), { code: 'POSTGRES_FAILED' })
+}
+
+type Image = Record<string, string>
+
+/** All that a cluster is made of, whatever state it is in, wherever its links lead. */
+async function imageOf({ directory, tablespace }: Scene): Promise<Image> {
+  const image = await filesOf(directory)
+  for (const [path, bytes] of Object.entries(await filesOf(tablespace.path))) image[`pg_tblspc/${tablespace.oid}/${path}`] = bytes
+  return image
+}
+
+async function filesOf(directory: string): Promise<Image> {
+  const found: Image = {}
+  for (const entry of await readdir(directory, { withFileTypes: true, recursive: true })) {
+    const path = join(entry.parentPath, entry.name)
+    if (entry.isFile()) found[path.slice(directory.length + 1)] = (await readFile(path)).toString('base64')
+    else if (entry.isSymbolicLink() && !path.includes('/pg_tblspc/'))
+      found[path.slice(directory.length + 1)] = await readlink(path)
+  }
+  return found
+}
+
+async function copiesOf({ directory }: Scene): Promise<string[]> {
+  const parent = dirname(directory)
+  const names = await readdir(parent)
+  return names.filter((name) => name.startsWith(`${basename(directory)}.before-`)).map((name) => join(parent, name))
+}
+
+/** What was there, byte for byte, damage and all, with the tablespace in it, beside the directory. */
+async function assertSafetyCopy(scene: Scene, was: Image): Promise<void> {
+  const { directory } = scene
+  const copies = await copiesOf(scene)
+  assert.equal(copies.length, 1, copies.join(', '))
+  const copy = copies[0]!
+  assert.equal((await stat(copy)).mode, (await stat(directory)).mode)
+  const { [SAFETY_COPY_FILE]: note, ...files } = await filesOf(copy)
+  assert.deepEqual(files, was)
+  const said = JSON.parse(Buffer.from(note!, 'base64').toString()) as { of: string; unreadable: unknown[] }
+  assert.deepEqual([said.of, said.unreadable], [directory, []])
 }
 
 /** Byte for byte what a restore into an empty directory writes, and nothing besides. */

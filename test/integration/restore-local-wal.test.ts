@@ -5,7 +5,7 @@ import test, { type TestContext } from 'node:test'
 import { formatLsn } from '../../src/postgres/lsn.ts'
 import { segmentAt, segmentName, segmentStart } from '../../src/postgres/wal-segment.ts'
 import { findLocalWal } from '../../src/protect/postgres/local-wal.ts'
-import type { RestoreReport } from '../../src/protect/postgres/restore.ts'
+import type { RestoreProgress, RestoreReport } from '../../src/protect/postgres/restore.ts'
 import { repositoryWal } from '../../src/protect/postgres/wal-supply.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { proveRestored } from '../services/proof.ts'
@@ -199,7 +199,8 @@ async function interrupt({ cluster, directory }: Scene): Promise<void> {
   const stop = new AbortController()
   const notices: string[] = []
   const options = { delta: true, signal: stop.signal, onNotice: (text: string) => notices.push(text) }
-  const restoring = cluster.restore({ kind: 'latest' }, directory, { ...options, onProgress: () => stop.abort() })
+  const onProgress = ({ phase }: RestoreProgress) => void (phase === 'writing' && stop.abort())
+  const restoring = cluster.restore({ kind: 'latest' }, directory, { ...options, onProgress })
   await assert.rejects(restoring)
   assert.ok(
     notices.some((text) => text.includes(`only "${join(directory, 'pg_wal')}" had`)),

@@ -26,6 +26,15 @@ interface Monitor {
     readonly tasks30Days: { readonly done: number; readonly failed: number; readonly successPercent: number | null }
   }[]
 }
+interface Storage {
+  readonly systems: readonly {
+    readonly storage: { readonly free: { readonly bytes: number | null } }
+    readonly components: readonly Record<
+      'cluster' | 'stored',
+      { readonly bytes: number | null; readonly bytesPerDay: number | null }
+    >[]
+  }[]
+}
 interface HealthAnswer {
   readonly state: string
   readonly watched: readonly {
@@ -41,6 +50,41 @@ async function objectivesOf(plane: ControlPlane) {
   return (body as unknown as Objectives).components[0]!
 }
 
+/** What was, as far as it is known so soon: sizes of this hour, minutes of compliance, how facilities stand. */
+async function assertHistory(plane: ControlPlane): Promise<void> {
+  const storage = (await plane.ask('GET /backup-dr/storage')).body as unknown as Storage
+  const { cluster, stored } = storage.systems[0]!.components[0]!
+  assert((cluster.bytes ?? 0) > 1e6 && (stored.bytes ?? 0) > 1e5, JSON.stringify(storage))
+  assert.equal(cluster.bytesPerDay, null, 'of less than a day nobody says how it grows')
+  assert((storage.systems[0]?.storage.free.bytes ?? 0) > 0)
+  const { facilities } = (await plane.ask('GET /backup-dr/facilities')).body as { facilities: Record<string, unknown>[] }
+  assert.deepEqual(
+    facilities.map(({ facility, verdict, components, ownBytes, rtoMinutes }) => [
+      facility,
+      verdict,
+      components,
+      ownBytes,
+      rtoMinutes,
+    ]),
+    [
+      ['FAC001', 'not proven', ['his-db'], 0, null],
+      ['FAC002', 'not proven', ['his-db'], 0, null],
+    ],
+  )
+  await waitUntil('a minute of compliance is kept', async () => {
+    const { status, body } = await plane.ask('GET /backup-dr/recovery-objectives/history?objective=rpoMinutes')
+    assert.equal(status, 200, JSON.stringify(body))
+    const points = body['points'] as { per: string; target: number }[]
+    return points.length > 0 && points.every(({ per, target }) => per === 'minute' && target === 1)
+  })
+  const backwards = 'from=2026-11-22T00:00:00Z&to=2026-11-21T00:00:00Z'
+  const refused = await plane.ask(`GET /backup-dr/recovery-objectives/history?objective=rpoMinutes&${backwards}`)
+  assert.equal(refused.status, 400)
+  assert.equal((await plane.ask('GET /backup-dr/storage/history?system=nobody')).status, 404)
+  const sizes = await plane.ask('GET /backup-dr/storage/history')
+  assert.equal(sizes.status, 200, JSON.stringify(sizes.body))
+}
+
 async function metricsOf(plane: ControlPlane): Promise<string> {
   const answer = await fetch(`${plane.url}/metrics`, { headers: { authorization: `Bearer ${plane.token}` } })
   assert.equal(answer.status, 200)
@@ -53,7 +97,11 @@ test(
   async (t) => {
     await using cluster = await protectedCluster(t, { major: 18 })
     const receiver = await webReceiver(t)
-    const configuration = JSON.parse(await readFile(cluster.configPath, 'utf8')) as { components: Record<string, object> }
+    const configuration = JSON.parse(await readFile(cluster.configPath, 'utf8')) as {
+      components: Record<string, object>
+      facilities?: object
+    }
+    configuration.facilities = { FAC001: { name: 'Osogbo General' }, FAC002: { name: 'Ilesa Clinic', lga: 'Ilesa East' } }
     configuration.components['his-db'] = {
       ...configuration.components['his-db'],
       owner: 'the database team',
@@ -78,9 +126,14 @@ test(
     assert.equal((body['items'] as { requestedBy: string }[])[0]?.requestedBy, 'schedule')
 
     const health = async () => (await plane.ask('GET /backup-dr/health')).body as unknown as HealthAnswer
-    await waitUntil('all is up', async () => (await health()).state === 'up')
+    const works = async () => {
+      const { watched } = await health()
+      return watched.length >= 6 && watched.every(({ thing, state }) => thing === 'proof' || state === 'up')
+    }
+    await waitUntil('all is up but the proof, which nobody has made', works)
+    assert.equal((await health()).watched.find(({ thing }) => thing === 'proof')?.state, 'degraded')
     assert(((await health()).watched.find(({ thing }) => thing === 'database')?.figures['connectionsMax'] ?? 0) > 0)
-    assert.equal((await plane.ask('GET /backup-dr/status')).body['health'], 'up')
+    assert.equal((await plane.ask('GET /backup-dr/status')).body['health'], 'degraded', 'what no restore has proven is not green')
     const monitored = async () => ((await plane.ask('GET /backup-dr/monitor')).body as unknown as Monitor).components[0]!
     await waitUntil('the backup counts as done', async () => (await monitored()).tasks30Days.done === 1)
     const { backups, storedBytes, tasks30Days } = await monitored()
@@ -93,12 +146,17 @@ test(
     })
     assert.deepEqual((await plane.ask('POST /backup-dr/channels/desk/test')).body['delivered'], true)
 
+    await assertHistory(plane)
+
     await waitUntil('the heartbeat is measured', async () => (await objectivesOf(plane)).actualRpo.repository.kind === 'measured')
     await waitUntil('and the objective met', async () => (await objectivesOf(plane)).judgements['rpoMinutes']?.verdict === 'met')
     const metrics = await metricsOf(plane)
     assert.match(metrics, /resus_rpo_seconds\{system="test-his",component="his-db",place="repository"\} \d/)
     assert.match(metrics, /resus_objective_met\{system="test-his",component="his-db",objective="rpoMinutes"\} 1/)
     assert.match(metrics, /resus_watched_up\{system="test-his",component="his-db",thing="database"\} 1/)
+    assert.match(metrics, /resus_facility_proven\{system="test-his",facility="FAC001",name="Osogbo General"\} 0/)
+    assert.match(metrics, /resus_tasks_ended_total\{system="test-his",component="his-db",kind="backup",state="done"\} 1/)
+    assert.match(metrics, /resus_task_duration_seconds_count\{kind="backup",state="done"\} 1/)
 
     await cluster.cluster.kill()
     const told = (what: string) => receiver.calls.some(({ path, body: text }) => path === '/desk' && text.includes(what))
@@ -110,7 +168,7 @@ test(
       JSON.stringify(alarms),
     )
     await cluster.cluster.start()
-    await waitUntil('it is up again', async () => (await health()).state === 'up')
+    await waitUntil('it is up again', works)
     await waitUntil('and the alarm is over', async () => {
       const { items } = (await plane.ask('GET /backup-dr/alarms')).body as { items: { code: string }[] }
       return !items.some(({ code }) => code === 'DATABASE_UNREACHABLE')

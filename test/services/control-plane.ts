@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
-import { systemClock } from '../../src/clock.ts'
+import { systemClock, type Clock } from '../../src/clock.ts'
 import { openTemporaryDirectory } from '../../src/postgres/staged-runtime.ts'
 import { serve, type ServeOptions } from '../../src/server/serve.ts'
 import { waitUntil } from './wait-until.ts'
@@ -29,7 +29,12 @@ export interface ControlPlane extends AsyncDisposable {
 export async function controlPlane(
   t: TestContext,
   configPath: string,
-  options: { readonly settings?: Record<string, unknown>; readonly databaseUrl?: string; readonly state?: string } = {},
+  options: {
+    readonly settings?: Record<string, unknown>
+    readonly databaseUrl?: string
+    readonly state?: string
+    readonly clock?: Clock
+  } = {},
 ): Promise<ControlPlane> {
   const state = options.state ?? (await mkdtemp(join(await openTemporaryDirectory(), 'resus-serve-')))
   const serverFile = join(state, 'server.yaml')
@@ -45,7 +50,7 @@ export async function controlPlane(
     configPath,
     serverFile,
     databaseUrl: options.databaseUrl,
-    clock: systemClock,
+    clock: options.clock ?? systemClock,
     signal: controller.signal,
     report: (text) => {
       reports.push(text)

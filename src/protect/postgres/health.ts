@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import { TLSSocket } from 'node:tls'
 import pg from 'pg'
 import { z } from 'zod'
 import { Failure, systemErrorCode } from '../../errors.ts'
@@ -92,6 +93,14 @@ export class HealthSession implements AsyncDisposable {
   /** The sizes of the databases. The server looks at every file for it: not every few seconds. Throws as `read` does. */
   async readSizes(): Promise<DatabaseSize[]> {
     return z.array(z.object({ name: z.string(), sizeBytes: z.number() })).parse(await this.#ask(SIZES))
+  }
+
+  /** When the server's certificate ends; null where the connection has none. */
+  certificateEndsMs(): number | null {
+    const { stream } = this.#client.connection
+    if (!(stream instanceof TLSSocket)) return null
+    const { valid_to: end } = stream.getPeerCertificate()
+    return end === undefined ? null : Date.parse(end)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -50,6 +50,8 @@ export interface PlacesToPrepare {
   readonly delta: boolean
   readonly clock: Clock
   readonly onNotice: (text: string) => void
+  /** Called before anything of a cluster that is there is changed. */
+  readonly beforeChange: (() => Promise<void>) | undefined
 }
 
 /**
@@ -60,13 +62,18 @@ export async function preparePlaces(options: PlacesToPrepare): Promise<AsyncDisp
   const { places, manifest, delta } = options
   const [data] = places
   const directory = data!.path
-  await assertUsable(options)
+  const isCluster = await assertUsable(options)
   // What a cluster has already is not written once more.
   if (!delta) await assertRoom(directory, manifest)
   await using locks = new AsyncDisposableStack()
   // A restore that is under way, or that made this cluster, has its lock here; what it wrote goes aside with pg_wal.
   const marked = delta && (await exists(join(directory, data!.mark)))
   if (marked) locks.use(await lockPlace(data!, options.onNotice))
+  if (isCluster && options.beforeChange !== undefined) {
+    await options.beforeChange()
+    // That took its time: somebody may have started the cluster.
+    await assertUsable(options)
+  }
   const movedWal = delta && (await disarmCluster({ ...options, directory }))
   for (const place of places) {
     // Above it the server's user has to come through, as after `mkdir -p`.
@@ -137,11 +144,14 @@ export async function freeBytes(directory: string): Promise<number> {
   return bavail * bsize
 }
 
-async function assertUsable({ places, manifest, delta }: PlacesToPrepare): Promise<void> {
-  for (const { place, state } of await inspectPlaces(places, delta ? manifest : undefined)) {
+/** Gives whether a cluster is there. */
+async function assertUsable({ places, manifest, delta }: PlacesToPrepare): Promise<boolean> {
+  const found = await inspectPlaces(places, delta ? manifest : undefined)
+  for (const { place, state } of found) {
     const failure = placeFailure(place, state, places[0]!.path)
     if (failure !== undefined) throw failure
   }
+  return found[0]?.state.kind === 'cluster'
 }
 
 /** Why a place cannot be restored into; undefined when it can. */

@@ -7,6 +7,7 @@ import { streamSpool } from './component.ts'
 import { planRecovery, type PlannedRecovery } from './recovery-plan.ts'
 import { overriddenSettings } from './recovery-settings.ts'
 import { describeTarget, type RecoveryAction } from './recovery-target.ts'
+import { previewSafetyCopy } from './restore-safeguard.ts'
 import type { RestoreOptions } from './restore.ts'
 import { withLocalWal, type UsedLocalWal } from './restore-local-wal.ts'
 import { freeBytes, inspectPlaces, placeFailure, placesOf, ROOM_FOR_WAL_BYTES } from './restore-place.ts'
@@ -39,6 +40,8 @@ export interface RestorePreview {
   readonly wal: PreviewedWal
   readonly loss: PreviewedLoss
   readonly directory: PreviewedPlace
+  /** What is there would be copied first. */
+  readonly safetyCopy: { readonly path: string; readonly bytes: number } | null
   readonly tablespaces: readonly (PreviewedPlace & { readonly oid: string; readonly source: string })[]
   /** Settings of the cluster that are overridden. */
   readonly settings: Readonly<Record<string, string>>
@@ -118,6 +121,8 @@ async function lookAhead(options: RestoreOptions): Promise<RestorePreview> {
   const made = planned.madeTablespaces
   const judged = await judgeMadeTablespaces({ made, directory, tablespaces, confined: options.confined === true })
   problems.push(...judged.problems.map((failure) => `${failure.message}: ${failure.hint}`))
+  const overCluster = places[0]?.state.kind === 'cluster'
+  const safetyCopy = overCluster ? await previewSafetyCopy(options, directory) : undefined
   const fits = options.delta === true || bytesFree >= manifest.totals.bytes + ROOM_FOR_WAL_BYTES || tablespaces.length > 0
   if (!fits) problems.push(`there is no room for the restored cluster in "${directory}"`)
   const installation = await findInstallation(manifest.server.major, component.binaries)
@@ -137,6 +142,7 @@ async function lookAhead(options: RestoreOptions): Promise<RestorePreview> {
     roomForWalBytes: ROOM_FOR_WAL_BYTES,
     ...(await previewWal(options, planned, { unpublished: spool.unpublished, local: local?.local ?? [] })),
     directory: data!,
+    safetyCopy: safetyCopy?.copy ?? null,
     tablespaces: tablespaces.map(({ oid, source }, index) => ({ oid, source, ...others[index]! })),
     settings: { ...planned.manifest.server.commandLine, ...overriddenSettings({ ...options, ...planned }) },
     installation: installation === undefined ? null : { version: installation.version, binDirectory: installation.binDirectory },
@@ -146,6 +152,7 @@ async function lookAhead(options: RestoreOptions): Promise<RestorePreview> {
       ...judged.notices,
       ...(local?.notices ?? []),
       ...spool.damaged.map((path) => `spool file "${path}" is damaged: what still opens would be published`),
+      ...(safetyCopy?.notices ?? []),
       ...(corrupt > 0 ? [`the backup holds ${corrupt} pages that were corrupt on the server already`] : []),
     ],
   }

@@ -38,6 +38,14 @@ const recordSchema = z.object({
     acknowledgedLsn: z.string().nullable(),
     bytesLost: z.number().nullable(),
     localWalBytes: z.number(),
+    safetyCopy: z
+      .object({
+        path: z.string(),
+        bytes: z.number(),
+        files: z.number(),
+        unreadable: z.array(z.object({ path: z.string(), offset: z.number(), bytes: z.number() })),
+      })
+      .nullable(),
     plan: z.string(),
   }),
 })

@@ -24,10 +24,12 @@ import { primeRecovery } from './recovery-prime.ts'
 import { quoteShell, recoverySettings } from './recovery-settings.ts'
 import { describeTarget, type RecoveryAction, type RecoveryTarget } from './recovery-target.ts'
 import { explainWrite, restoreFiles } from './restore-copy.ts'
+import { Safeguard } from './restore-safeguard.ts'
 import { publishLocalWal } from './restore-local-wal.ts'
 import { publishSpool } from './restore-spool.ts'
 import { finishPlaces, placesOf, preparePlaces } from './restore-place.ts'
 import { keepRestore, wholeRestore, type RestoreRequest } from './restore-record.ts'
+import type { SafetyCopy } from './safety-copy.ts'
 import type { RestoreWorkerJob, RestoreWorkerResult } from './restore-worker.ts'
 import { judgeMadeTablespaces, makeTablespaceDirectories } from './tablespaces-in-wal.ts'
 import {
@@ -44,7 +46,7 @@ const CONTROL_PATH = 'global/pg_control'
 const AHEAD = `${RECOVERY_DIRECTORY}/${AHEAD_DIRECTORY}`
 
 export interface RestoreProgress {
-  readonly phase: 'writing' | 'syncing'
+  readonly phase: 'safety copy' | 'writing' | 'syncing'
   readonly bytesDone: number
   readonly bytesTotal: number
 }
@@ -74,6 +76,8 @@ export interface RestoreReport {
   readonly bytesLost: number | null
   /** WAL that only the pg_wal of the cluster that was there had; it was stored first. */
   readonly localWalBytes: number
+  /** The cluster that was there, as it was; null when none was, or no copy was wanted. */
+  readonly safetyCopy: SafetyCopy | null
   readonly plan: string
 }
 
@@ -96,6 +100,10 @@ export interface RestoreOptions {
   readonly confined?: boolean
   /** Go over a stopped cluster that is there, and write only what differs. */
   readonly delta?: boolean
+  /** With `delta`: where the cluster that is there is copied to first; by default beside it. */
+  readonly safetyCopy?: string
+  /** With `delta`: what is there may be lost. */
+  readonly withoutSafetyCopy?: boolean
   readonly stateDirectory: string
   /** Names this restore: asked for again under this name when it is whole, it is reported and nothing is done. */
   readonly request?: string
@@ -118,7 +126,7 @@ export interface RestoreOptions {
  * directory as ours), the files, the settings, everything durable, and `pg_control` last: without it PostgreSQL does not start. Run again
  * into the same directory, it begins anew. With `delta` the directory may hold a stopped cluster: that loses its `pg_control` first.
  *
- * Throws SPOOL_UNPUBLISHED, LOCAL_WAL_UNPUBLISHED, BACKUP_ABSENT, BACKUP_UNKNOWN, TARGET_OUTSIDE_WINDOW, WAL_GAP, DIRECTORY_NOT_EMPTY, DIRECTORY_IN_USE, DISK_FULL, OBJECT_DAMAGED,
+ * Throws SPOOL_UNPUBLISHED, LOCAL_WAL_UNPUBLISHED, BACKUP_ABSENT, BACKUP_UNKNOWN, TARGET_OUTSIDE_WINDOW, WAL_GAP, DIRECTORY_NOT_EMPTY, DIRECTORY_IN_USE, DISK_FULL, SAFETY_COPY_FAILED, OBJECT_DAMAGED,
  * BLOB_MISSING, TABLESPACE_IN_WAL, and ARGUMENTS_INVALID for tablespaces that cannot go where they are told to.
  */
 export async function restorePostgres(options: RestoreOptions): Promise<RestoreReport> {
@@ -156,12 +164,14 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   const judged = await judgeMadeTablespaces({ made, directory, tablespaces, confined: options.confined === true })
   if (judged.problems[0] !== undefined) throw judged.problems[0]
   for (const notice of judged.notices) options.onNotice?.(notice)
+  const safety = new Safeguard(options, directory)
   await using locks = await preparePlaces({
     places,
     manifest,
     delta: options.delta === true,
     clock,
     onNotice: (text) => options.onNotice?.(text),
+    beforeChange: async () => safety.take(),
   })
   await writeNew(join(directory, RECOVERY_DIRECTORY, PLAN_FILE), encodePlan(plan), { owner: manifest.defaults })
 
@@ -176,7 +186,7 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   for (const name of [AHEAD, RECOVERY_DIRECTORY]) await syncDirectory(join(directory, name))
   for (const { path } of places) await syncDirectory(path)
   for (const { path } of places) await syncAncestors(path)
-  const report = await reportOf(options, restored, { planned, localWal, written, startedMs })
+  const report = await reportOf(options, restored, { planned, localWal, written, startedMs, safetyCopy: safety.copy ?? null })
   const asked = requestOf(options)
   if (asked !== undefined) await keepRestore(asked, { report, defaults: manifest.defaults })
   // Last: until then PostgreSQL refuses to start on a half-restored directory.
@@ -198,9 +208,10 @@ async function reportOf(
     readonly localWal: readonly { readonly sizeBytes: number }[]
     readonly written: { readonly bytesWritten: number; readonly bytesKept: number }
     readonly startedMs: number
+    readonly safetyCopy: SafetyCopy | null
   },
 ): Promise<RestoreReport> {
-  const { planned, localWal, written, startedMs } = done
+  const { planned, localWal, written, startedMs, safetyCopy } = done
   const { plan } = planned
   return {
     backup: manifest.id,
@@ -218,6 +229,7 @@ async function reportOf(
     acknowledgedLsn: planned.acknowledgedLsn === null ? null : formatLsn(planned.acknowledgedLsn),
     bytesLost: planned.bytesLost,
     localWalBytes: localWal.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+    safetyCopy,
     plan: join(directory, RECOVERY_DIRECTORY, PLAN_FILE),
   }
 }

@@ -2,7 +2,7 @@ import type { Clock } from '../../clock.ts'
 import { Failure, systemErrorCode } from '../../errors.ts'
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
 import { microsToMs } from '../../postgres/timestamp.ts'
-import { listBackups, type BackupManifest } from '../../repository/backups.ts'
+import { listBackups, readManifest, type BackupManifest } from '../../repository/backups.ts'
 import type { Repository } from '../../repository/repository.ts'
 import { judgeBackup, listVerdicts, newestProvenBackup, type Standing, type Verdict } from '../../repository/verdicts.ts'
 import { coverage, listGaps, readNote, type WalObject } from '../../repository/wal-archive.ts'
@@ -67,6 +67,8 @@ export interface ReceiverStatus {
   readonly slot: string
   readonly active: boolean
   readonly synchronous: boolean
+  /** Every commit waits for this receiver and its disk, unless a session says otherwise (`synchronous_commit`); as one of a quorum it may not. */
+  readonly awaited: boolean
   readonly behindBytes: number | null
   readonly problem: string | null
 }
@@ -74,15 +76,39 @@ export interface ReceiverStatus {
 /** A stretch of WAL may hold no commit; so many are looked at from the end. */
 const NOTES_READ_MAX = 20
 
+/** What is known of a component's backups already: of hundreds only the newest is then read. */
+export interface KnownBackups {
+  /** The one with the greatest sequence. */
+  readonly newestId: string | undefined
+  readonly count: number
+  readonly damaged: readonly string[]
+  /** Of the spool, when it was looked at a short while ago: every frame of it is opened. */
+  readonly spoolProblems: readonly string[] | undefined
+}
+
+async function readBackups(repository: Repository, component: string, known: KnownBackups | undefined) {
+  const damaged = [...(known?.damaged ?? [])]
+  if (known === undefined) {
+    const backups = await listBackups(repository, component, (failure) => damaged.push(failure.message))
+    return { newest: backups[0], count: backups.length, damaged }
+  }
+  const { newestId, count } = known
+  try {
+    const newest = newestId === undefined ? undefined : await readManifest(repository, component, newestId)
+    return { newest, count, damaged }
+  } catch (error) {
+    if (!(error instanceof Failure) || error.code !== 'OBJECT_DAMAGED') throw error
+    return { newest: undefined, count, damaged: [...damaged, error.message] }
+  }
+}
+
 /** What the repository and the server say of a component. A server that does not answer is part of the answer. */
 export async function readPostgresStatus(
   repository: Repository,
   component: PostgresComponent,
-  options: { spoolDirectory: string; clock: Clock; signal: AbortSignal },
+  options: { spoolDirectory: string; clock: Clock; signal: AbortSignal; known?: KnownBackups },
 ): Promise<PostgresStatus> {
-  const damagedBackups: string[] = []
-  const backups = await listBackups(repository, component.name, (failure) => damagedBackups.push(failure.message))
-  const [newest] = backups
+  const { newest, count, damaged: damagedBackups } = await readBackups(repository, component.name, options.known)
   const now = options.clock.now()
   const standing = newest === undefined ? NOTHING_KNOWN : await judgeNewest(repository, newest, now)
   return {
@@ -91,12 +117,12 @@ export async function readPostgresStatus(
     verdict: standing.verdict,
     verdictRemarks: standing.remarks,
     proven: await readProven(repository, component.name, now),
-    backups: backups.length,
+    backups: count,
     damagedBackups,
     newestBackup: newest === undefined ? null : describeBackup(newest, now),
     wal: await readWalStatus(repository, component.name, newest, options.signal),
     receiver: await readReceiver(component),
-    spoolProblems: await readSpoolProblems(repository, component.name, options.spoolDirectory),
+    spoolProblems: options.known?.spoolProblems ?? (await readSpoolProblems(repository, component.name, options.spoolDirectory)),
   }
 }
 
@@ -187,7 +213,7 @@ interface MemberStatus {
 
 async function readMember(component: PostgresComponent, { host, connectionString }: Member): Promise<MemberStatus> {
   const { slot } = component.stream
-  const unknown = { slot, active: false, synchronous: false, behindBytes: null }
+  const unknown = { slot, active: false, synchronous: false, awaited: false, behindBytes: null }
   try {
     await using session = await ServerSession.connect({ ...component, connection: new Secret(connectionString) })
     const [row] = await session.query<ReceiverRow>(RECEIVER, [slot])
@@ -198,7 +224,11 @@ async function readMember(component: PostgresComponent, { host, connectionString
     const behindBytes = row.behind === null ? null : Number(row.behind)
     const lost = row.status === 'lost' ? `the slot "${slot}" has lost WAL` : null
     const problem = row.active ? lost : (lost ?? `nobody receives through the slot "${slot}"`)
-    return { host, primary, status: { slot, active: row.active, synchronous: row.synchronous, behindBytes, problem } }
+    return {
+      host,
+      primary,
+      status: { slot, active: row.active, synchronous: row.synchronous, awaited: row.awaited, behindBytes, problem },
+    }
   } catch (error) {
     if (!(error instanceof Failure)) throw error
     return { host, primary: false, status: { ...unknown, problem: error.message } }
@@ -210,12 +240,14 @@ interface ReceiverRow extends Record<string, unknown> {
   /** Null when there is no such slot. */
   readonly active: boolean | null
   readonly synchronous: boolean
+  readonly awaited: boolean
   readonly behind: string | null
   readonly status: string | null
 }
 
 const RECEIVER = `
-  select not pg_is_in_recovery() as primary, s.active, coalesce(r.sync_state in ('sync', 'quorum'), false) as synchronous, s.wal_status as status,
+  select not pg_is_in_recovery() as primary, s.active, coalesce(r.sync_state in ('sync', 'quorum'), false) as synchronous,
+    coalesce(r.sync_state = 'sync' and current_setting('synchronous_commit') in ('on', 'remote_apply'), false) as awaited, s.wal_status as status,
     pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_receive_lsn() else pg_current_wal_flush_lsn() end,
       coalesce(r.flush_lsn, s.restart_lsn))::text as behind
   from (select 1) one left join pg_replication_slots s on s.slot_name = $1

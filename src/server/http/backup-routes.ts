@@ -13,6 +13,7 @@ import { BACKUP_TYPES } from '../../repository/backups.ts'
 import { Failure } from '../../errors.ts'
 import { restoreNameSchema, targetSchema } from '../task-kinds.ts'
 import { cursorOf, readCursor } from './cursor.ts'
+import { newestPage, type Dated } from './newest-page.ts'
 import { startWork, startHeaders } from './start-work.ts'
 import type { RouteOptions } from './route-options.ts'
 
@@ -47,15 +48,16 @@ const readingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { cont
             (system === undefined || each.system === system) && (component === undefined || each.component.name === component),
         )
       if (all.length === 0 && (system !== undefined || component !== undefined)) control.component({ system, component })
-      const backups = mergeNewest(all.map((each) => each.backups))
-      const after = cursor === undefined ? 0 : placeBehind(backups, readCursor(cursor))
-      const items = backups.slice(after, after + limit)
+      const after = cursor === undefined ? undefined : placeOf(readCursor(cursor))
+      const { items, hasMore } = newestPage(
+        all.map((each) => each.backups),
+        { after, limit },
+      )
       const last = items.at(-1)
-      const isEnd = last === undefined || after + limit >= backups.length
       return {
         items,
-        next: isEnd ? null : cursorOf([last.finishedAt, last.system, last.component, last.id]),
-        total: backups.length,
+        next: last === undefined || !hasMore ? null : cursorOf([last.finishedAt, last.system, last.component, last.id]),
+        total: all.reduce((sum, { backups }) => sum + backups.length, 0),
       }
     },
   )
@@ -210,33 +212,6 @@ const restoreRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { cont
   )
 }
 
-interface Dated {
-  readonly finishedAt: string
-  readonly system: string
-  readonly component: string
-  readonly id: string
-}
-
-/** Lists that are in order, newest first, as one. */
-function mergeNewest<T extends Dated>(lists: readonly (readonly T[])[]): readonly T[] {
-  const [only, ...others] = lists
-  if (only !== undefined && others.length === 0) return only
-  return lists.flat().toSorted((left, right) => order(right, left))
-}
-
-function order(left: Dated, right: Dated): number {
-  for (const name of ['finishedAt', 'system', 'component', 'id'] as const) {
-    if (left[name] !== right[name]) return left[name] < right[name] ? -1 : 1
-  }
-  return 0
-}
-
-/** Where the page behind a cursor begins, also when the backup that it names has expired since. */
-function placeBehind(
-  backups: readonly Dated[],
-  [finishedAt = '', system = '', component = '', id = '']: readonly string[],
-): number {
-  const last = { finishedAt, system, component, id }
-  const at = backups.findIndex((each) => order(each, last) < 0)
-  return at < 0 ? backups.length : at
+function placeOf([finishedAt = '', system = '', component = '', id = '']: readonly string[]): Dated {
+  return { finishedAt, system, component, id }
 }

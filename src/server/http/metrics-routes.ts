@@ -1,5 +1,6 @@
 import type { FastifyPluginAsync } from 'fastify'
 import { Gauge, Registry } from 'prom-client'
+import { facilityViews } from '../facilities.ts'
 import { objectiveNames } from '../../recovery/objectives.ts'
 import { resusVersion } from '../../version.ts'
 import type { RouteOptions } from './route-options.ts'
@@ -25,6 +26,9 @@ function collect(registry: Registry, options: RouteOptions): void {
   collectComponents(gauge, options)
   collectObjectives(gauge, options)
   collectHealth(gauge, options)
+  collectSizes(gauge, options)
+  collectFacilities(gauge, options)
+  options.tasks.register(registry)
   const nodes = gauge('resus_node_reached_components', 'Components that a node can work on', ['node'])
   for (const { name, reach } of options.board.nodes) nodes.set({ node: name }, reach.filter(({ reached }) => reached).length)
   gauge('resus_configuration_refused', '1 while the files as they are now are not in force', []).set(
@@ -108,5 +112,38 @@ function collectHealth(gauge: MakeGauge, { health }: RouteOptions): void {
     const label = { system, component: component ?? '', thing }
     up.set(label, STATES[each.state])
     for (const [name, value] of Object.entries(figures)) if (value !== null) figure.set({ ...label, figure: name }, value)
+  }
+}
+
+function collectSizes(gauge: MakeGauge, { sizes }: RouteOptions): void {
+  const labels = ['system', 'component'] as const
+  const cluster = gauge('resus_component_growth_bytes_per_day', 'How a component grows, by the last 30 days', labels)
+  const stored = gauge('resus_backup_stored_growth_bytes_per_day', 'How what is stored of a component grows', labels)
+  const days = gauge('resus_storage_days_left', 'Days until nothing is free; missing when it does not shrink', ['system'])
+  for (const { system, storage, components } of sizes.views()) {
+    if (storage.daysLeft !== null) days.set({ system }, storage.daysLeft)
+    for (const { component, cluster: size, stored: kept } of components) {
+      if (size.bytesPerDay !== null) cluster.set({ system, component }, size.bytesPerDay)
+      if (kept.bytesPerDay !== null) stored.set({ system, component }, kept.bytesPerDay)
+    }
+  }
+}
+
+function collectFacilities(gauge: MakeGauge, { control, board, objectives }: RouteOptions): void {
+  const labels = ['system', 'facility', 'name'] as const
+  const proven = gauge('resus_facility_proven', '1 while all that holds its data is proven by a restore', labels)
+  const components = gauge('resus_facility_components', 'Components that hold its data', labels)
+  const rpo = gauge('resus_facility_rpo_seconds', 'What it would lose now; missing where that is not proven', labels)
+  const rto = gauge('resus_facility_rto_seconds', 'Its longest proven recovery; missing where one is not proven', labels)
+  const own = gauge('resus_facility_own_bytes', 'Size of components that hold its data alone', labels)
+  const shared = gauge('resus_facility_shared_bytes', 'Size of components that it shares with others', labels)
+  for (const view of facilityViews(control.catalogue, board, objectives.views())) {
+    const label = { system: view.system, facility: view.facility, name: view.name }
+    proven.set(label, view.verdict === 'verified' ? 1 : 0)
+    components.set(label, view.components.length)
+    if (view.rpoSeconds !== null) rpo.set(label, view.rpoSeconds)
+    if (view.rtoMinutes !== null) rto.set(label, 60 * view.rtoMinutes)
+    own.set(label, view.ownBytes)
+    shared.set(label, view.sharedBytes)
   }
 }

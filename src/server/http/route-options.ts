@@ -3,6 +3,8 @@ import type { Control } from '../control.ts'
 import type { HealthWatch } from '../health-watch.ts'
 import type { ObjectivesWatch } from '../objectives-watch.ts'
 import type { Scheduler } from '../scheduler.ts'
+import type { SizeWatch } from '../size-watch.ts'
+import type { TaskFigures } from '../task-figures.ts'
 import type { StatusBoard } from '../status-board.ts'
 
 /** What every group of routes is given. */
@@ -11,6 +13,8 @@ export interface RouteOptions {
   readonly board: StatusBoard
   readonly health: HealthWatch
   readonly objectives: ObjectivesWatch
+  readonly sizes: SizeWatch
+  readonly tasks: TaskFigures
   readonly scheduler: Scheduler
   readonly notices: Notices
   readonly node: string

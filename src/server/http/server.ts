@@ -14,6 +14,7 @@ import { resusVersion } from '../../version.ts'
 import type { TlsFiles } from '../listening.ts'
 import type { Administrator } from '../administrator.ts'
 import { backupRoutes } from './backup-routes.ts'
+import { historyRoutes } from './history-routes.ts'
 import { metricsRoutes } from './metrics-routes.ts'
 import { notBuiltRoutes } from './not-built-routes.ts'
 import { answerError, problemOf } from './problem.ts'
@@ -66,6 +67,7 @@ export async function buildApi(options: ApiOptions): Promise<FastifyInstance> {
     async (typed) => {
       const api = typed.withTypeProvider<ZodTypeProvider>()
       await api.register(statusRoutes, routes)
+      await api.register(historyRoutes, routes)
       await api.register(backupRoutes, routes)
       await api.register(taskRoutes, routes)
       await api.register(notBuiltRoutes)

@@ -1,0 +1,114 @@
+import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
+import { z } from 'zod'
+import { componentQuery, problemSchema } from '../../api/schemas.ts'
+import { complianceSchema, facilitiesSchema, sizeHistorySchema, storageSchema } from '../../api/status-schemas.ts'
+import { readCompliance } from '../../catalog/compliance.ts'
+import { readSizes } from '../../catalog/sizes.ts'
+import { Failure } from '../../errors.ts'
+import { objectiveNames } from '../../recovery/objectives.ts'
+import { facilityViews } from '../facilities.ts'
+import type { RouteOptions } from './route-options.ts'
+
+const PREFIX = '/backup-dr'
+const DAY_MS = 24 * 3_600_000
+const read = { '4xx': problemSchema, '5xx': problemSchema }
+const range = {
+  from: z.iso.datetime({ offset: true }).optional().describe('a day before `to` when left out'),
+  to: z.iso.datetime({ offset: true }).optional().describe('now when left out'),
+}
+
+/** What was, over time; and how facilities stand. */
+export const historyRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, options) => {
+  await server.register(objectiveRoutes, options)
+  await server.register(sizeRoutes, options)
+}
+
+const objectiveRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control, objectives, board }) => {
+  server.get(
+    `${PREFIX}/recovery-objectives/history`,
+    {
+      schema: {
+        summary: 'Compliance with an objective over time: minutes of the last two days, hours before',
+        querystring: z.strictObject({ ...componentQuery, ...range, objective: z.enum(objectiveNames) }),
+        response: { 200: complianceSchema, ...read },
+      },
+    },
+    async ({ query }) => {
+      const { system, component } = control.component(query)
+      const between = rangeOf(query, control.now)
+      const points = await readCompliance(control.store.sql, {
+        system,
+        component: component.name,
+        objective: query.objective,
+        ...between,
+      })
+      return {
+        system,
+        component: component.name,
+        objective: query.objective,
+        points: points.map(({ at, per, target, actualLeast, actualGreatest, minutesMet, minutesBroken, minutesNotProven }) => ({
+          at: at.toISOString(),
+          per,
+          target,
+          actualLeast,
+          actualGreatest,
+          minutesMet,
+          minutesBroken,
+          minutesNotProven,
+        })),
+      }
+    },
+  )
+  server.get(
+    `${PREFIX}/facilities`,
+    { schema: { summary: 'How each facility is protected', response: { 200: facilitiesSchema, ...read } } },
+    async () => ({
+      asOf: new Date(control.now).toISOString(),
+      facilities: facilityViews(control.catalogue, board, objectives.views()).map((view) => ({
+        ...view,
+        components: [...view.components],
+      })),
+    }),
+  )
+}
+
+const sizeRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control, sizes }) => {
+  server.get(
+    `${PREFIX}/storage`,
+    { schema: { summary: 'How large everything is, and where it goes', response: { 200: storageSchema, ...read } } },
+    async () => ({
+      asOf: new Date(control.now).toISOString(),
+      systems: sizes.views().map((view) => ({ ...view, components: [...view.components] })),
+    }),
+  )
+  server.get(
+    `${PREFIX}/storage/history`,
+    {
+      schema: {
+        summary: 'Sizes hour by hour: of a component, or of its system’s storage when that is left out',
+        querystring: z.strictObject({ ...componentQuery, ...range }),
+        response: { 200: sizeHistorySchema, ...read },
+      },
+    },
+    async ({ query }) => {
+      const system = query.component === undefined ? control.system(query.system) : control.component(query).system
+      const points = await readSizes(control.store.sql, {
+        system,
+        component: query.component ?? null,
+        ...rangeOf(query, control.now),
+      })
+      return {
+        system,
+        component: query.component ?? null,
+        points: points.map(({ name, at, bytes }) => ({ name, at: at.toISOString(), bytes })),
+      }
+    },
+  )
+}
+
+function rangeOf(query: { from?: string | undefined; to?: string | undefined }, nowMs: number): { from: Date; to: Date } {
+  const to = query.to === undefined ? new Date(nowMs) : new Date(query.to)
+  const from = query.from === undefined ? new Date(to.getTime() - DAY_MS) : new Date(query.from)
+  if (from < to) return { from, to }
+  throw new Failure('ARGUMENTS_INVALID', 'from is not before to', { hint: 'both are instants like 2026-11-21T03:00:00Z' })
+}
