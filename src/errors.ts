@@ -8,6 +8,7 @@ export const FAILURES = {
   CONFIG_INVALID: { exit: 2, http: 400, retry: false },
   CONFIG_UNREADABLE: { exit: 2, http: 500, retry: false },
   SECRET_UNREADABLE: { exit: 2, http: 500, retry: false },
+  DIRECTORY_UNWRITABLE: { exit: 2, http: 500, retry: false },
   COMPONENT_UNKNOWN: { exit: 2, http: 404, retry: false },
   KEY_WRONG: { exit: 2, http: 403, retry: false },
   // Storage: where bytes go.
@@ -28,6 +29,7 @@ export const FAILURES = {
   POSTGRES_MISSING: { exit: 2, http: 500, retry: false },
   POSTGRES_UNREACHABLE: { exit: 1, http: 503, retry: true },
   POSTGRES_FAILED: { exit: 1, http: 500, retry: false },
+  LOGIN_REFUSED: { exit: 2, http: 409, retry: false },
   SERVER_TOO_OLD: { exit: 2, http: 409, retry: false },
   SERVER_SETTING: { exit: 2, http: 409, retry: false },
   DATA_DIRECTORY_UNREADABLE: { exit: 2, http: 409, retry: false },

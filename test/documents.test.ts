@@ -48,6 +48,7 @@ test('links between documents lead somewhere', async () => {
     'docs/capabilities.md',
     'docs/guide.md',
     'docs/restore.md',
+    'docs/setup.md',
     'docs/streaming.md',
     'docs/verify.md',
     'docs/wal.md',

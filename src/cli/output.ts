@@ -60,23 +60,24 @@ export function formatFields(fields: readonly (readonly [name: string, value: st
   return fields.map(([name, value]) => `${`${name}:`.padEnd(width + 2)}${value}`).join('\n')
 }
 
-/** One JSON document, indented; 64-bit numbers as text. */
-export function formatJson(document: unknown): string {
-  return JSON.stringify(document, (_, value: unknown) => (typeof value === 'bigint' ? value.toString() : value), 2)
+/** One JSON document, indented, or on one line; 64-bit numbers as text. */
+export function formatJson(document: unknown, options: { readonly oneLine?: boolean } = {}): string {
+  const plain = (_: string, value: unknown) => (typeof value === 'bigint' ? value.toString() : value)
+  return JSON.stringify(document, plain, options.oneLine === true ? undefined : 2)
 }
 
 /** Prints what ended a command, and gives its exit status. Expected failures have no stack; what is not expected is our bug. */
-export function reportError(error: unknown, options: { json: boolean }): number {
+export function reportError(error: unknown, options: { json: boolean; oneLine?: boolean }): number {
   if (error instanceof Failure) {
     const { code, message, hint = null, exitStatus } = error
-    if (options.json) process.stdout.write(`${formatJson({ error: { code, message, hint } })}\n`)
+    if (options.json) process.stdout.write(`${formatJson({ error: { code, message, hint } }, options)}\n`)
     process.stderr.write(`resus: ${message}\n${hint === null ? '' : `hint: ${hint}\n`}`)
     return exitStatus
   }
   const message = error instanceof Error ? error.message : String(error)
   const stack = error instanceof Error ? (error.stack ?? message) : message
   const hint = 'this is a bug of Resus: please report it with the text above'
-  if (options.json) process.stdout.write(`${formatJson({ error: { code: 'BUG', message, hint } })}\n`)
+  if (options.json) process.stdout.write(`${formatJson({ error: { code: 'BUG', message, hint } }, options)}\n`)
   process.stderr.write(`${stack}\n${causes(error)}${hint}\n`)
   return EXIT_BUG
 }

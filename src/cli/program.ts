@@ -14,6 +14,8 @@ const EXIT_GRACE_MS = 5000
 
 const asked = process.argv.slice(2)
 const json = asked.includes('--json')
+/** For a log: whoever reads progress as documents, one a line, has the answer so, too. */
+const oneLine = /(?:^| )--progress[ =]json(?: |$)/.test(asked.join(' '))
 const isWalGet = asked.find((each) => !each.startsWith('-')) === 'wal-get'
 
 try {
@@ -53,6 +55,7 @@ function addVerb(program: Command, definition: VerbDefinition, done: (answer: An
     const options = command.opts<Record<string, unknown>>()
     const context = createContext({
       configPath: String(options.config),
+      configNamed: process.env.RESUS_CONFIG !== undefined || command.getOptionValueSource('config') === 'cli',
       signal: interruptible(),
       progress: String(options.progress),
     })
@@ -78,19 +81,19 @@ async function runVerb(context: Context, run: () => Promise<Answer>): Promise<An
 }
 
 async function print(answer: Answer): Promise<number> {
-  const text = json ? formatJson(answer.json) : answer.text
+  const text = json ? formatJson(answer.json, { oneLine }) : answer.text
   if (text !== '') await new Promise<void>((resolve) => process.stdout.write(`${text}\n`, () => resolve()))
   return answer.exitStatus ?? 0
 }
 
 function exitStatusOf(error: unknown): number {
-  if (!(error instanceof CommanderError)) return reportError(error, { json })
+  if (!(error instanceof CommanderError)) return reportError(error, { json, oneLine })
   if (error.exitCode === 0) return 0
   // Commander has printed it, as text.
   const failure = new Failure('ARGUMENTS_INVALID', error.message.replace(/^error: /, ''), {
     hint: '"resus <verb> --help" explains a verb',
   })
-  if (json) reportError(failure, { json })
+  if (json) reportError(failure, { json, oneLine })
   return EXIT_ARGUMENTS
 }
 

@@ -4,6 +4,7 @@ import type { ComponentConfiguration } from '../config/configuration.ts'
 import { streamSpool } from '../protect/postgres/component.ts'
 import { readRecoveryProgress, type RecoveryProgress } from '../protect/postgres/recovery-progress.ts'
 import { readPostgresStatus, type PostgresStatus } from '../protect/postgres/status.ts'
+import { PROBE_PREFIX } from '../repository/layout.ts'
 import type { Repository } from '../repository/repository.ts'
 import { formatBytes, formatDuration, formatFields, formatTime } from './output.ts'
 import { optionalText, type Context, type Verb } from './verb.ts'
@@ -66,7 +67,8 @@ async function statusOf(
 async function measureRepository(repository: Repository): Promise<{ objects: number; bytes: number }> {
   let objects = 0
   let bytes = 0
-  for await (const { sizeBytes } of repository.storage.list('')) {
+  for await (const { key, sizeBytes } of repository.storage.list('')) {
+    if (key.startsWith(PROBE_PREFIX)) continue
     objects += 1
     bytes += sizeBytes
   }

@@ -14,6 +14,8 @@ export interface Answer {
 /** What every verb works with. */
 export interface Context {
   readonly configPath: string
+  /** Whether the command line or the environment names the configuration. */
+  readonly configNamed: boolean
   readonly clock: Clock
   /** Aborts at Ctrl-C and SIGTERM, with an INTERRUPTED failure. */
   readonly signal: AbortSignal
@@ -43,11 +45,17 @@ export interface VerbDefinition {
   readonly load: () => Promise<{ readonly run: Verb }>
 }
 
-export function createContext(options: { configPath: string; signal: AbortSignal; progress?: string }): Context {
+export function createContext(options: {
+  configPath: string
+  configNamed?: boolean
+  signal: AbortSignal
+  progress?: string
+}): Context {
   const progress = progressOf(options.progress)
   const warn = (text: string) => progress.print(`warning: ${text}`)
   return {
     configPath: resolve(options.configPath),
+    configNamed: options.configNamed ?? true,
     clock: systemClock,
     signal: options.signal,
     progress,

@@ -34,7 +34,7 @@ async function readText(file: string): Promise<string> {
     if (cause instanceof Failure || code === undefined) throw cause
     const hint =
       code === 'ENOENT'
-        ? 'name it with --config or RESUS_CONFIG; "README.md" has one to begin with'
+        ? 'name it with --config or RESUS_CONFIG; "resus init" makes one'
         : 'may this user read it and pass its directories?'
     throw new Failure('CONFIG_UNREADABLE', `cannot read the configuration "${file}": ${code}`, { hint, cause })
   }

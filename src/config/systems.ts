@@ -26,7 +26,7 @@ export async function loadSystems(path: string): Promise<Systems> {
   const names = (await readdir(place)).filter((name) => /^[^.].*\.ya?ml$/.test(name) && name !== SERVER_FILE).toSorted()
   if (names.length === 0) {
     throw new Failure('CONFIG_INVALID', `"${place}" has no configuration of a system (*.yaml)`, {
-      hint: 'put one file for each system there; "README.md" has one to begin with',
+      hint: 'put one file for each system there; "resus init" makes one, docs/setup.md shows one',
     })
   }
   const outcomes = await Promise.allSettled(names.map(async (name) => loadConfiguration(join(place, name))))

@@ -27,6 +27,7 @@ import { ordinaryUser, type OrdinaryUser } from './ordinary-user.ts'
 /** What a copy holds: enough to run every command, every test and the demo. */
 const PARTS = [
   'package.json',
+  'package-lock.json',
   'resus',
   'README.md',
   'src',

@@ -140,6 +140,6 @@ export async function restoreOf(cluster: ProtectedCluster, to: string): Promise<
 }
 
 export async function checkItem(cluster: ProtectedCluster, name: string) {
-  const items = await checkPostgres({ ...cluster, clock: systemClock, signal: new AbortController().signal })
+  const items = await checkPostgres({ ...cluster, signal: new AbortController().signal })
   return items.find((item) => item.name === name)
 }

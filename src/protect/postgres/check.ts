@@ -1,67 +1,42 @@
-import { randomBytes } from 'node:crypto'
 import { accessSync, constants } from 'node:fs'
-import { mkdir, readFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Clock } from '../../clock.ts'
-import { Failure } from '../../errors.ts'
 import { parseControlFile } from '../../postgres/control-file.ts'
 import { findInstallation } from '../../postgres/installation.ts'
-import { LEASE_PREFIX, timeName } from '../../repository/layout.ts'
 import type { Repository } from '../../repository/repository.ts'
 import { listBackups } from '../../repository/backups.ts'
-import { getRecord, putObject } from '../../repository/sealed-object.ts'
+import { accessItems } from './check-access.ts'
+import { fact, failed, judge, notProven, passed, type CheckItem } from './check-item.ts'
 import type { PostgresComponent } from './component.ts'
 import { walkDataDirectory, type PassedOver } from './data-directory.ts'
 import { CONFIGURATION_SETTINGS, findConfiguration } from './host-configuration.ts'
 import { findRunningVersions, findServerVersions } from './installed-versions.ts'
+import { nearestExisting } from './scratch.ts'
 import { compareVersions } from './server-versions.ts'
 import { ServerSession, type ServerFacts } from './server-session.ts'
 
 const PASSED_OVER_SHOWN = 10
 
-/** One thing that a backup, a stream or a restore needs. A check that could not be made is "not proven". */
-export interface CheckItem {
-  readonly name: string
-  readonly verdict: 'passed' | 'failed' | 'not proven'
-  readonly expected: string
-  readonly found: string
-  readonly hint: string
-}
-
 export interface CheckOptions {
-  readonly repository: Repository
+  /** Undefined when it does not open: what needs it is then not proven. */
+  readonly repository: Repository | undefined
   readonly component: PostgresComponent
   readonly stateDirectory: string
-  readonly clock: Clock
   readonly signal: AbortSignal
 }
 
-/** Proves, before the first backup, that everything that is needed is in place. Never throws for what it checks. */
+/** Proves, before the first backup, that everything that is needed on this host and its server is in place. Changes nothing. Never throws for what it checks. */
 export async function checkPostgres(options: CheckOptions): Promise<CheckItem[]> {
-  const items = [await checkStorage(options), await checkState(options), checkFiles(options.component)]
+  const items = [await checkState(options), checkFiles(options.component)]
   return [...items, ...(await checkServer(options))]
 }
 
-/** Puts, reads and deletes an object, as a backup will. It is an expired lease: should we die here, it means nothing. */
-async function checkStorage({ repository, clock, signal }: CheckOptions): Promise<CheckItem> {
-  const now = new Date(clock.now()).toISOString()
-  const name = `${LEASE_PREFIX}${timeName(clock.now())}-${randomBytes(16).toString('hex')}`
-  const head = { run: 'check', component: '', purpose: 'check', startedAt: now, expiresAt: now }
-  return await judge('storage takes and gives back objects', `one object, in ${repository.storage.description}`, async () => {
-    await putObject(repository.storage, repository.ring, { kind: 'lease', name, head }, { signal })
-    const read = await getRecord(repository.storage, repository.ring, { kind: 'lease', name }, { signal })
-    await repository.storage.delete(name, { signal })
-    return JSON.stringify(read) === JSON.stringify(head)
-      ? passed('the same')
-      : failed('another content', 'the storage does not keep what it is given')
-  })
-}
-
+/** Makes nothing: a check may be all that is wanted. */
 async function checkState({ stateDirectory }: CheckOptions): Promise<CheckItem> {
   return await judge('state directory can be written', `"${stateDirectory}"`, async () => {
-    await mkdir(stateDirectory, { recursive: true, mode: 0o700 })
-    accessSync(stateDirectory, constants.R_OK | constants.W_OK)
-    return passed('it can')
+    const there = await nearestExisting(stateDirectory)
+    accessSync(there, constants.R_OK | constants.W_OK)
+    return passed(there === stateDirectory ? 'it can' : `it can be made in "${there}"`)
   })
 }
 
@@ -98,7 +73,7 @@ async function checkServer(options: CheckOptions): Promise<CheckItem[]> {
     await using session = await ServerSession.connect(component)
     facts = await session.facts()
     items.push(...(await serverItems(options, session, facts)), await configurationItem(session, facts, component))
-    items.push(...(await versionItems(options, session, facts)))
+    items.push(...(await versionItems(options, session, facts)), ...(await accessItems(component, session, options.signal)))
     return facts.major <= 18
       ? passed(`PostgreSQL ${facts.version}`)
       : notProven(`PostgreSQL ${facts.version}`, 'this Resus was not tested with it')
@@ -184,6 +159,7 @@ async function versionItems(
 ): Promise<CheckItem[]> {
   const running = await findServerVersions(component, session)
   const same = await judge('server is as in the newest backup', 'the same versions', async () => {
+    if (repository === undefined) return notProven('the repository does not open', 'open it first')
     const [newest] = await listBackups(repository, component.name, () => undefined)
     if (newest === undefined) return notProven('no backup yet', 'nothing to compare with')
     const differences = compareVersions(newest.server, await findRunningVersions(facts, running, session))
@@ -229,29 +205,4 @@ async function installationItem(facts: ServerFacts, component: PostgresComponent
     hint,
     'not proven',
   )
-}
-
-function fact(
-  name: string,
-  expected: string,
-  found: string,
-  ...[good, hint, otherwise = 'failed']: [(found: string) => boolean, string, ('failed' | 'not proven')?]
-): CheckItem {
-  const verdict = good(found) ? 'passed' : otherwise
-  return { name, expected, found, verdict, hint: verdict === 'passed' ? '' : hint }
-}
-
-type Judgement = Pick<CheckItem, 'verdict' | 'found' | 'hint'>
-
-const passed = (found: string): Judgement => ({ verdict: 'passed', found, hint: '' })
-const failed = (found: string, hint: string): Judgement => ({ verdict: 'failed', found, hint })
-const notProven = (found: string, hint: string): Judgement => ({ verdict: 'not proven', found, hint })
-
-async function judge(name: string, expected: string, check: () => Promise<Judgement>): Promise<CheckItem> {
-  try {
-    return { name, expected, ...(await check()) }
-  } catch (error) {
-    const hint = error instanceof Failure ? (error.hint ?? '') : ''
-    return { name, expected, ...failed(error instanceof Error ? error.message : String(error), hint) }
-  }
 }

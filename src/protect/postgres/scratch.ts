@@ -272,7 +272,7 @@ function dataDirectory(marker: Marker): string {
   return join(marker.directory, 'data')
 }
 
-async function nearestExisting(path: string): Promise<string> {
+export async function nearestExisting(path: string): Promise<string> {
   let at = resolve(path)
   while (!(await isThere(at))) at = dirname(at)
   return at

@@ -1,0 +1,17 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Secret } from '../secret.ts'
+import { scramVerifier } from './scram.ts'
+
+test('a verifier is what RFC 5803 says of password and salt', async () => {
+  // Password, salt and iterations of the example in RFC 7677. That a server takes it, test/integration/init.test.ts proves.
+  const salt = Buffer.from('W22ZaJ0SNY7soEsUEjb6gQ==', 'base64')
+  const expected =
+    'SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU='
+  assert.equal(await scramVerifier(new Secret('pencil'), salt), expected)
+  assert.notEqual(await scramVerifier(new Secret('pencil')), await scramVerifier(new Secret('pencil')))
+})
+
+test('a password that would need SASLprep is our own mistake', async () => {
+  await assert.rejects(scramVerifier(new Secret('pässword')), /internal error/)
+})
