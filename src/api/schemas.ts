@@ -57,6 +57,9 @@ export const taskSchema = z.object({
   exitStatus: z.int().nullable().describe('of the command: 0 done, 1 failed or not verified, 2 could not run'),
   result: z.unknown().describe("the command's report"),
   error: z.object({ code: z.string(), message: z.string(), hint: z.string().nullable() }).nullable(),
+  source: z
+    .enum(['store', 'repository'])
+    .describe('repository: the store was lost, and this is what the repository has of it: the outcome, and no log'),
 })
 export type TaskDocument = z.infer<typeof taskSchema>
 export const taskPageSchema = z.object({ items: z.array(taskSchema), next: z.string().nullable() })

@@ -9,13 +9,21 @@ const DIRECTORY = fileURLToPath(new URL('migrations', import.meta.url))
 /** Of two nodes that migrate at once, one waits. Any number that nobody else takes. */
 const LOCK = 7_320_001
 const VERSION_MIN = 150_000
+const CONNECT_TIMEOUT_MS = 5_000
+/** One that takes a connection and never answers must not be waited for for ever. */
+const MIGRATION_TIMEOUT_MS = 600_000
 
 /**
  * Brings the store's schema to this version of Resus; each file of migrations/ runs once, in a transaction of its own. Gives the names of those that ran.
  * Throws SERVER_TOO_OLD, STORE_UNREACHABLE, and STORE_FOREIGN for a schema that another version has made.
  */
 export async function migrate(connectionString: string): Promise<string[]> {
-  const client = new pg.Client({ connectionString, application_name: 'resus migrate' })
+  const client = new pg.Client({
+    connectionString,
+    application_name: 'resus migrate',
+    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    query_timeout: MIGRATION_TIMEOUT_MS,
+  })
   client.on('error', () => undefined)
   await client.connect().catch((cause: unknown) => {
     throw new Failure('STORE_UNREACHABLE', `the store does not answer: ${textOf(cause)}`, {

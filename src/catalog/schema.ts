@@ -52,6 +52,8 @@ export interface TasksTable {
   readonly error_hint: string | null
   readonly cancel_requested: ColumnType<boolean, boolean | undefined, boolean>
   readonly last_event: ColumnType<number, number | undefined, number>
+  /** Known from the repository alone. */
+  readonly from_repository: ColumnType<boolean, boolean | undefined, boolean>
 }
 
 export interface TaskEventsTable {
@@ -162,6 +164,27 @@ export interface DeliveriesTable {
   readonly outcome: string | null
 }
 
+export interface ControlPendingTable {
+  readonly system: string
+  readonly kind: string
+  readonly id: string
+  /** PostgreSQL's bigint, as text. */
+  readonly change: ColumnType<string, never, string>
+  readonly due_at: Time
+}
+
+export interface ControlRebuiltTable {
+  readonly system: string
+  readonly at: Time
+  readonly unreadable: JSONColumnType<readonly UnreadableObject[]>
+}
+
+/** An object that does not open. */
+export interface UnreadableObject {
+  readonly key: string
+  readonly problem: string
+}
+
 export interface SizesTable {
   readonly system: string
   readonly component: string
@@ -171,6 +194,8 @@ export interface SizesTable {
 }
 
 export interface Schema {
+  readonly control_pending: ControlPendingTable
+  readonly control_rebuilt: ControlRebuiltTable
   readonly receiver_leases: ReceiverLeasesTable
   readonly backups: BackupsTable
   readonly nodes: NodesTable

@@ -22,18 +22,41 @@ const AWAY_SYSTEM = new Set([
 
 /** The control plane's store: a cache and a record of work, in a PostgreSQL of its own (docs/control-plane.md). */
 export class Store {
-  readonly connectionString: string
   readonly sql: Kysely<Schema>
-  readonly #pool: pg.Pool
+  readonly #find: () => Promise<string>
+  #begun: { readonly connectionString: string; readonly pool: pg.Pool } | undefined
 
-  private constructor(connectionString: string, pool: pg.Pool) {
-    this.connectionString = connectionString
-    this.#pool = pool
-    this.sql = new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) }).withSchema('resus_control')
+  private constructor(find: () => Promise<string>) {
+    this.#find = find
+    const dialect = new PostgresDialect({ pool: async () => this.#there().pool })
+    this.sql = new Kysely<Schema>({ dialect }).withSchema('resus_control')
   }
 
   /** Makes or updates the tables and opens a pool. Throws STORE_UNREACHABLE, STORE_FOREIGN, SERVER_TOO_OLD. */
   static async open(connectionString: string): Promise<Store> {
+    const store = Store.later(async () => connectionString)
+    await store.begin()
+    return store
+  }
+
+  /** A store that may be away: until `begin` has succeeded, all that is asked of it throws STORE_UNREACHABLE. */
+  static later(find: () => Promise<string>): Store {
+    return new Store(find)
+  }
+
+  get isThere(): boolean {
+    return this.#begun !== undefined
+  }
+
+  /** Throws STORE_UNREACHABLE before it has begun. */
+  get connectionString(): string {
+    return this.#there().connectionString
+  }
+
+  /** Makes or updates the tables, once. Throws what `open` throws, and what finding it throws: then try again. */
+  async begin(): Promise<void> {
+    if (this.#begun !== undefined) return
+    const connectionString = await this.#find()
     await migrate(connectionString)
     const pool = new pg.Pool({
       connectionString,
@@ -45,16 +68,23 @@ export class Store {
     // An idle connection that breaks is replaced at the next use; one in use fails its query.
     pool.on('error', () => undefined)
     pool.on('connect', (client) => client.on('error', () => undefined))
-    return new Store(connectionString, pool)
+    this.#begun = { connectionString, pool }
   }
 
   /** A connection of one's own, for locks that are held as long as it lives; the caller releases it. */
   async connect(): Promise<pg.PoolClient> {
-    return await this.#pool.connect()
+    return await this.#there().pool.connect()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.sql.destroy()
+    // Kysely ends only what it has used.
+    if (this.#begun?.pool.ended === false) await this.#begun.pool.end()
+  }
+
+  #there(): { readonly connectionString: string; readonly pool: pg.Pool } {
+    if (this.#begun !== undefined) return this.#begun
+    throw new Failure('STORE_UNREACHABLE', 'the store was not reached yet', { hint: 'see to its PostgreSQL' })
   }
 }
 

@@ -13,6 +13,7 @@ const TIMELINE_MAX = 0xffffffff
 /** Ids below belong to no transaction. */
 const FIRST_XID = 3n
 const XID_BITS = 32
+const REQUEST = /^[A-Za-z0-9._-]{1,64}$/
 
 export type RestoreRequest = Pick<
   RestoreOptions,
@@ -26,6 +27,7 @@ export type RestoreRequest = Pick<
   | 'delta'
   | 'safetyCopy'
   | 'withoutSafetyCopy'
+  | 'request'
 > & {
   readonly preview: boolean
 }
@@ -39,6 +41,7 @@ export function restoreRequest(given: Given): RestoreRequest {
   if (target.kind === 'backup' && timeline !== undefined) {
     throw invalid('--target-timeline says nothing where --backup is the target', 'a backup alone is restored on its own timeline')
   }
+  const request = restoreName(optionalText(given, 'request'))
   const maps = given.options.tablespaceMap
   return {
     target,
@@ -46,11 +49,17 @@ export function restoreRequest(given: Given): RestoreRequest {
     ...(backup === undefined || target.kind === 'backup' ? {} : { from: backup }),
     ...(action === undefined ? {} : { action }),
     tablespaceMappings: Array.isArray(maps) ? maps.map((map) => parseTablespaceMapping(String(map))) : [],
+    ...(request === undefined ? {} : { request }),
     ...safetyOf(given),
     ...(given.options.withoutSpool === true ? { withoutSpool: true } : {}),
     ...(given.options.withoutLocalWal === true ? { withoutLocalWal: true } : {}),
     preview: given.options.preview === true,
   }
+}
+
+function restoreName(text: string | undefined): string | undefined {
+  if (text === undefined || REQUEST.test(text)) return text
+  throw invalid(`--request is "${text}", wanted 1 to 64 letters, digits, ".", "_" and "-"`, 'the id of a ticket or a task')
 }
 
 function safetyOf(given: Given): Pick<RestoreOptions, 'delta' | 'safetyCopy' | 'withoutSafetyCopy'> {

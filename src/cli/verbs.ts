@@ -109,6 +109,7 @@ export const VERBS: readonly VerbDefinition[] = [
       ['--action <action>', 'promote, pause or shutdown, when the target is reached (default: promote)'],
       ['--tablespace-map <old=new>', 'put a tablespace elsewhere: its path or oid, and where to; once for each', 'repeatable'],
       ['--delta', 'into a stopped cluster that is there: keep what is right, write the rest, remove what does not belong'],
+      ['--request <id>', 'a name for this restore: asked for again when it is whole, it is reported, and not refused'],
       ['--safety-copy <directory>', 'with --delta: where what is there is copied to first (default: beside it)'],
       ['--without-safety-copy', 'with --delta: what is there may be lost; copy nothing first'],
       ['--without-spool', "go on when acknowledged WAL of this host's spool cannot be published"],

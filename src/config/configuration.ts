@@ -47,6 +47,18 @@ export async function loadConfiguration(path: string): Promise<Configuration> {
   return resolvePaths(source, data)
 }
 
+/** The configuration as a file of its own could have it: from wherever that is read, it says the same. */
+export function configurationDocument(configuration: Configuration): Record<string, unknown> {
+  const { path: _path, components, repository, ...rest } = configuration
+  const { passphrase } = repository.key
+  const documents = components.map(({ name, connection, ...component }) => {
+    const text = connection.kind === 'text' ? connection.text : formatSecretReference(connection)
+    return [name, { ...component, connection: text }] as const
+  })
+  const key = { passphrase: formatSecretReference(passphrase) }
+  return { ...rest, repository: { ...repository, key }, components: Object.fromEntries(documents) }
+}
+
 /** The configuration as it was understood, as plain data to print. References to secrets are shown, secrets never. */
 export function describeConfiguration(configuration: Configuration): Record<string, unknown> {
   const { system, state, repository, components, timeZone, objectives, facilities } = configuration

@@ -39,6 +39,12 @@ export async function loadSystems(path: string): Promise<Systems> {
   return { systems, serverFile: join(place, SERVER_FILE) }
 }
 
+/** Where the server's own settings are, whatever is to be said of the systems. */
+export async function serverFileOf(path: string): Promise<string> {
+  const place = resolve(path)
+  return join((await isDirectory(place)) ? place : dirname(place), SERVER_FILE)
+}
+
 async function isDirectory(path: string): Promise<boolean> {
   try {
     return (await stat(path)).isDirectory()

@@ -113,6 +113,16 @@ export const ALARM_KINDS = {
     title: "Resus's own store does not answer",
     hint: 'see to its PostgreSQL: no new job starts until then',
   },
+  RECORDS_LATE: {
+    severity: 'warning',
+    title: 'What would be lost with the store is not in the repository yet',
+    hint: 'see whether the storage takes what it is given; until then keep the store',
+  },
+  RECORDS_DAMAGED: {
+    severity: 'warning',
+    title: 'A record of the control plane in the repository is damaged',
+    hint: 'bring the object back from another copy of the storage; "resus verify --all" says what else is damaged',
+  },
   COMPONENT_UNREACHED: {
     severity: 'alarm',
     title: 'No node reaches a component',

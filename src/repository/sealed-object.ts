@@ -39,6 +39,7 @@ export const OBJECT_KINDS = {
   notes: 14,
   damage: 15,
   packs: 16,
+  control: 17,
 } as const
 export type ObjectKind = keyof typeof OBJECT_KINDS
 

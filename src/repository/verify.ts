@@ -10,7 +10,17 @@ import type { PackFindings } from './damage.ts'
 import { listExpired } from './expired.ts'
 import { listPacks, readIndex, syncIndex } from './index-sync.ts'
 import { keySlotSchema } from './keys.ts'
-import { DAMAGE_PREFIX, DESCRIPTOR_KEY, EXPIRED_PREFIX, INDEX_PREFIX, KEY_PREFIX, packKey, SYSTEM_KEY } from './layout.ts'
+import { readControlObject } from './control-records.ts'
+import {
+  CONTROL_PREFIX,
+  DAMAGE_PREFIX,
+  DESCRIPTOR_KEY,
+  EXPIRED_PREFIX,
+  INDEX_PREFIX,
+  KEY_PREFIX,
+  packKey,
+  SYSTEM_KEY,
+} from './layout.ts'
 import { markedPacks } from './marks.ts'
 import { ReferenceWalker } from './references.ts'
 import { descriptorSchema, type Repository } from './repository.ts'
@@ -166,6 +176,12 @@ class VerifyRun {
       if (folder !== undefined) {
         const read = () => getRecord(repository.storage, repository.ring, { kind: RECORDS[folder]!, name: key })
         await this.#check(key, read, () => this.#isGone(key))
+      } else if (key.startsWith(CONTROL_PREFIX)) {
+        await this.#check(
+          key,
+          () => readControlObject(repository, key),
+          () => this.#isGone(key),
+        )
       } else if (key.startsWith(KEY_PREFIX)) {
         await this.#check(key, async () =>
           keySlotSchema.parse(JSON.parse((await readObject(repository.storage, key)).toString('utf8'))),

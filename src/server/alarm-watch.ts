@@ -9,6 +9,7 @@ import { STALE_BACKUP_MS } from './health-looks.ts'
 import { OWN_SYSTEM, type HealthWatch, type WatchedView } from './health-watch.ts'
 import type { ObjectivesWatch } from './objectives-watch.ts'
 import type { ReceiverMessage } from './receivers.ts'
+import type { RecordKeeper, RecordsState } from './record-keeper.ts'
 import { DEAD_AFTER_MS } from './task-worker.ts'
 
 const KEY_CODES: ReadonlySet<string> = new Set(['KEY_WRONG', 'SECRET_UNREADABLE'])
@@ -27,6 +28,7 @@ export class AlarmWatch {
   readonly #catalogue: Catalogue
   readonly #health: HealthWatch
   readonly #objectives: ObjectivesWatch
+  readonly #records: RecordKeeper
   readonly #clock: Clock
   /** Keys that were taken back by this process: an alarm may be open since before it began. */
   readonly #cleared = new Set<string>()
@@ -42,12 +44,14 @@ export class AlarmWatch {
     readonly catalogue: Catalogue
     readonly health: HealthWatch
     readonly objectives: ObjectivesWatch
+    readonly records: RecordKeeper
     readonly clock: Clock
   }) {
     this.#notices = options.notices
     this.#catalogue = options.catalogue
     this.#health = options.health
     this.#objectives = options.objectives
+    this.#records = options.records
     this.#clock = options.clock
     this.#startedMs = options.clock.now()
   }
@@ -107,6 +111,7 @@ export class AlarmWatch {
         .pictures()
         .flatMap((picture) => this.#ofComponent(picture, rpos.get(keyOf(picture.system, picture.component.name)))),
       ...this.#health.views().flatMap(ofHealth),
+      ...this.#catalogue.systems.flatMap(({ system }) => ofRecords(system, this.#records.state(system))),
       ...this.#nodes.map((node) => this.#ofNode(node)),
       ...this.#forgotten.map((name) => ({
         kind: 'NODE_DEAD' as const,
@@ -228,6 +233,13 @@ function ofHealth({ system, component, thing, health }: WatchedView): Condition[
     default:
       return thing satisfies never
   }
+}
+
+function ofRecords(system: string, { late, damaged }: RecordsState): Condition[] {
+  return [
+    { kind: 'RECORDS_LATE', place: { system }, found: late },
+    { kind: 'RECORDS_DAMAGED', place: { system }, found: damaged },
+  ]
 }
 
 function corruptPagesOf(result: unknown): number {

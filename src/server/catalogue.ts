@@ -3,6 +3,7 @@ import { forgetSummaries, keepSummaries, loadSummaries, summaryOf, type BackupSu
 import { isStoreAway, type Store } from '../catalog/store.ts'
 import type { ComponentConfiguration, Configuration } from '../config/configuration.ts'
 import { openConfigured, resolveComponent } from '../config/open.ts'
+import { systemNamed } from '../config/systems.ts'
 import { Failure } from '../errors.ts'
 import { streamSpool } from '../protect/postgres/component.ts'
 import { readPostgresStatus, type PostgresStatus } from '../protect/postgres/status.ts'
@@ -114,6 +115,11 @@ export class Catalogue {
     }
   }
 
+  /** The repository of a system. Throws COMPONENT_UNKNOWN, and what opening it throws. */
+  async repositoryOf(system: string): Promise<Repository> {
+    return await this.#open(systemNamed(this.#systems, system))
+  }
+
   #knownSpool({ spool }: Known): readonly string[] | undefined {
     return spool !== undefined && this.#clock.now() - spool.atMs < SPOOL_HOLDS_MS ? spool.problems : undefined
   }
@@ -127,7 +133,11 @@ export class Catalogue {
   }
 
   async #remember(system: string, component: ComponentConfiguration): Promise<Known> {
-    const summaries = await loadSummaries(this.#store.sql, system, component.name)
+    const summaries = await loadSummaries(this.#store.sql, system, component.name).catch((error: unknown) => {
+      // They are read from the repository then.
+      if (isStoreAway(error)) return []
+      throw error
+    })
     const byId = new Map(summaries.map((summary) => [summary.id, summary]))
     const picture = { system, component, backups: newestFirst(byId), status: null, damaged: [], asOf: null, problem: null }
     return { picture, byId }

@@ -11,6 +11,8 @@ export interface ConfigurationWatchOptions {
   readonly configPath: string
   /** Of the files as they are in force: taken before they were read. */
   readonly fingerprint: string
+  /** Why these files are not in force, if they are not. */
+  readonly refused: string | null
   readonly clock: Clock
   readonly report: (text: string) => void
   /** The new configuration is in force from here on. */
@@ -21,10 +23,12 @@ export interface ConfigurationWatchOptions {
 export class ConfigurationWatch {
   readonly #options: ConfigurationWatchOptions
   /** Why the files as they are now were refused; null when they are in force. */
-  refused: { readonly message: string; readonly at: string } | null = null
+  refused: { readonly message: string; readonly at: string } | null
 
   constructor(options: ConfigurationWatchOptions) {
     this.#options = options
+    const { refused, clock } = options
+    this.refused = refused === null ? null : { message: refused, at: new Date(clock.now()).toISOString() }
   }
 
   async run(signal: AbortSignal): Promise<void> {

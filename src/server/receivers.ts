@@ -71,6 +71,7 @@ export interface ExposureReport {
 }
 
 export interface ReceiversOptions {
+  /** Of the configuration that is in force. */
   readonly configPath: string
   readonly clock: Clock
   readonly onMessage: (message: ReceiverMessage) => void

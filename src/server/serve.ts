@@ -1,15 +1,16 @@
 import { chmod, mkdir } from 'node:fs/promises'
-import { startEmbeddedStore, type EmbeddedStore } from '../catalog/embedded-store.ts'
 import { forgetNodes, listNodes, renewNode } from '../catalog/nodes.ts'
 import { claimReceivers, releaseReceivers, type ReceiverLease } from '../catalog/receiver-leases.ts'
 import type { NodeReach } from '../catalog/schema.ts'
 import { isStoreAway, Store } from '../catalog/store.ts'
 import { deleteOldTasks } from '../catalog/tasks.ts'
 import type { Clock } from '../clock.ts'
-import { loadSystems, type Systems } from '../config/systems.ts'
+import type { Configuration } from '../config/configuration.ts'
+import { loadSystems, serverFileOf, type Systems } from '../config/systems.ts'
 import { Failure } from '../errors.ts'
 import { forEachConcurrent } from '../stream/for-each-concurrent.ts'
 import { resusVersion } from '../version.ts'
+import { AcceptedConfiguration } from './accepted-configuration.ts'
 import { Administrator, administratorToken } from './administrator.ts'
 import { Catalogue } from './catalogue.ts'
 import { configurationFingerprint, ConfigurationWatch } from './configuration-watch.ts'
@@ -17,10 +18,13 @@ import { Control } from './control.ts'
 import { buildApi } from './http/server.ts'
 import { listen, readTls, TlsReload } from './listening.ts'
 import { findReach, ServerIdentities } from './reach.ts'
+import { ReceiverMemory } from './receiver-memory.ts'
 import { Receivers } from './receivers.ts'
+import { RecordKeeper } from './record-keeper.ts'
 import { Scheduler } from './scheduler.ts'
 import { loadSettings, type ServerSettings } from './settings.ts'
 import { StatusBoard } from './status-board.ts'
+import { StoreHome } from './store-home.ts'
 import { TaskFigures } from './task-figures.ts'
 import { TaskQueue } from './task-queue.ts'
 import type { TaskPlace } from './task-run.ts'
@@ -54,6 +58,8 @@ const CLEAN_MS = 3_600_000
 const TLS_MS = 10_000
 const MEND_MS = 60_000
 const STORE_MS = 5_000
+const RECORDS_MS = 30_000
+const END_MS = 5_000
 const TASKS_KEPT_MS = 400 * 24 * 3_600_000
 /** People were told of its death long before. */
 const NODES_KEPT_MS = 24 * 3_600_000
@@ -62,20 +68,50 @@ const REFRESHED_AT_ONCE = 4
 /** Protects everything that is configured, until the signal aborts. Throws when it cannot begin: nothing that is protected was touched then. */
 export async function serve(options: ServeOptions): Promise<void> {
   const fingerprint = await configurationFingerprint(options.configPath)
-  const loaded = await loadSystems(options.configPath)
-  const settings = await loadSettings(options.serverFile ?? loaded.serverFile, { named: options.serverFile !== undefined })
+  const serverFile = options.serverFile ?? (await serverFileOf(options.configPath))
+  const settings = await loadSettings(serverFile, { named: options.serverFile !== undefined })
+  const accepted = new AcceptedConfiguration(settings.state, options.configPath)
+  const loaded = await loadOrAccepted(options, accepted)
   await using stack = new AsyncDisposableStack()
   const failed = new AbortController()
   const signal = AbortSignal.any([options.signal, failed.signal])
-  const node = await Node.start({ ...options, signal }, { loaded, settings, fingerprint }, stack)
+  const node = await Node.start({ ...options, signal }, { ...loaded, settings, accepted, fingerprint }, stack)
   // One part that has failed ends all: half a control plane would look like a whole one.
   await node.run((error) => failed.abort(error))
+}
+
+/** What is in force: the files; or, where they are refused, what was accepted last. Protection does not wait for a typing mistake to be found. */
+async function loadOrAccepted({ configPath, report }: ServeOptions, accepted: AcceptedConfiguration): Promise<InForce> {
+  try {
+    return { systems: (await loadSystems(configPath)).systems, refused: null }
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+    const systems = await accepted.load()
+    if (systems === undefined) throw error
+    report(`the configuration is refused, what was accepted last is in force: ${error.message}`)
+    return { systems, refused: error.message }
+  }
+}
+
+interface InForce {
+  readonly systems: readonly Configuration[]
+  /** Why the files as they are now are not in force. */
+  readonly refused: string | null
+}
+
+interface Beginning extends InForce {
+  readonly settings: ServerSettings
+  readonly accepted: AcceptedConfiguration
+  readonly fingerprint: string
 }
 
 /** One `resus serve`. */
 class Node {
   readonly #options: ServeOptions
   readonly #settings: ServerSettings
+  readonly #accepted: AcceptedConfiguration
+  readonly #home: StoreHome
+  readonly #memory: ReceiverMemory
   readonly #store: Store
   readonly #queue: TaskQueue
   readonly #catalogue: Catalogue
@@ -85,32 +121,32 @@ class Node {
   readonly #configuration: ConfigurationWatch
   readonly #scheduler: Scheduler
   readonly #watch: Watch
+  readonly #records: RecordKeeper
   readonly #tasks = new TaskFigures()
   readonly #startedAt: Date
   readonly #servers = new ServerIdentities()
   #reach: readonly NodeReach[] = []
   #tls: TlsReload | undefined
-  #embedded: EmbeddedStore | undefined
+  /** Whether the store was asked who receives what. */
+  #hasAsked = false
 
-  static async start(
-    options: ServeOptions,
-    { loaded, settings, fingerprint }: { loaded: Systems; settings: ServerSettings; fingerprint: string },
-    stack: AsyncDisposableStack,
-  ): Promise<Node> {
+  static async start(options: ServeOptions, beginning: Beginning, stack: AsyncDisposableStack): Promise<Node> {
     const { signal, clock, report } = options
+    const { settings, accepted, systems } = beginning
     await mkdir(settings.state, { recursive: true, mode: 0o711 })
     // PostgreSQL's account has to pass; what is secret in it has its own mode.
     await chmod(settings.state, 0o711)
+    if (beginning.refused === null) await accepted.keep(systems)
     const token = await administratorToken(settings.state)
-    const embedded = options.databaseUrl === undefined ? stack.use(await startEmbeddedStore(settings.state, signal)) : undefined
-    const store = stack.use(await Store.open(options.databaseUrl ?? embedded!.connectionString))
-    const queue = stack.use(await TaskQueue.open(store, (error) => report(`queue: ${error.message}`)))
-    const node = new Node(options, { settings, store, queue, fingerprint })
-    node.#embedded = embedded
+    const home = stack.use(new StoreHome({ ...options, state: settings.state }))
+    const store = stack.use(Store.later(async () => home.find()))
+    const queue = stack.use(TaskQueue.later(store, (error) => report(`queue: ${error.message}`)))
+    const node = new Node(options, { ...beginning, home, store, queue })
     stack.use(node.#scheduler)
     stack.use(node.#watch)
-    await node.#catalogue.take(loaded.systems)
-    node.#receivers.configure(loaded.systems)
+    await node.#beginStore()
+    await node.#catalogue.take(systems)
+    node.#receivers.configure(systems)
     await node.#lookAround()
     const { restoreRoots } = settings
     const control = new Control({ catalogue: node.#catalogue, store, queue, clock, restoreRoots })
@@ -139,11 +175,24 @@ class Node {
 
   private constructor(
     options: ServeOptions,
-    { settings, store, queue, fingerprint }: { settings: ServerSettings; store: Store; queue: TaskQueue; fingerprint: string },
+    {
+      settings,
+      accepted,
+      home,
+      store,
+      queue,
+      ...beginning
+    }: Beginning & {
+      readonly home: StoreHome
+      readonly store: Store
+      readonly queue: TaskQueue
+    },
   ) {
     const { clock, report, configPath } = options
     this.#options = options
     this.#settings = settings
+    this.#home = home
+    this.#memory = new ReceiverMemory(settings.state)
     this.#store = store
     this.#startedAt = new Date(clock.now())
     this.#queue = queue
@@ -158,15 +207,18 @@ class Node {
           reach.some((each) => each.system === system && each.component === component && each.reached),
         ),
     })
+    this.#accepted = accepted
     this.#receivers = new Receivers({
-      configPath,
+      configPath: accepted.path,
       clock,
       report,
       onMessage: (message) => this.#watch.noteReceiver(message),
     })
     this.#board = new StatusBoard({ catalogue: this.#catalogue, receivers: this.#receivers, clock })
+    this.#records = this.#newRecords()
     this.#watch = new Watch({
       store,
+      records: this.#records,
       catalogue: this.#catalogue,
       receivers: this.#receivers,
       board: this.#board,
@@ -177,12 +229,26 @@ class Node {
     })
     this.#configuration = new ConfigurationWatch({
       configPath,
-      fingerprint,
+      fingerprint: beginning.fingerprint,
+      refused: beginning.refused,
       clock,
       report,
       take: async (systems) => this.#take(systems),
     })
     this.#worker = this.#newWorker(queue)
+  }
+
+  #newRecords(): RecordKeeper {
+    const { clock, report } = this.#options
+    return new RecordKeeper({
+      store: this.#store,
+      node: this.#settings.node,
+      clock,
+      systems: () => this.#catalogue.systems.map(({ system }) => system),
+      repositoryOf: async (system) => this.#catalogue.repositoryOf(system),
+      report,
+      onError: (error) => this.#reportUnlessAway(error),
+    })
   }
 
   #newWorker(queue: TaskQueue): TaskWorker {
@@ -213,15 +279,16 @@ class Node {
       this.#always(RENEW_MS, async () => this.#renew()),
       this.#always(RENEW_MS, async () => this.#lookAround()),
       this.#always(REFRESH_MS, async () => this.#refreshAll()),
-      this.#always(SCHEDULE_MS, async () => this.#scheduler.look()),
+      this.#always(RECORDS_MS, async () => this.#records.look(signal)),
+      this.#always(SCHEDULE_MS, async () => this.#schedule(signal)),
       this.#always(HEALTH_MS, async () => this.#watch.health.look()),
-      this.#always(ALARMS_MS, async () => this.#watch.lookForAlarms(this.#scheduler.isLeader)),
+      this.#always(ALARMS_MS, async () => this.#watch.lookForAlarms(this.#scheduler.isLeader, signal)),
       this.#always(COMPLIANCE_MS, async () => (this.#scheduler.isLeader ? this.#watch.objectives.record() : undefined)),
       this.#always(SIZES_MS, async () => this.#watch.sizes.look(this.#scheduler.isLeader)),
       this.#always(CLEAN_MS, async () => this.#forgetOld()),
       this.#always(TLS_MS, async () => this.#lookForCertificate()),
       this.#always(MEND_MS, async () => this.#mendTasks()),
-      this.#always(STORE_MS, async () => this.#embedded?.ensureRunning(signal)),
+      this.#always(STORE_MS, async () => this.#keepStore()),
     ]
     const outcomes = await Promise.allSettled(
       parts.map(async (part) =>
@@ -232,6 +299,8 @@ class Node {
       ),
     )
     await this.#release()
+    // The host may be given away.
+    await this.#records.look(AbortSignal.timeout(END_MS)).catch((error: unknown) => this.#reportUnlessAway(error))
     const failure = outcomes.find((outcome) => outcome.status === 'rejected')
     if (failure !== undefined) throw failure.reason as Error
   }
@@ -243,6 +312,31 @@ class Node {
       await work().catch((error: unknown) => this.#reportUnlessAway(error))
       await clock.sleep(everyMs, signal).catch(() => undefined)
     }
+  }
+
+  /** Behind what the repositories know of the last runs, where the store was lost. */
+  async #schedule(signal: AbortSignal): Promise<void> {
+    await this.#records.settle(signal)
+    await this.#scheduler.look()
+  }
+
+  /** Receiving needs no store, and begins without one that is away. Throws what is wrong with a store that is there. */
+  async #beginStore(): Promise<void> {
+    try {
+      await this.#store.begin()
+      await this.#queue.begin()
+    } catch (error) {
+      if (!isStoreAway(error)) throw error
+      const why = error instanceof Error ? error.message : String(error)
+      this.#options.report(`the store is away, and WAL is received without it: ${why}`)
+    }
+  }
+
+  async #keepStore(): Promise<void> {
+    if (this.#queue.isThere) return await this.#home.keep()
+    await this.#store.begin()
+    await this.#queue.begin()
+    this.#options.report('the store is there')
   }
 
   /** Only where the repository has all that was acknowledged: what another spool has must not be left behind. */
@@ -289,9 +383,35 @@ class Node {
     const name = this.#settings.node
     this.#board.noteNodes([{ name, reach: [...this.#reach] }])
     const at = new Date(clock.now())
-    await renewNode(this.#store.sql, { name, startedAt: this.#startedAt, at, version: resusVersion(), reach: this.#reach })
-    this.#receivers.want(await this.#claimReceivers())
+    try {
+      await renewNode(this.#store.sql, { name, startedAt: this.#startedAt, at, version: resusVersion(), reach: this.#reach })
+      await this.#receive(await this.#claimReceivers())
+    } catch (error) {
+      if (isStoreAway(error) && !this.#hasAsked) this.#receivers.want(await this.#unasked())
+      throw error
+    }
     this.#board.noteNodes(await listNodes(this.#store.sql))
+  }
+
+  async #receive(leases: readonly ReceiverLease[]): Promise<void> {
+    this.#hasAsked = true
+    this.#receivers.want(leases)
+    await this.#memory.keep(leases)
+  }
+
+  /**
+   * What may be received while nobody can be asked, since the start: where the store is this node's own; where nothing that was acknowledged can be on another node alone; and
+   * what was this node's already. The slot admits one receiver, whoever else thinks so.
+   */
+  async #unasked(): Promise<ReceiverLease[]> {
+    const own = await this.#memory.read()
+    return this.#reach.filter(
+      ({ system, component, receivable }) =>
+        receivable &&
+        (this.#home.isOwn ||
+          this.#acknowledge(system, component) === 'repository' ||
+          own.some((each) => each.system === system && each.component === component)),
+    )
   }
 
   /** What this node is to receive. While the store is away, it goes on with what it has. */
@@ -322,6 +442,7 @@ class Node {
   }
 
   async #take({ systems }: Systems): Promise<void> {
+    await this.#accepted.keep(systems)
     await this.#catalogue.take(systems)
     this.#receivers.configure(systems)
     this.#reach = await findReach(systems, this.#servers)
@@ -332,6 +453,6 @@ class Node {
     const configuration = this.#catalogue.systems.find((each) => each.system === system)
     if (configuration === undefined) return undefined
     const reached = this.#reach.some((each) => each.system === system && each.component === component && each.reached)
-    return reached ? { configPath: configuration.path, restoreRoots: this.#settings.restoreRoots } : undefined
+    return reached ? { configPath: this.#accepted.pathOf(configuration), restoreRoots: this.#settings.restoreRoots } : undefined
   }
 }

@@ -75,7 +75,12 @@ export function queueName({ system, component, lane }: { system: string; compone
 /** The command line of a task: `resus <these>`. Every value was checked by PARAMETERS; none can be taken for an option. */
 export async function commandOf(
   kind: TaskKind,
-  { component, parameters, restoreRoots }: { component: string; parameters: unknown; restoreRoots: readonly string[] },
+  {
+    id,
+    component,
+    parameters,
+    restoreRoots,
+  }: { id: string; component: string; parameters: unknown; restoreRoots: readonly string[] },
 ): Promise<string[]> {
   switch (kind) {
     case 'backup': {
@@ -98,7 +103,9 @@ export async function commandOf(
       return ['check', component]
     case 'restore': {
       const { target, name } = PARAMETERS.restore.parse(parameters)
-      return ['restore', component, '--to', await restorePlace(restoreRoots, name), ...targetOptions(target)]
+      // One that was whole when its node died is reported by the next attempt.
+      const place = await restorePlace(restoreRoots, name)
+      return ['restore', component, '--to', place, '--request', id, ...targetOptions(target)]
     }
     default:
       return kind satisfies never

@@ -2,6 +2,7 @@ import { fromKysely, PgBoss } from 'pg-boss'
 import type { Kysely } from 'kysely'
 import type { Schema } from '../catalog/schema.ts'
 import { isStoreAway, type Store } from '../catalog/store.ts'
+import { Failure } from '../errors.ts'
 import { insertTask, unfinishedTasks, type NewTask } from '../catalog/tasks.ts'
 import { queueName } from './task-kinds.ts'
 
@@ -9,7 +10,9 @@ const SCHEMA = 'resus_queue'
 const CONNECTIONS_MAX = 4
 /** A job whose node does not say that it lives for so long is somebody else's. */
 const HEARTBEAT_SECONDS = 20
-const SUPERVISE_SECONDS = 5
+const SUPERVISE_SECONDS = 3
+/** pg-boss keeps in memory which queues had a job at work, and fetches nothing from those until it has looked again: by itself once a minute. */
+const LOOK_AGAIN_SECONDS = 2
 /** The longest that pg-boss lets one attempt take. A command that is begun again goes on where it was. */
 const ATTEMPT_SECONDS_MAX = 24 * 3600 - 60
 /** Of attempts that a node's death ended. Those that failed by themselves are counted with the task. */
@@ -33,28 +36,58 @@ interface JobData {
 /** The durable queue behind tasks: one queue for each component's lane, of which one job at most is being worked on. */
 export class TaskQueue implements AsyncDisposable {
   readonly #store: Store
-  readonly #boss: PgBoss
+  readonly #onError: (error: Error) => void
   readonly #known = new Set<string>()
+  #started: PgBoss | undefined
 
-  private constructor(store: Store, boss: PgBoss) {
+  private constructor(store: Store, onError: (error: Error) => void) {
     this.#store = store
-    this.#boss = boss
+    this.#onError = onError
   }
 
   static async open(store: Store, onError: (error: Error) => void): Promise<TaskQueue> {
+    const queue = TaskQueue.later(store, onError)
+    await queue.begin()
+    return queue
+  }
+
+  /** A queue on a store that may be away: until `begin` has succeeded, all that is asked of it throws STORE_UNREACHABLE. */
+  static later(store: Store, onError: (error: Error) => void): TaskQueue {
+    return new TaskQueue(store, onError)
+  }
+
+  get isThere(): boolean {
+    return this.#started !== undefined
+  }
+
+  /** Throws what the store throws: then try again. */
+  async begin(): Promise<void> {
+    if (this.#started !== undefined) return
     const boss = new PgBoss({
-      connectionString: store.connectionString,
+      connectionString: this.#store.connectionString,
       schema: SCHEMA,
       application_name: 'resus queue',
       max: CONNECTIONS_MAX,
       schedule: false,
       superviseIntervalSeconds: SUPERVISE_SECONDS,
+      queueCacheIntervalSeconds: LOOK_AGAIN_SECONDS,
       monitorIntervalSeconds: SUPERVISE_SECONDS,
     })
     // Its own timers meet a store that is away; they try again.
-    boss.on('error', (error: Error) => (isStoreAway(error) ? undefined : onError(error)))
-    await boss.start()
-    return new TaskQueue(store, boss)
+    boss.on('error', (error: Error) => (isStoreAway(error) ? undefined : this.#onError(error)))
+    try {
+      await boss.start()
+    } catch (error) {
+      // It would keep its connections.
+      await boss.stop({ graceful: false }).catch(() => undefined)
+      throw error
+    }
+    this.#started = boss
+  }
+
+  get #boss(): PgBoss {
+    if (this.#started !== undefined) return this.#started
+    throw new Failure('STORE_UNREACHABLE', 'the store was not reached yet', { hint: 'see to its PostgreSQL' })
   }
 
   /** Keeps a task and its job, both or neither. False when there is one for this schedule's instant already. */
@@ -111,7 +144,7 @@ export class TaskQueue implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#boss.stop({ graceful: false })
+    await this.#started?.stop({ graceful: false })
   }
 
   async #queueOf(lane: { system: string; component: string | null; lane: string }): Promise<string> {

@@ -53,6 +53,7 @@ export async function runTask(run: TaskRun): Promise<TaskOutcome | undefined> {
   try {
     end = await runCommand({
       args: await commandOf(task.kind as TaskKind, {
+        id: task.id,
         component: task.component ?? '',
         parameters: task.parameters,
         restoreRoots: run.place.restoreRoots,

@@ -10,18 +10,21 @@ import { digestLines } from './digest-lines.ts'
 import { HealthWatch } from './health-watch.ts'
 import { ObjectivesWatch } from './objectives-watch.ts'
 import type { ReceiverMessage, Receivers } from './receivers.ts'
+import type { RecordKeeper } from './record-keeper.ts'
 import type { ServerSettings } from './settings.ts'
 import { SizeWatch } from './size-watch.ts'
 import type { StatusBoard } from './status-board.ts'
 
 /** The store may restart; people are told when it stays away. */
 const STORE_AWAY_MS = 30_000
+const SETTLE_MS = 5_000
 
 export interface WatchOptions {
   readonly store: Store
   readonly catalogue: Catalogue
   readonly receivers: Receivers
   readonly board: StatusBoard
+  readonly records: RecordKeeper
   readonly settings: ServerSettings
   readonly clock: Clock
   /** Why the configuration as its files are now is not in force. */
@@ -41,7 +44,7 @@ export class Watch implements AsyncDisposable {
   #storeSeenMs: number
 
   constructor(options: WatchOptions) {
-    const { store, catalogue, receivers, board, settings, clock, onError } = options
+    const { store, catalogue, receivers, board, records, settings, clock, onError } = options
     this.#options = options
     this.#storeSeenMs = clock.now()
     this.sizes = new SizeWatch({ store, catalogue, clock })
@@ -56,7 +59,8 @@ export class Watch implements AsyncDisposable {
       digest: { ...settings.digest, lines: async () => digestLines(board, this.objectives) },
       onError,
     })
-    this.#alarms = new AlarmWatch({ notices: this.notices, catalogue, health: this.health, objectives: this.objectives, clock })
+    const { notices, health, objectives } = this
+    this.#alarms = new AlarmWatch({ notices, catalogue, health, objectives, records, clock })
     this.#deadMan = this.#startDeadMan()
   }
 
@@ -69,7 +73,7 @@ export class Watch implements AsyncDisposable {
   }
 
   /** Raises and takes back alarms, from what is known now. Of several nodes the one that leads does it, or all would contradict each other. */
-  async lookForAlarms(leads: boolean): Promise<void> {
+  async lookForAlarms(leads: boolean, signal: AbortSignal): Promise<void> {
     const { store, clock, refused } = this.#options
     const now = clock.now()
     try {
@@ -83,7 +87,10 @@ export class Watch implements AsyncDisposable {
       this.#alarms.noteStore(awayMs > STORE_AWAY_MS ? `the store has not answered for ${Math.round(awayMs / 1000)} s` : null)
     }
     this.#alarms.noteConfiguration(refused())
-    if (leads || clock.now() - this.#storeSeenMs > STORE_AWAY_MS) await this.#alarms.look()
+    const isAway = clock.now() - this.#storeSeenMs > STORE_AWAY_MS
+    // What people know already is in the repositories, where the store was lost.
+    if (!isAway && (await this.#options.records.settle(signal, SETTLE_MS)) === 'held') return
+    if (leads || isAway) await this.#alarms.look()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

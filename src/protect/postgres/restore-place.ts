@@ -110,6 +110,12 @@ export async function finishPlaces(places: readonly Place[], defaults: TreeDefau
   await writeNew(join(data!.path, data!.mark, COMPLETE_FILE), '', { owner: defaults }).catch(() => undefined)
 }
 
+/** Whether a restore into this directory has put all that makes it a cluster; root's has then also given it away. */
+export async function isFinished(directory: string): Promise<'yes' | 'but for its marks' | 'no'> {
+  if (!(await hasControl(directory))) return 'no'
+  return (await exists(join(directory, RECOVERY_DIRECTORY, COMPLETE_FILE))) ? 'yes' : 'but for its marks'
+}
+
 /** Looks, and touches nothing. With `delta`, what holds a stopped cluster of this manifest is a `cluster`, not `occupied`. */
 export async function inspectPlaces(
   places: readonly Place[],

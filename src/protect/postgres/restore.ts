@@ -28,6 +28,7 @@ import { Safeguard } from './restore-safeguard.ts'
 import { publishLocalWal } from './restore-local-wal.ts'
 import { publishSpool } from './restore-spool.ts'
 import { finishPlaces, placesOf, preparePlaces } from './restore-place.ts'
+import { keepRestore, wholeRestore, type RestoreRequest } from './restore-record.ts'
 import type { SafetyCopy } from './safety-copy.ts'
 import type { RestoreWorkerJob, RestoreWorkerResult } from './restore-worker.ts'
 import { judgeMadeTablespaces, makeTablespaceDirectories } from './tablespaces-in-wal.ts'
@@ -104,6 +105,8 @@ export interface RestoreOptions {
   /** With `delta`: what is there may be lost. */
   readonly withoutSafetyCopy?: boolean
   readonly stateDirectory: string
+  /** Names this restore: asked for again under this name when it is whole, it is reported and nothing is done. */
+  readonly request?: string
   /** Go on when what this host's spool holds cannot be stored, or read: acknowledged WAL is then left out. */
   readonly withoutSpool?: boolean
   /** With `delta`: go on when WAL that only the cluster's own pg_wal has cannot be stored, or is not wanted: it is then left out. */
@@ -128,7 +131,11 @@ export interface RestoreOptions {
  */
 export async function restorePostgres(options: RestoreOptions): Promise<RestoreReport> {
   try {
-    return await restoreCluster(options)
+    const asked = requestOf(options)
+    const whole = asked === undefined ? undefined : await wholeRestore(asked)
+    if (whole === undefined) return await restoreCluster(options)
+    options.onNotice?.(`this restore was whole already: "${whole.directory}" is left as it is`)
+    return whole
   } catch (error) {
     // Any of the writes may find the disk full, the smallest too.
     throw explainWrite(error)
@@ -136,7 +143,7 @@ export async function restorePostgres(options: RestoreOptions): Promise<RestoreR
 }
 
 async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
-  const { component, clock, target, action = 'promote' } = options
+  const { component, clock } = options
   const startedMs = clock.now()
   const directory = resolve(options.to)
   const names = { ...options, component: component.name }
@@ -179,11 +186,33 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   for (const name of [AHEAD, RECOVERY_DIRECTORY]) await syncDirectory(join(directory, name))
   for (const { path } of places) await syncDirectory(path)
   for (const { path } of places) await syncAncestors(path)
+  const report = await reportOf(options, restored, { planned, localWal, written, startedMs, safetyCopy: safety.copy ?? null })
+  const asked = requestOf(options)
+  if (asked !== undefined) await keepRestore(asked, { report, defaults: manifest.defaults })
   // Last: until then PostgreSQL refuses to start on a half-restored directory.
   await putControl(directory, manifest)
   await finishPlaces(places, manifest.defaults)
   await locks.disposeAsync()
+  return report
+}
 
+function requestOf({ request, to, stateDirectory }: RestoreOptions): RestoreRequest | undefined {
+  return request === undefined ? undefined : { request, directory: resolve(to), stateDirectory }
+}
+
+async function reportOf(
+  { component, target, clock, action = 'promote' }: RestoreOptions,
+  { directory, manifest, tablespaces }: Restored,
+  done: {
+    readonly planned: PlannedRecovery
+    readonly localWal: readonly { readonly sizeBytes: number }[]
+    readonly written: { readonly bytesWritten: number; readonly bytesKept: number }
+    readonly startedMs: number
+    readonly safetyCopy: SafetyCopy | null
+  },
+): Promise<RestoreReport> {
+  const { planned, localWal, written, startedMs, safetyCopy } = done
+  const { plan } = planned
   return {
     backup: manifest.id,
     target: describeTarget(target),
@@ -200,7 +229,7 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
     acknowledgedLsn: planned.acknowledgedLsn === null ? null : formatLsn(planned.acknowledgedLsn),
     bytesLost: planned.bytesLost,
     localWalBytes: localWal.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
-    safetyCopy: safety.copy ?? null,
+    safetyCopy,
     plan: join(directory, RECOVERY_DIRECTORY, PLAN_FILE),
   }
 }

@@ -20,6 +20,7 @@ export function taskDocument(task: Task): TaskDocument {
     exitStatus: task.exit_status,
     result: task.result,
     error: task.error_code === null ? null : { code: task.error_code, message: task.error_message ?? '', hint: task.error_hint },
+    source: task.from_repository ? 'repository' : 'store',
   }
 }
 
