@@ -32,12 +32,18 @@ const SKIPPED_FILES: ReadonlySet<string> = new Set([
   // The restore decides whether there is a recovery.
   'recovery.signal',
   'standby.signal',
+  // SAFETY_NOTE and DISARMED_CONTROL, of a restore that was given up.
+  'resus-safety-copy.json',
+  'resus_pg_control',
   // Copied by its own rules: last, and read again until its CRC holds.
   'global/pg_control',
 ])
 
 /** A directory of WAL that a restore found in a data directory and set aside begins with this. */
 export const WAL_ASIDE = 'pg_wal.before-'
+/** In a data directory that a restore has begun to go over: where its safety copy is, and what its pg_control is called now. */
+export const SAFETY_NOTE = 'resus-safety-copy.json'
+export const DISARMED_CONTROL = 'resus_pg_control'
 
 const CACHE_PREFIX = 'pg_internal.init'
 const TEMPORARY_PREFIX = 'pgsql_tmp'

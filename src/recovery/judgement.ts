@@ -91,11 +91,25 @@ function judgeRto(target: number, { actual: { recovery }, scenario, nowMs }: Jud
   return { actual, verdict: actual <= target ? 'met' : 'broken', why: `the recovery that was proven at ${recovery.at}` }
 }
 
-/** That nothing at all is lost no clock can show: it is so when no commit is acknowledged before the repository has it. */
+/** Beats come every second, and the repository follows within one or two of them. */
+const BEATS_SECONDS = 10
+
+/**
+ * That nothing at all is lost no clock can show: it is so when no commit is acknowledged before the repository has it. That something is, the heartbeat shows: one that is
+ * not safe long after it was written.
+ */
 function judgeZeroLoss({ rpo, zeroLoss }: Actual): Omit<Judgement, 'target'> {
+  if (rpo.kind === 'not proven') {
+    const atLeast = rpo.atLeastSeconds ?? 0
+    if (rpo.beating === true && atLeast > BEATS_SECONDS) return { actual: atLeast / 60, verdict: 'broken', why: rpo.why }
+    return unproven(`${rpo.why}: without that nobody can tell what would be lost`)
+  }
+  if (rpo.beating && rpo.seconds > BEATS_SECONDS) {
+    return { actual: rpo.seconds / 60, verdict: 'broken', why: `the newest heartbeat that is safe is of ${rpo.lastBeatAt}` }
+  }
   if (zeroLoss?.holds === true) return { actual: 0, verdict: 'met', why: zeroLoss.why }
-  const most = rpo.kind === 'measured' ? `; by the heartbeat ${seconds(rpo.seconds)} at most` : ''
-  return unproven(`${zeroLoss?.why ?? 'nobody can tell whether commits wait for the repository'}${most}`)
+  const why = zeroLoss?.why ?? 'nobody can tell whether commits wait for the repository'
+  return unproven(`${why}; by the heartbeat ${seconds(rpo.seconds)} at most`)
 }
 
 function judgeRpo(target: number, { actual }: JudgeInput): Omit<Judgement, 'target'> {

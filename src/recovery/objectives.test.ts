@@ -104,6 +104,24 @@ test('an RPO is broken only while the heart beats: a server that is down loses n
     verdict: 'not proven',
     why: 'because; by the heartbeat 2 s at most',
   })
+  const zeroLoss = { holds: true, why: 'because' }
+  assert.equal(
+    judge(none, { ...rpo(20), zeroLoss }, NOW).rpoMinutes?.verdict,
+    'broken',
+    'commits may wait, the heartbeat is not safe',
+  )
+  assert.equal(
+    judge(none, { ...rpo(20, false), zeroLoss }, NOW).rpoMinutes?.verdict,
+    'met',
+    'a server that is down loses nothing more',
+  )
+  assert.equal(
+    judge(none, { ...NOTHING, zeroLoss }, NOW).rpoMinutes?.verdict,
+    'not proven',
+    'nothing is met that is not measured',
+  )
+  const gap: Actual = { ...NOTHING, zeroLoss, rpo: { kind: 'not proven', why: 'a gap', atLeastSeconds: 7200, beating: true } }
+  assert.equal(judge(none, gap, NOW).rpoMinutes?.verdict, 'broken')
 })
 
 const AVAILABILITY = { windowMs: 3_600_000, sampleHoldsMs: 30_000 }

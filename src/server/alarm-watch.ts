@@ -103,6 +103,14 @@ export class AlarmWatch {
     }
   }
 
+  /** What each node has by itself, whoever leads. */
+  async lookAtOwn(node: string): Promise<void> {
+    const view = this.#health.views().find(isOwnCertificate)
+    // Without a certificate none expires.
+    const found = view === undefined ? null : certificateFound(view)
+    await this.#tell({ kind: 'CERTIFICATE_EXPIRING', place: { system: OWN_SYSTEM, subject: node }, found })
+  }
+
   /** Looks at all that is known. */
   async look(): Promise<void> {
     const rpos = new Map(this.#objectives.views().map((view) => [keyOf(view.system, view.component), view.judgements.rpoMinutes]))
@@ -110,7 +118,11 @@ export class AlarmWatch {
       ...this.#catalogue
         .pictures()
         .flatMap((picture) => this.#ofComponent(picture, rpos.get(keyOf(picture.system, picture.component.name)))),
-      ...this.#health.views().flatMap(ofHealth),
+      ...this.#health
+        .views()
+        .filter((view) => !isOwnCertificate(view))
+        .flatMap(ofHealth),
+      ...this.#withoutCertificate(),
       ...this.#catalogue.systems.flatMap(({ system }) => ofRecords(system, this.#records.state(system))),
       ...this.#nodes.map((node) => this.#ofNode(node)),
       ...this.#forgotten.map((name) => ({
@@ -122,6 +134,20 @@ export class AlarmWatch {
       { kind: 'STORE_DOWN' as const, place: { system: OWN_SYSTEM }, found: this.#storeAway },
     ]
     for (const condition of conditions) await this.#tell(condition)
+  }
+
+  /** Servers that answer, and have no certificate (any more). */
+  #withoutCertificate(): Condition[] {
+    const views = this.#health.views()
+    const placeOf = ({ system, component }: WatchedView) => JSON.stringify([system, component])
+    const have = new Set(views.filter(({ thing }) => thing === 'certificate').map(placeOf))
+    return views
+      .filter((view) => view.thing === 'database' && view.health.state === 'up' && !have.has(placeOf(view)))
+      .map(({ system, component }) => ({
+        kind: 'CERTIFICATE_EXPIRING',
+        place: component === null ? { system } : { system, component },
+        found: null,
+      }))
   }
 
   #ofComponent(picture: ComponentPicture, rpo: Judgement | null | undefined): Condition[] {
@@ -197,6 +223,16 @@ function damageFound({ asOf, damaged, status }: ComponentPicture): string | null
   const [first, ...others] = [...damaged, ...(status?.spoolProblems ?? [])]
   if (first === undefined) return asOf === null ? undefined : null
   return others.length === 0 ? first : `${first} (and ${others.length} more)`
+}
+
+function isOwnCertificate({ system, thing }: WatchedView): boolean {
+  return system === OWN_SYSTEM && thing === 'certificate'
+}
+
+/** Down, slow or well; undefined while nobody can tell. */
+function certificateFound({ health }: WatchedView): string | null | undefined {
+  if (health.state === 'unknown') return undefined
+  return health.state === 'up' ? null : (health.why ?? 'it expires')
 }
 
 /** Down is one alarm, slow or short another: each is taken back when it is over. */

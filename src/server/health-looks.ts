@@ -1,4 +1,5 @@
-import { X509Certificate } from 'node:crypto'
+import { randomUUID, X509Certificate } from 'node:crypto'
+import { constants } from 'node:fs'
 import { open, readFile, rm, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Configuration } from '../config/configuration.ts'
@@ -16,6 +17,8 @@ export interface Looked {
   readonly observation: Observation
   readonly figures: Figures
 }
+
+const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants
 
 /** Beyond these, something is slow, short or late, and not down. */
 const MEBIBYTE = 1024 * 1024
@@ -113,10 +116,11 @@ export async function lookAtStorage({ repository }: Configuration, daysLeft: num
 export async function storageOffsetSeconds({ repository }: Configuration): Promise<number | null> {
   const [storage] = repository.storages
   if (storage === undefined) return null
-  const path = join(storage.path, '.staging', `clock-${process.pid}`)
+  const path = join(storage.path, '.staging', `clock-${randomUUID()}`)
   try {
     const before = Date.now()
-    await using file = await open(path, 'w', 0o600)
+    // Whoever may write there may have put a link in any place that we could be known to take.
+    await using file = await open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600)
     await file.write('.')
     const { mtimeMs } = await file.stat()
     const after = Date.now()

@@ -44,6 +44,8 @@ const AVAILABILITY_WINDOW_MS = 30 * 24 * 3600 * 1000
 const LOOK_LIMIT_MS = 10_000
 const VIEW_HOLDS_MS = 30_000
 const STORAGE_CLOCK_MS = 60_000
+const RENEWED_BEFORE_MS = 31 * 24 * 3_600_000
+const RENEWAL_LOOK_MS = 600_000
 
 type What = Pick<WatchedView, 'system' | 'component' | 'thing'>
 
@@ -59,7 +61,7 @@ export class HealthWatch {
   readonly #receivers: Receivers
   readonly #clock: Clock
   readonly #watched = new Map<string, WatchedView>()
-  readonly #sessions = new Map<string, { readonly session: HealthSession; readonly to: string }>()
+  readonly #sessions = new Map<string, { readonly session: HealthSession; readonly to: string; readonly sinceMs: number }>()
   readonly #storageLooks = new Map<string, Promise<Looked>>()
   readonly #availability = new Map<string, AvailabilityRecord>()
   readonly #seen = new Map<string, Seen>()
@@ -111,7 +113,10 @@ export class HealthWatch {
     this.#note({ ...of, thing: 'receiver' }, lookedAtReceiver(picture, this.#receivers.picture(of.system, of.component)))
     this.#note({ ...of, thing: 'backup' }, lookedAtBackup(picture, now))
     this.#note({ ...of, thing: 'proof' }, lookedAtProof(picture, now))
-    const ends = this.#seen.get(keyOf(of))?.certificateEndsMs ?? null
+    const seen = this.#seen.get(keyOf(of))
+    // Of a server that does not answer nobody can tell: what was known stays as it was.
+    if (seen === undefined) return
+    const ends = seen.certificateEndsMs
     this.#note({ ...of, thing: 'certificate' }, ends === null ? undefined : lookedAtCertificate(ends, now))
   }
 
@@ -203,11 +208,18 @@ export class HealthWatch {
     const { connection } = await resolveComponent(component)
     const to = connection.reveal().toString('utf8')
     const known = this.#sessions.get(key)
-    if (known?.to === to) return known.session
+    if (known?.to === to && !this.#mayHaveRenewed(known)) return known.session
     await this.#disconnect(key)
     const session = await HealthSession.connect({ component: component.name, connectionString: to })
-    this.#sessions.set(key, { session, to })
+    this.#sessions.set(key, { session, to, sinceMs: this.#clock.now() })
     return session
+  }
+
+  /** A session has the certificate of its own beginning: where that ends soon, another may be in force since. */
+  #mayHaveRenewed({ session, sinceMs }: { readonly session: HealthSession; readonly sinceMs: number }): boolean {
+    const ends = session.certificateEndsMs()
+    const now = this.#clock.now()
+    return ends !== null && ends - now < RENEWED_BEFORE_MS && now - sinceMs > RENEWAL_LOOK_MS
   }
 
   async #disconnect(key: string): Promise<void> {

@@ -18,6 +18,9 @@ export interface ObjectivesView {
   readonly rpo: { readonly repository: ActualRpo; readonly spool: ActualRpo }
 }
 
+/** The repository and the server are asked every minute. */
+const STATUS_HOLDS_MS = 180_000
+
 /** Holds what is measured against what was promised, every minute. */
 export class ObjectivesWatch {
   readonly #store: Store
@@ -93,8 +96,11 @@ export class ObjectivesWatch {
   }
 
   /** A receiver on the database's host that acknowledges what its own disk has loses that disk with the host. */
-  #zeroLoss({ system, component, status, backups }: ComponentPicture): ZeroLoss | null {
-    if (status === null) return null
+  #zeroLoss({ system, component, status, backups, problem, asOf }: ComponentPicture): ZeroLoss | null {
+    if (status === null || asOf === null) return null
+    if (problem !== null) return { holds: false, why: `its repository cannot be read now: ${problem.message}` }
+    if (this.#clock.now() - Date.parse(asOf) > STATUS_HOLDS_MS)
+      return { holds: false, why: `its repository was last read at ${asOf}` }
     const { stream } = component
     const receiving = this.#receivers.picture(system, component.name)?.state
     if (backups.length === 0) return { holds: false, why: 'there is no backup to recover from' }

@@ -5,6 +5,11 @@ import type { Clock } from '../clock.ts'
 import type { Configuration } from '../config/configuration.ts'
 
 const MAIN = fileURLToPath(new URL('receivers-main.ts', import.meta.url))
+/**
+ * For glibc (mallopt(3)): freed buffers go back to the system at once. Of twenty receivers that had a backlog it kept 900 MiB for ever, of
+ * which 120 were in use. Others pass it over.
+ */
+const GIVES_BACK_MEMORY = { MALLOC_ARENA_MAX: '1', MALLOC_TRIM_THRESHOLD_: '131072', MALLOC_MMAP_THRESHOLD_: '65536' }
 const RESTART_MS_MIN = 500
 const RESTART_MS_MAX = 15_000
 /** Longer than that it was at work: the next end is another story. */
@@ -174,6 +179,7 @@ export class Receivers {
     const child = fork(MAIN, [this.#options.configPath, wanted], {
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
       detached: true,
+      env: { ...GIVES_BACK_MEMORY, ...process.env },
     })
     this.#child = child
     const end = () => this.#endChild()

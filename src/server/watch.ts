@@ -74,7 +74,7 @@ export class Watch implements AsyncDisposable {
 
   /** Raises and takes back alarms, from what is known now. Of several nodes the one that leads does it, or all would contradict each other. */
   async lookForAlarms(leads: boolean, signal: AbortSignal): Promise<void> {
-    const { store, clock, refused } = this.#options
+    const { store, clock, refused, settings } = this.#options
     const now = clock.now()
     try {
       const nodes = await listNodes(store.sql)
@@ -90,6 +90,7 @@ export class Watch implements AsyncDisposable {
     const isAway = clock.now() - this.#storeSeenMs > STORE_AWAY_MS
     // What people know already is in the repositories, where the store was lost.
     if (!isAway && (await this.#options.records.settle(signal, SETTLE_MS)) === 'held') return
+    await this.#alarms.lookAtOwn(settings.node)
     if (leads || isAway) await this.#alarms.look()
   }
 

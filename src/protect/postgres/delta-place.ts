@@ -1,9 +1,9 @@
-import { open, readdir, readFile, readlink, rename, rm } from 'node:fs/promises'
+import { open, readdir, readFile, readlink, rename } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { Clock } from '../../clock.ts'
 import { systemErrorCode } from '../../errors.ts'
 import { parseControlFile } from '../../postgres/control-file.ts'
-import { WAL_ASIDE } from '../../postgres/relation-file.ts'
+import { DISARMED_CONTROL, WAL_ASIDE } from '../../postgres/relation-file.ts'
 import type { BackupManifest } from '../../repository/backups.ts'
 import { TABLESPACE_MARK } from './data-directory.ts'
 
@@ -58,7 +58,7 @@ async function whyNotTablespace({ path, directory }: DeltaPlace, oid: string): P
 
 /**
  * Makes a cluster one that cannot be started, and sets its WAL aside; gives whether there was any. `pg_control` goes first, durably: from then on
- * whatever else is missing or half written is never taken for a cluster.
+ * whatever else is missing or half written is never taken for a cluster. It keeps another name, which says that it was us, until it is swept away.
  */
 export async function disarmCluster(options: {
   readonly directory: string
@@ -66,8 +66,11 @@ export async function disarmCluster(options: {
   readonly onNotice: (text: string) => void
 }): Promise<boolean> {
   const { directory } = options
-  await rm(join(directory, CONTROL_PATH), { force: true })
+  await rename(join(directory, CONTROL_PATH), join(directory, DISARMED_CONTROL)).catch((error: unknown) => {
+    if (systemErrorCode(error) !== 'ENOENT') throw error
+  })
   await syncIfThere(dirname(join(directory, CONTROL_PATH)))
+  await syncIfThere(directory)
   const wal = join(directory, 'pg_wal')
   if (!(await holdsWal(wal))) return false
   const time = new Date(options.clock.now()).toISOString().replaceAll(/[-:.]/g, '')

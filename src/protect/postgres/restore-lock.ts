@@ -48,16 +48,16 @@ export class FileLock implements AsyncDisposable {
 }
 
 async function openLocked(path: string, onUnlocked: (why: string) => void): Promise<FileHandle | undefined> {
-  const { O_CREAT, O_RDWR, O_NONBLOCK } = constants
+  const { O_CREAT, O_RDWR, O_NONBLOCK, O_NOFOLLOW } = constants
   if (process.platform !== 'linux') {
     try {
-      return await open(path, O_CREAT | O_RDWR | O_NONBLOCK | O_EXLOCK, 0o600)
+      return await open(path, O_CREAT | O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_EXLOCK, 0o600)
     } catch (error) {
       if (systemErrorCode(error) === 'EAGAIN') return undefined
       throw error
     }
   }
-  const file = await open(path, O_CREAT | O_RDWR, 0o600)
+  const file = await open(path, O_CREAT | O_RDWR | O_NOFOLLOW, 0o600)
   const outcome = await flock(file)
   if (outcome === 'held') return (await file.close(), undefined)
   if (outcome !== 'locked') onUnlocked(outcome)

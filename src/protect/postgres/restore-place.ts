@@ -51,7 +51,7 @@ export interface PlacesToPrepare {
   readonly clock: Clock
   readonly onNotice: (text: string) => void
   /** Called before anything of a cluster that is there is changed. */
-  readonly beforeChange: (() => Promise<void>) | undefined
+  readonly beforeChange: () => Promise<void>
 }
 
 /**
@@ -69,7 +69,7 @@ export async function preparePlaces(options: PlacesToPrepare): Promise<AsyncDisp
   // A restore that is under way, or that made this cluster, has its lock here; what it wrote goes aside with pg_wal.
   const marked = delta && (await exists(join(directory, data!.mark)))
   if (marked) locks.use(await lockPlace(data!, options.onNotice))
-  if (isCluster && options.beforeChange !== undefined) {
+  if (isCluster) {
     await options.beforeChange()
     // That took its time: somebody may have started the cluster.
     await assertUsable(options)

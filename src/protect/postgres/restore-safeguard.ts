@@ -1,7 +1,8 @@
 import { readFile, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { z } from 'zod'
-import { Failure } from '../../errors.ts'
+import { Failure, systemErrorCode } from '../../errors.ts'
+import { DISARMED_CONTROL, SAFETY_NOTE } from '../../postgres/relation-file.ts'
 import { measureCluster } from './cluster-files.ts'
 import { syncDirectory, writeNew } from './durable-file.ts'
 import type { RestoreOptions } from './restore.ts'
@@ -9,8 +10,8 @@ import { SAFETY_COPY_FILE, takeSafetyCopy, type SafetyCopy } from './safety-copy
 import { freeBytes } from './restore-place.ts'
 import { noRoom, safetyCopyPlace } from './safety-place.ts'
 
-/** In the directory itself, until the restore sweeps it away: where the copy is. */
-const noteSchema = z.object({ copy: z.string() })
+/** In the directory itself, until the restore sweeps it away: where the copy is, and the pg_control that was copied. */
+const noteSchema = z.object({ copy: z.string(), control: z.string() })
 
 /** The safety copy that a restore over a cluster takes before it changes anything. */
 export class Safeguard {
@@ -53,19 +54,26 @@ export class Safeguard {
       )
     }
     if (before !== (await this.#control())) throw this.#ranMeanwhile(to)
-    await writeNew(join(this.#directory, SAFETY_COPY_FILE), `${JSON.stringify({ copy: to })}\n`)
+    if (before !== undefined) await this.#note(to, before)
+  }
+
+  async #control(name = 'global/pg_control'): Promise<string | undefined> {
+    return await readFile(join(this.#directory, name), 'base64').catch((error: unknown) => {
+      // One that cannot be read is there: the cluster may have run.
+      return systemErrorCode(error) === 'ENOENT' ? undefined : `not read: ${systemErrorCode(error)}`
+    })
+  }
+
+  async #note(copy: string, control: string): Promise<void> {
+    await writeNew(join(this.#directory, SAFETY_NOTE), `${JSON.stringify({ copy, control })}\n`)
     await syncDirectory(this.#directory)
   }
 
-  async #control(): Promise<string | undefined> {
-    return await readFile(join(this.#directory, 'global/pg_control'), 'base64').catch(() => undefined)
-  }
-
-  /** Without pg_control the cluster cannot have run since: what was copied then is all that there was. */
+  /** The cluster cannot have run since, where its pg_control is the one that was copied, under the name that we have given it. */
   async #takenBefore(): Promise<string | undefined> {
-    const text = await readFile(join(this.#directory, SAFETY_COPY_FILE), 'utf8').catch(() => '{}')
+    const text = await readFile(join(this.#directory, SAFETY_NOTE), 'utf8').catch(() => '{}')
     const note = noteSchema.safeParse(parseJson(text))
-    if (!note.success) return undefined
+    if (!note.success || note.data.control !== (await this.#control(DISARMED_CONTROL))) return undefined
     const copied = await stat(join(note.data.copy, SAFETY_COPY_FILE)).catch(() => undefined)
     return copied === undefined ? undefined : note.data.copy
   }

@@ -14,6 +14,7 @@ import {
   type FileEntry,
   type OpenDirectory,
 } from './cluster-files.ts'
+import { salvage } from './salvage.ts'
 import { isRoot, syncAncestors, writeNew } from './durable-file.ts'
 import { assertFree, assertRoomForCopy, lockPartial, PARTIAL, removeAbandoned } from './safety-place.ts'
 
@@ -22,8 +23,6 @@ import { assertFree, assertRoomForCopy, lockPartial, PARTIAL, removeAbandoned } 
 /** In the copy: of what it is, and what of it could not be read. */
 export const SAFETY_COPY_FILE = 'resus-safety-copy.json'
 const FILES_AT_ONCE = 4
-/** What is read at once of a file that the disk does not give as a whole. */
-const SALVAGE_BYTES = 64 * 1024
 const UNREADABLE_MAX = 10_000
 const { O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW, O_DIRECTORY } = constants
 const { COPYFILE_EXCL, COPYFILE_FICLONE } = constants
@@ -70,9 +69,14 @@ export async function takeSafetyCopy(options: SafetyCopyOptions): Promise<Safety
     await removeAbandoned(directory, to)
     await mkdir(partial, { mode: 0o700 })
     try {
-      const copy = await copyLocked({ ...options, directory, to }, partial)
+      // By its descriptor: whoever may change names beside it leads us nowhere else.
+      await using made = await openOwn(partial)
+      const at = byDescriptor(made, Buffer.from(partial))
+      await using lock = await lockPartial(at.toString())
+      const copy = await copyInto({ ...options, directory, to }, at)
       await rename(partial, to)
       await syncAncestors(to)
+      await lock.remove()
       return { path: to, ...copy }
     } catch (error) {
       await rm(partial, { recursive: true, force: true }).catch(() => undefined)
@@ -83,17 +87,24 @@ export async function takeSafetyCopy(options: SafetyCopyOptions): Promise<Safety
   }
 }
 
-async function copyLocked(options: SafetyCopyOptions, partial: string): Promise<Omit<SafetyCopy, 'path'>> {
-  await using lock = await lockPartial(partial)
+async function openOwn(directory: string): Promise<FileHandle> {
+  const opened = await open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+  if ((await opened.stat()).uid === (process.getuid?.() ?? 0)) return opened
+  await opened.close()
+  throw new Failure('SAFETY_COPY_FAILED', `"${directory}" was made by us, and is somebody else's now`, {
+    hint: 'see who changes names there, or name another place with --safety-copy',
+  })
+}
+
+async function copyInto(options: SafetyCopyOptions, at: Buffer): Promise<Omit<SafetyCopy, 'path'>> {
   const bytesTotal = await measureCluster(options.directory)
-  await assertRoomForCopy(options.directory, partial, bytesTotal)
+  await assertRoomForCopy({ directory: options.directory, partial: at.toString(), to: options.to, bytes: bytesTotal })
   const copier = new Copier(options, bytesTotal)
   await using top = await openCluster(options.directory)
-  await copier.copyDirectory(top, Buffer.from(partial), async () => {
+  await copier.copyDirectory(top, at, async () => {
     const { bytes, files, links, unreadable } = copier
     const note = { format: 1, of: options.directory, at: new Date(options.nowMs).toISOString(), bytes, files, links, unreadable }
-    await writeNew(join(partial, SAFETY_COPY_FILE), `${JSON.stringify(note, undefined, 2)}\n`)
-    await lock.remove()
+    await writeNew(join(at.toString(), SAFETY_COPY_FILE), `${JSON.stringify(note, undefined, 2)}\n`)
   })
   return { bytes: copier.bytes, files: copier.files, unreadable: copier.unreadable }
 }
@@ -129,7 +140,8 @@ class Copier {
       await this.copyDirectory(opened, place)
     }
     await beforeLast?.()
-    await using made = await open(target, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+    // The top is a path of a descriptor, which is a link of its own kind.
+    await using made = await open(target, O_RDONLY | O_DIRECTORY | (beforeLast === undefined ? O_NOFOLLOW : 0))
     await becomeLike(made, await from.handle.stat())
     await made.sync()
   }
@@ -145,7 +157,8 @@ class Copier {
       await rm(target, { force: true })
       await this.#salvage(closing, entry, target)
     }
-    await using copy = await open(target, O_WRONLY | O_NOFOLLOW)
+    // Owner, mode, times and sync need no right to write, which the file's own mode may refuse.
+    await using copy = await open(target, O_RDONLY | O_NOFOLLOW)
     await becomeLike(copy, entry.info)
     await copy.sync()
     this.files += 1
@@ -156,20 +169,20 @@ class Copier {
   async #salvage(source: FileHandle, { path, info }: FileEntry, target: Buffer): Promise<void> {
     await using copy = await open(target, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600)
     await copy.truncate(info.size)
-    for (let offset = 0; offset < info.size; offset += SALVAGE_BYTES) {
-      this.#options.signal.throwIfAborted()
-      const wanted = Math.min(SALVAGE_BYTES, info.size - offset)
-      const buffer = Buffer.alloc(wanted)
-      try {
-        const { bytesRead } = await source.read(buffer, 0, wanted, offset)
-        await copy.write(buffer, 0, bytesRead, offset)
-      } catch (error) {
-        if (systemErrorCode(error) !== 'EIO') throw error
-        if (this.unreadable.length < UNREADABLE_MAX) {
-          this.unreadable.push({ path: path.toString(), offset, bytes: wanted })
-        }
-      }
-    }
+    const missing = await salvage({
+      size: info.size,
+      read: async (buffer, offset) => (await source.read(buffer, 0, buffer.length, offset)).bytesRead,
+      write: async (buffer, offset) => writeAll(copy, buffer, offset),
+      signal: this.#options.signal,
+    })
+    const room = UNREADABLE_MAX - this.unreadable.length
+    this.unreadable.push(...missing.slice(0, room).map((range) => ({ path: path.toString(), ...range })))
+  }
+}
+
+async function writeAll(file: FileHandle, buffer: Buffer, offset: number): Promise<void> {
+  for (let done = 0; done < buffer.length;) {
+    done += (await file.write(buffer, done, buffer.length - done, offset + done)).bytesWritten
   }
 }
 

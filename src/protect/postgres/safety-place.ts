@@ -4,7 +4,7 @@ import { basename, dirname, join, resolve } from 'node:path'
 import { Failure } from '../../errors.ts'
 import { directoriesOf, ignoreMissing } from './cluster-files.ts'
 import { FileLock } from './restore-lock.ts'
-import { freeBytes } from './restore-place.ts'
+import { freeBytes, ROOM_FOR_WAL_BYTES } from './restore-place.ts'
 
 // Where a safety copy goes.
 
@@ -46,19 +46,23 @@ export async function removeAbandoned(directory: string, to: string): Promise<vo
   for (const name of await readdir(parent)) {
     if (name !== `${basename(to)}${PARTIAL}` && !(name.startsWith(prefix) && name.endsWith(PARTIAL))) continue
     const path = join(parent, name)
+    const info = await lstat(path)
+    // In a directory of our own nobody else puts links.
+    if (!info.isDirectory() || info.uid !== (process.getuid?.() ?? 0)) continue
     // It was made, and nothing else yet.
-    if (
-      await rmdir(path).then(
-        () => true,
-        () => false,
-      )
-    )
-      continue
+    if (await removedEmpty(path)) continue
     if ((await lstat(join(path, LOCK_FILE)).catch(ignoreMissing)) === undefined) continue
     await using lock = await takeLock(path)
     if (lock === undefined) throw inUse(path)
     await rm(path, { recursive: true, force: true })
   }
+}
+
+async function removedEmpty(path: string): Promise<boolean> {
+  return await rmdir(path).then(
+    () => true,
+    () => false,
+  )
 }
 
 /** Throws DIRECTORY_IN_USE when another restore is making this copy. */
@@ -68,11 +72,17 @@ export async function lockPartial(partial: string): Promise<FileLock> {
   return lock
 }
 
-/** Throws DISK_FULL when there is no room for `bytes`, and the file system cannot share them. */
-export async function assertRoomForCopy(directory: string, partial: string, bytes: number): Promise<void> {
-  const free = await freeBytes(partial)
-  if (free >= bytes || (await sharesBlocks(directory, partial))) return
-  throw noRoom(partial.slice(0, -PARTIAL.length), free, bytes)
+/** Throws DISK_FULL when there is no room for `bytes` and for the restore's own WAL, and the file system cannot share them. */
+export async function assertRoomForCopy(copy: {
+  readonly directory: string
+  readonly partial: string
+  readonly to: string
+  readonly bytes: number
+}): Promise<void> {
+  const free = await freeBytes(copy.partial)
+  const needed = copy.bytes + ROOM_FOR_WAL_BYTES
+  if (free >= needed || (await sharesBlocks(copy.directory, copy.partial))) return
+  throw noRoom(copy.to, free, needed)
 }
 
 export function noRoom(to: string, free: number, bytes: number): Failure {
