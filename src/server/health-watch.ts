@@ -44,6 +44,7 @@ const AVAILABILITY_WINDOW_MS = 30 * 24 * 3600 * 1000
 const LOOK_LIMIT_MS = 10_000
 const VIEW_HOLDS_MS = 30_000
 const STORAGE_CLOCK_MS = 60_000
+const SPREAD_MS = 3_500
 const RENEWED_BEFORE_MS = 31 * 24 * 3_600_000
 const RENEWAL_LOOK_MS = 600_000
 
@@ -97,9 +98,15 @@ export class HealthWatch {
     return this.#availability.get(JSON.stringify([system, component]))?.measure(this.#clock.now()) ?? null
   }
 
-  async look(): Promise<void> {
+  /** Looks at components one behind the other, all within a few seconds: at once they would hold up whoever asks us something. */
+  async look(signal: AbortSignal): Promise<void> {
+    const pictures = this.#catalogue.pictures()
+    const apartMs = SPREAD_MS / pictures.length
     await Promise.all([
-      ...this.#catalogue.pictures().map(async (picture) => this.#lookAtComponent(picture)),
+      ...pictures.map(async (picture, index) => {
+        if (index > 0) await this.#clock.sleep(index * apartMs, signal)
+        await this.#lookAtComponent(picture)
+      }),
       ...this.#catalogue.systems.map(async (configuration) => this.#lookAtSystem(configuration)),
       this.#lookAtOwn(),
     ])

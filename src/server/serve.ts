@@ -281,7 +281,7 @@ class Node {
       this.#always(REFRESH_MS, async () => this.#refreshAll()),
       this.#always(RECORDS_MS, async () => this.#records.look(signal)),
       this.#always(SCHEDULE_MS, async () => this.#schedule(signal)),
-      this.#always(HEALTH_MS, async () => this.#watch.health.look()),
+      this.#always(HEALTH_MS, async () => this.#watch.health.look(signal)),
       this.#always(ALARMS_MS, async () => this.#watch.lookForAlarms(this.#scheduler.isLeader, signal)),
       this.#always(COMPLIANCE_MS, async () => (this.#scheduler.isLeader ? this.#watch.objectives.record() : undefined)),
       this.#always(SIZES_MS, async () => this.#watch.sizes.look(this.#scheduler.isLeader)),
