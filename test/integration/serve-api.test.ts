@@ -73,6 +73,15 @@ test('every route but liveness needs the token, in whatever form, and tells noth
     headers: { authorization: `Basic ${Buffer.from(`any:${plane.token}`).toString('base64')}` },
   })
   assert.equal(basic.status, 200)
+  const challenges = (await fetch(`${plane.url}/api/v1/docs/`)).headers.get('www-authenticate') ?? ''
+  assert.match(challenges, /Bearer realm="resus", Basic realm="resus"/)
+  const forged = await fetch(`${plane.url}/api/v1/backup-dr/backups/database`, {
+    method: 'POST',
+    headers: { authorization: `Basic ${Buffer.from(`any:${plane.token}`).toString('base64')}` },
+  })
+  assert.equal(forged.status, 401, 'what a browser sends along by itself starts nothing')
+  const unread = await fetch(`${plane.url}/api/v1/%zz`)
+  assert.match(unread.headers.get('content-security-policy') ?? '', /default-src 'none'/)
   const policy = basic.headers.get('content-security-policy') ?? ''
   assert.match(policy, /default-src 'none'; script-src 'self'/)
   assert(!policy.includes('http'), 'nothing of another host')

@@ -17,7 +17,7 @@ import { backupRoutes } from './backup-routes.ts'
 import { historyRoutes } from './history-routes.ts'
 import { metricsRoutes } from './metrics-routes.ts'
 import { notBuiltRoutes } from './not-built-routes.ts'
-import { answerError, problemOf } from './problem.ts'
+import { answerError, problemOf, SECURITY_HEADERS } from './problem.ts'
 import type { RouteOptions } from './route-options.ts'
 import { statusRoutes } from './status-routes.ts'
 import { taskRoutes } from './task-routes.ts'
@@ -34,10 +34,6 @@ const REQUEST_TIMEOUT_MS = 30_000
 export const API = '/api/v1'
 export const BACKUP_DR = `${API}/backup-dr`
 const OPEN_ROUTES = new Set([`${API}/live`])
-/** Only what we serve ourselves; the page of the API's documentation has its styles inline. */
-const POLICY =
-  "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-
 /** The HTTP API, not yet listening. */
 export async function buildApi(options: ApiOptions): Promise<FastifyInstance> {
   const server = Fastify({
@@ -80,15 +76,9 @@ export async function buildApi(options: ApiOptions): Promise<FastifyInstance> {
 
 function guard(server: FastifyInstance, administrator: Administrator): void {
   server.addHook('onRequest', async (request, reply) => {
-    reply.headers({
-      'Content-Security-Policy': POLICY,
-      'X-Content-Type-Options': 'nosniff',
-      'X-Frame-Options': 'DENY',
-      'Referrer-Policy': 'no-referrer',
-      'Cache-Control': 'no-store',
-    })
+    reply.headers(SECURITY_HEADERS)
     if (OPEN_ROUTES.has(request.routeOptions.url ?? '')) return
-    if (administrator.holds(tokenOf(request.headers.authorization))) return
+    if (administrator.holds(tokenOf(request))) return
     throw new Failure('UNAUTHENTICATED', 'the request has no token that is known here', {
       hint: 'send "Authorization: Bearer TOKEN"; the token is in the file "administrator-token" of the state directory',
     })
@@ -103,10 +93,13 @@ function guard(server: FastifyInstance, administrator: Administrator): void {
   })
 }
 
-/** A bearer token; or, for a browser, the password of Basic. */
-function tokenOf(header = ''): string {
-  const [, scheme = '', value = ''] = /^(Bearer|Basic) +(\S{1,300})$/i.exec(header) ?? []
+/**
+ * A bearer token; or, to read in a browser, the password of Basic. That is sent along with whatever another site makes the browser ask, so that it starts and ends nothing.
+ */
+function tokenOf({ method, headers }: FastifyRequest): string {
+  const [, scheme = '', value = ''] = /^(Bearer|Basic) +(\S{1,300})$/i.exec(headers.authorization ?? '') ?? []
   if (scheme.toLowerCase() !== 'basic') return value
+  if (method !== 'GET' && method !== 'HEAD') return ''
   const text = Buffer.from(value, 'base64').toString('utf8')
   return text.slice(text.indexOf(':') + 1)
 }
