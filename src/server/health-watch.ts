@@ -3,8 +3,9 @@ import type { Configuration } from '../config/configuration.ts'
 import { resolveComponent } from '../config/open.ts'
 import { Failure } from '../errors.ts'
 import { HealthSession } from '../protect/postgres/health.ts'
-import { AvailabilityRecord, type Availability } from '../recovery/availability.ts'
+import type { Availability } from '../recovery/availability.ts'
 import { nextHealth, unknownHealth, type Health } from '../recovery/health.ts'
+import { AvailabilityBook } from './availability-book.ts'
 import type { Catalogue, ComponentPicture } from './catalogue.ts'
 import {
   failed,
@@ -38,8 +39,6 @@ export interface WatchedView {
 }
 
 export const OWN_SYSTEM = 'Resus'
-const SAMPLE_HOLDS_MS = 30_000
-const AVAILABILITY_WINDOW_MS = 30 * 24 * 3600 * 1000
 /** Above the time limits of a look at a server. */
 const LOOK_LIMIT_MS = 10_000
 const VIEW_HOLDS_MS = 30_000
@@ -64,7 +63,8 @@ export class HealthWatch {
   readonly #watched = new Map<string, WatchedView>()
   readonly #sessions = new Map<string, { readonly session: HealthSession; readonly to: string; readonly sinceMs: number }>()
   readonly #storageLooks = new Map<string, Promise<Looked>>()
-  readonly #availability = new Map<string, AvailabilityRecord>()
+  readonly #directory: string
+  #availability: AvailabilityBook | undefined
   readonly #seen = new Map<string, Seen>()
   readonly #storageClocks = new Map<string, { readonly offsetSeconds: number | null; readonly atMs: number }>()
   readonly #sizes: SizeWatch
@@ -75,6 +75,8 @@ export class HealthWatch {
     readonly receivers: Receivers
     readonly sizes: SizeWatch
     readonly clock: Clock
+    /** Of the state: where availability is kept. */
+    readonly directory: string
     /** The file of the API's own certificate. */
     readonly certificate: string | undefined
   }) {
@@ -82,6 +84,7 @@ export class HealthWatch {
     this.#receivers = options.receivers
     this.#sizes = options.sizes
     this.#clock = options.clock
+    this.#directory = options.directory
     this.#certificate = options.certificate
   }
 
@@ -93,13 +96,14 @@ export class HealthWatch {
     })
   }
 
-  /** Of the database, since this process watches. */
+  /** Of the database, in the last 30 days; null before the first look. */
   availability(system: string, component: string): Availability | null {
-    return this.#availability.get(JSON.stringify([system, component]))?.measure(this.#clock.now()) ?? null
+    return this.#availability?.measure(keyOf({ system, component })) ?? null
   }
 
   /** Looks at components one behind the other, all within a few seconds: at once they would hold up whoever asks us something. */
   async look(signal: AbortSignal): Promise<void> {
+    this.#availability ??= await AvailabilityBook.open(this.#directory, this.#clock)
     const pictures = this.#catalogue.pictures()
     const apartMs = SPREAD_MS / pictures.length
     await Promise.all([
@@ -111,6 +115,7 @@ export class HealthWatch {
       this.#lookAtOwn(),
     ])
     this.#forget()
+    await this.#availability.keep(new Set(pictures.map(({ system, component }) => keyOf({ system, component: component.name }))))
   }
 
   async #lookAtComponent(picture: ComponentPicture): Promise<void> {
@@ -167,8 +172,10 @@ export class HealthWatch {
     const kept = observation.kind === 'failed' ? { ...before?.figures, ...figures } : figures
     this.#watched.set(key, { ...what, health, figures: kept })
     if (what.thing !== 'database' || what.component === null) return
-    const record = this.#availabilityOf(what.system, what.component)
-    record.note(now, observation.kind === 'failed' ? 'down' : 'up')
+    this.#availability?.note(
+      keyOf({ system: what.system, component: what.component }),
+      observation.kind === 'failed' ? 'down' : 'up',
+    )
   }
 
   /** A mount that hangs answers nothing at all, for ever: the others are looked at all the same. */
@@ -183,15 +190,6 @@ export class HealthWatch {
     } finally {
       late.abort()
     }
-  }
-
-  #availabilityOf(system: string, component: string): AvailabilityRecord {
-    const key = JSON.stringify([system, component])
-    const known = this.#availability.get(key)
-    if (known !== undefined) return known
-    const made = new AvailabilityRecord({ windowMs: AVAILABILITY_WINDOW_MS, sampleHoldsMs: SAMPLE_HOLDS_MS })
-    this.#availability.set(key, made)
-    return made
   }
 
   async #database({ system, component }: ComponentPicture): Promise<Looked> {

@@ -48,7 +48,14 @@ export class Watch implements AsyncDisposable {
     this.#options = options
     this.#storeSeenMs = clock.now()
     this.sizes = new SizeWatch({ store, catalogue, clock })
-    this.health = new HealthWatch({ catalogue, receivers, sizes: this.sizes, clock, certificate: settings.tls?.certificate })
+    this.health = new HealthWatch({
+      catalogue,
+      receivers,
+      sizes: this.sizes,
+      clock,
+      directory: settings.state,
+      certificate: settings.tls?.certificate,
+    })
     const availabilityOf = (system: string, component: string) => this.health.availability(system, component)
     this.objectives = new ObjectivesWatch({ store, catalogue, receivers, clock, availabilityOf })
     this.notices = Notices.start({
