@@ -44,6 +44,10 @@ const LOOK_LIMIT_MS = 10_000
 const VIEW_HOLDS_MS = 30_000
 const STORAGE_CLOCK_MS = 60_000
 const SPREAD_MS = 3_500
+const PAUSE_MS = 5_000
+/** After a start receivers connect, and everything is looked at more often, so that it is soon known to be well. */
+const BEGINNING_MS = 15_000
+const BEGINNING_PAUSE_MS = 1_000
 const RENEWED_BEFORE_MS = 31 * 24 * 3_600_000
 const RENEWAL_LOOK_MS = 600_000
 
@@ -60,6 +64,7 @@ export class HealthWatch {
   readonly #catalogue: Catalogue
   readonly #receivers: Receivers
   readonly #clock: Clock
+  readonly #startedMs: number
   readonly #watched = new Map<string, WatchedView>()
   readonly #sessions = new Map<string, { readonly session: HealthSession; readonly to: string; readonly sinceMs: number }>()
   readonly #storageLooks = new Map<string, Promise<Looked>>()
@@ -84,6 +89,7 @@ export class HealthWatch {
     this.#receivers = options.receivers
     this.#sizes = options.sizes
     this.#clock = options.clock
+    this.#startedMs = options.clock.now()
     this.#directory = options.directory
     this.#certificate = options.certificate
   }
@@ -101,11 +107,20 @@ export class HealthWatch {
     return this.#availability?.measure(keyOf({ system, component })) ?? null
   }
 
+  /** Until the next look. */
+  get pauseMs(): number {
+    return this.#begins ? BEGINNING_PAUSE_MS : PAUSE_MS
+  }
+
+  get #begins(): boolean {
+    return this.#clock.now() - this.#startedMs < BEGINNING_MS
+  }
+
   /** Looks at components one behind the other, all within a few seconds: at once they would hold up whoever asks us something. */
   async look(signal: AbortSignal): Promise<void> {
     this.#availability ??= await AvailabilityBook.open(this.#directory, this.#clock)
     const pictures = this.#catalogue.pictures()
-    const apartMs = SPREAD_MS / pictures.length
+    const apartMs = this.#begins ? 0 : SPREAD_MS / pictures.length
     await Promise.all([
       ...pictures.map(async (picture, index) => {
         if (index > 0) await this.#clock.sleep(index * apartMs, signal)
@@ -122,7 +137,8 @@ export class HealthWatch {
     const of = { system: picture.system, component: picture.component.name }
     const now = this.#clock.now()
     await this.#look({ ...of, thing: 'database' }, async () => this.#database(picture))
-    this.#note({ ...of, thing: 'receiver' }, lookedAtReceiver(picture, this.#receivers.picture(of.system, of.component)))
+    const receiver = lookedAtReceiver(picture, this.#receivers.picture(of.system, of.component))
+    if (receiver.observation.kind !== 'failed' || !this.#begins) this.#note({ ...of, thing: 'receiver' }, receiver)
     this.#note({ ...of, thing: 'backup' }, lookedAtBackup(picture, now))
     this.#note({ ...of, thing: 'proof' }, lookedAtProof(picture, now))
     const seen = this.#seen.get(keyOf(of))
@@ -168,6 +184,9 @@ export class HealthWatch {
     const { observation, figures } = looked
     const now = this.#clock.now()
     const before = this.#watched.get(key)
+    // Three strikes take their time, also while we look more often.
+    const isEarly = this.#begins && before !== undefined && now - before.health.lookedMs < PAUSE_MS
+    if (observation.kind === 'failed' && isEarly) return
     const health = nextHealth(before?.health ?? unknownHealth(now), observation, now)
     const kept = observation.kind === 'failed' ? { ...before?.figures, ...figures } : figures
     this.#watched.set(key, { ...what, health, figures: kept })
