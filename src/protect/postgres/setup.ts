@@ -4,7 +4,7 @@ import { assert } from '../../assert.ts'
 import { Failure } from '../../errors.ts'
 import { scramVerifier } from '../../postgres/scram.ts'
 import type { Secret } from '../../secret.ts'
-import { heartbeatSetup } from './heartbeat-setup.ts'
+import { heartbeatSetup, STRANGE_OWNER_HINT, strangeOwners } from './heartbeat-setup.ts'
 import type { SetupSession } from './setup-session.ts'
 
 // What a server has to have for Resus: looked at first, shown as SQL, and only what is missing is made. Doing it twice changes nothing.
@@ -40,6 +40,8 @@ const stateSchema = z.object({
   heartbeat: z.boolean(),
   role: roleSchema.nullable(),
   slot: z.enum(['physical', 'logical']).nullable(),
+  /** What of the heartbeat is somebody else's. */
+  strange: z.array(z.object({ object: z.string(), owner: z.string() })),
 })
 /** What there is. */
 export type SetupState = z.infer<typeof stateSchema>
@@ -78,6 +80,10 @@ export async function inspectSetup(session: SetupSession, wanted: SetupWanted): 
   ]
   if (problems.length === 0) return state
   throw new Failure('SERVER_SETTING', `the server is not ready to be protected: ${problems.join('; ')}`, {
+    ...state.strange.map(
+      ({ object, owner }) =>
+        `the ${object} in database "${state.database}" belongs to the role "${owner}", and its code would run with our rights: ${STRANGE_OWNER_HINT}`,
+    ),
     hint: 'nothing was changed; correct that, and run it again',
   })
 }
@@ -172,3 +178,4 @@ const STATE = `
   from (select 1) one left join (
     select c.oid, n.oid as schema from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where n.nspname = 'resus' and c.relname = 'heartbeat' and c.relkind = 'r') h on true`
+    'strange', (select coalesce(json_agg(s), '[]') from (${strangeOwners('$1')}) s),
