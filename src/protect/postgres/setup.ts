@@ -35,6 +35,8 @@ const stateSchema = z.object({
   walSendersMax: z.number(),
   slotsMax: z.number(),
   slotsUsed: z.number(),
+  /** The slot that is furthest behind, when the limit that is wanted would leave it too little. */
+  behind: z.object({ slot: z.string(), retained: z.string() }).nullable(),
   slotWalKeep: z.string(),
   publishesAllTables: z.boolean(),
   heartbeat: z.boolean(),
@@ -65,7 +67,8 @@ export interface SetupPlan {
 
 /** Any role may look. Throws SERVER_SETTING, SERVER_TOO_OLD for what no SQL of ours can mend. */
 export async function inspectSetup(session: SetupSession, wanted: SetupWanted): Promise<SetupState> {
-  const [row] = await session.query<{ state: unknown }>(STATE, [wanted.role, wanted.slot])
+  const values = [wanted.role, wanted.slot, wanted.slotWalKeep]
+  const [row] = await session.query<{ state: unknown }>(STATE, values)
   const state = stateSchema.parse(row?.state)
   const { major } = state
   if (major < OLDEST_MAJOR) throw new Failure('SERVER_TOO_OLD', `the server is PostgreSQL ${major}, Resus needs 15 to 18`)
@@ -103,7 +106,12 @@ export function planSetup(state: SetupState, wanted: SetupWanted): SetupPlan {
   const limited = state.slotWalKeep !== '-1'
   const limit = [`alter system set max_slot_wal_keep_size = ${pg.escapeLiteral(wanted.slotWalKeep)};`, 'select pg_reload_conf();']
   const limitWhat = limited ? `limit of WAL kept for slots (${state.slotWalKeep})` : 'limit of WAL kept for slots'
-  part('limit', limitWhat, limited ? [] : limit)
+  if (!limited && state.behind !== null) {
+    const { slot, retained } = state.behind
+    notices.push(
+      `max_slot_wal_keep_size has no limit, and ${wanted.slotWalKeep} is not set: the server keeps ${retained} for the slot "${slot}", which would be lost at the next checkpoint, or soon. Let what reads from it catch up, or drop it, and then: ${limit.join(' ')}`,
+    )
+  } else part('limit', limitWhat, limited ? [] : limit)
   const beating = state.heartbeat && (state.role?.heartbeat === true || state.role?.superuser === true)
   if (!state.heartbeat && state.publishesAllTables) {
     notices.push(
@@ -174,6 +182,12 @@ const STATE = `
       'heartbeat', coalesce(has_schema_privilege(r.oid, h.schema, 'usage') and has_table_privilege(r.oid, h.oid, 'select')
         and has_table_privilege(r.oid, h.oid, 'update'), false))
       from pg_roles r where rolname = $1),
+    'behind', (
+      select json_build_object('slot', slot_name, 'retained', pg_size_pretty(retained)) from (
+        select slot_name, pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end, restart_lsn)
+          as retained from pg_replication_slots) kept
+      -- It may write on while people read: half of the limit is left to it.
+      where retained > pg_size_bytes($3) / 2 order by retained desc limit 1),
     'slot', (select slot_type from pg_replication_slots where slot_name = $2)) as state
   from (select 1) one left join (
     select c.oid, n.oid as schema from pg_class c join pg_namespace n on n.oid = c.relnamespace
