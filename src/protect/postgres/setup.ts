@@ -1,8 +1,7 @@
 import pg from 'pg'
 import { z } from 'zod'
-import { assert } from '../../assert.ts'
 import { Failure } from '../../errors.ts'
-import { scramVerifier } from '../../postgres/scram.ts'
+import { assertPlainPassword, scramVerifier } from '../../postgres/scram.ts'
 import type { Secret } from '../../secret.ts'
 import { heartbeatSetup, STRANGE_OWNER_HINT, strangeOwners } from './heartbeat-setup.ts'
 import type { SetupSession } from './setup-session.ts'
@@ -35,15 +34,15 @@ const stateSchema = z.object({
   walSendersMax: z.number(),
   slotsMax: z.number(),
   slotsUsed: z.number(),
+  slotWalKeep: z.string(),
   /** The slot that is furthest behind, when the limit that is wanted would leave it too little. */
   behind: z.object({ slot: z.string(), retained: z.string() }).nullable(),
-  slotWalKeep: z.string(),
   publishesAllTables: z.boolean(),
   heartbeat: z.boolean(),
-  role: roleSchema.nullable(),
-  slot: z.enum(['physical', 'logical']).nullable(),
   /** What of the heartbeat is somebody else's. */
   strange: z.array(z.object({ object: z.string(), owner: z.string() })),
+  role: roleSchema.nullable(),
+  slot: z.enum(['physical', 'logical']).nullable(),
 })
 /** What there is. */
 export type SetupState = z.infer<typeof stateSchema>
@@ -80,13 +79,13 @@ export async function inspectSetup(session: SetupSession, wanted: SetupWanted): 
       ? [`${state.slotsUsed} of ${state.slotsMax} replication slots are taken, and we need two (max_replication_slots)`]
       : []),
     ...(state.slot === 'logical' ? [`the replication slot "${wanted.slot}" is a logical one: name another slot`] : []),
-  ]
-  if (problems.length === 0) return state
-  throw new Failure('SERVER_SETTING', `the server is not ready to be protected: ${problems.join('; ')}`, {
     ...state.strange.map(
       ({ object, owner }) =>
         `the ${object} in database "${state.database}" belongs to the role "${owner}", and its code would run with our rights: ${STRANGE_OWNER_HINT}`,
     ),
+  ]
+  if (problems.length === 0) return state
+  throw new Failure('SERVER_SETTING', `the server is not ready to be protected: ${problems.join('; ')}`, {
     hint: 'nothing was changed; correct that, and run it again',
   })
 }
@@ -129,7 +128,7 @@ export function passwordStep(wanted: SetupWanted): SetupStep {
   return { part: 'role', what: `password of "${wanted.role}"`, statements }
 }
 
-/** Does one step. The password goes to the server as a SCRAM verifier only. Throws POSTGRES_FAILED. */
+/** Does one step. The password goes to the server as a SCRAM verifier only. Throws POSTGRES_FAILED, ARGUMENTS_INVALID. */
 export async function runSetupStep(session: SetupSession, step: SetupStep, password: Secret | undefined): Promise<void> {
   // One at a time: ALTER SYSTEM refuses to be one of several.
   for (const statement of step.statements) {
@@ -139,9 +138,19 @@ export async function runSetupStep(session: SetupSession, step: SetupStep, passw
 }
 
 async function withVerifier(statement: string, password: Secret | undefined): Promise<string> {
-  assert(password !== undefined, 'a role that is made has a password')
-  const verifier = await scramVerifier(password)
+  const verifier = await scramVerifier(assertSettable(password))
   return statement.replace(PLACEHOLDER, () => pg.escapeLiteral(verifier))
+}
+
+/** The password, where a role can be given it. Throws ARGUMENTS_INVALID. */
+export function assertSettable(password: Secret | undefined): Secret {
+  if (password === undefined) {
+    throw new Failure('ARGUMENTS_INVALID', 'the role has to be given a password, and the connection string has none', {
+      hint: 'write one into it, "postgres://role:password@host:port/database"; or, for a role that comes in without one (peer, .pgpass), run the SQL of "resus init --sql-only" yourself',
+    })
+  }
+  assertPlainPassword(password)
+  return password
 }
 
 /** Stands for the verifier in what is shown. */
@@ -173,8 +182,15 @@ const STATE = `
     'slotsMax', current_setting('max_replication_slots')::int,
     'slotsUsed', (select count(*) from pg_replication_slots),
     'slotWalKeep', current_setting('max_slot_wal_keep_size'),
+    'behind', (
+      select json_build_object('slot', slot_name, 'retained', pg_size_pretty(retained)) from (
+        select slot_name, pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end, restart_lsn)
+          as retained from pg_replication_slots) kept
+      -- It may write on while people read: half of the limit is left to it.
+      where retained > pg_size_bytes($3) / 2 order by retained desc limit 1),
     'publishesAllTables', exists (select from pg_publication where puballtables),
     'heartbeat', h.oid is not null,
+    'strange', (select coalesce(json_agg(s), '[]') from (${strangeOwners('$1')}) s),
     'role', (select json_build_object('login', rolcanlogin, 'replication', rolreplication, 'superuser', rolsuper,
       'monitor', pg_has_role(r.oid, 'pg_monitor', 'usage'),
       'backup', has_function_privilege(r.oid, 'pg_backup_start(text, boolean)', 'execute')
@@ -182,14 +198,7 @@ const STATE = `
       'heartbeat', coalesce(has_schema_privilege(r.oid, h.schema, 'usage') and has_table_privilege(r.oid, h.oid, 'select')
         and has_table_privilege(r.oid, h.oid, 'update'), false))
       from pg_roles r where rolname = $1),
-    'behind', (
-      select json_build_object('slot', slot_name, 'retained', pg_size_pretty(retained)) from (
-        select slot_name, pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end, restart_lsn)
-          as retained from pg_replication_slots) kept
-      -- It may write on while people read: half of the limit is left to it.
-      where retained > pg_size_bytes($3) / 2 order by retained desc limit 1),
     'slot', (select slot_type from pg_replication_slots where slot_name = $2)) as state
   from (select 1) one left join (
     select c.oid, n.oid as schema from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where n.nspname = 'resus' and c.relname = 'heartbeat' and c.relkind = 'r') h on true`
-    'strange', (select coalesce(json_agg(s), '[]') from (${strangeOwners('$1')}) s),
