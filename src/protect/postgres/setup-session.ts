@@ -43,8 +43,17 @@ export class SetupSession implements AsyncDisposable {
     }
   }
 
+  /** Throws POSTGRES_FAILED with what the server said. */
   async query<Row extends pg.QueryResultRow>(text: string, values: readonly unknown[] = []): Promise<Row[]> {
-    return (await this.#client.query<Row>(text, [...values])).rows
+    try {
+      return (await this.#client.query<Row>(text, [...values])).rows
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message : String(cause)
+      throw new Failure('POSTGRES_FAILED', `cannot look at what the server has: ${why}`, {
+        hint: "nothing was changed; read the server's log, and run it again",
+        cause,
+      })
+    }
   }
 
   /** One or several statements, without values. Throws POSTGRES_FAILED with what the server said. */
