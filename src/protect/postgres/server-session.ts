@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import { Failure, systemErrorCode } from '../../errors.ts'
@@ -77,6 +78,11 @@ export class ServerSession {
       'set statement_timeout = 0; set idle_session_timeout = 0; set datestyle = iso; set search_path = pg_catalog',
     )
     return session
+  }
+
+  /** For looking at how it is protected. */
+  get socket(): Socket {
+    return this.#client.connection.stream as Socket
   }
 
   /** Throws POSTGRES_FAILED with the statement that the server refuses, BACKUP_ABORTED when the connection is lost. */
