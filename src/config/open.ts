@@ -1,5 +1,6 @@
 import { Failure } from '../errors.ts'
 import type { PostgresComponent } from '../protect/postgres/component.ts'
+import { readConnectionString } from '../postgres/connection-string.ts'
 import { openRepository, type Repository, type RepositoryAccess } from '../repository/repository.ts'
 import { Secret } from '../secret.ts'
 import { DirectoryStorage } from '../storage/directory-storage.ts'
@@ -53,11 +54,18 @@ export function configuredComponent(configuration: Configuration, name: string |
 /** The component with its connection string. Throws SECRET_UNREADABLE, CONFIG_INVALID when what is referred to is no connection string. */
 export async function resolveComponent(component: ComponentConfiguration, onWarning?: OnWarning): Promise<PostgresComponent> {
   const { connection, ...rest } = component
-  if (connection.kind === 'text') return { ...rest, connection: new Secret(connection.text) }
   const what = `the connection string of "${component.name}"`
+  if (connection.kind === 'text') {
+    const written = new Secret(connection.text)
+    readConnectionString(written, what)
+    return { ...rest, connection: written }
+  }
   const secret = await resolveSecret(connection, what, onWarning)
   const problem = connectionProblem(secret.reveal().toString('utf8'), { passwordAllowed: true })
-  if (problem === undefined) return { ...rest, connection: secret }
+  if (problem === undefined) {
+    readConnectionString(secret, what)
+    return { ...rest, connection: secret }
+  }
   throw new Failure('CONFIG_INVALID', `${what} in "${formatSecretReference(connection)}" is none: ${problem}`, {
     hint: 'write it as "postgres://user:password@host:port/database"',
   })

@@ -12,6 +12,9 @@ test('a verifier is what RFC 5803 says of password and salt', async () => {
   assert.notEqual(await scramVerifier(new Secret('pencil')), await scramVerifier(new Secret('pencil')))
 })
 
-test('a password that would need SASLprep is our own mistake', async () => {
-  await assert.rejects(scramVerifier(new Secret('pässword')), /internal error/)
+test('a password that would need SASLprep is refused, and spaces are not', async () => {
+  for (const password of ['pässword', 'tab\there', '']) {
+    await assert.rejects(scramVerifier(new Secret(password)), { code: 'ARGUMENTS_INVALID' })
+  }
+  assert.match(await scramVerifier(new Secret('of three words')), /^SCRAM-SHA-256/)
 })

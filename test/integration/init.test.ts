@@ -175,6 +175,44 @@ test('a role whose password is not known gets a new one only when that is said',
   assert.notDeepEqual(await server.query('select rolpassword from pg_authid where rolname = $$resus$$'), [before])
 })
 
+test(
+  'a heartbeat that another role has made beforehand is refused, with its owner, and nothing is changed',
+  { skip },
+  async (t) => {
+    const server = await FreshServer.start(t, 15)
+    await server.query('create role hospital; create schema resus authorization hospital')
+    await server.query('create table resus.heartbeat (id int); alter table resus.heartbeat owner to hospital')
+    const refused = await server.run('init', '--yes', ...server.flags, '--json')
+    assert.deepEqual([refused.status, errorOf(refused).code], [2, 'SERVER_SETTING'])
+    assert.match(
+      errorOf(refused).message,
+      /the table "resus\.heartbeat" in database "postgres" belongs to the role "hospital".*drop schema/,
+    )
+    assert(!existsSync(server.config))
+    assert.deepEqual(await server.query("select 1 from pg_roles where rolname = 'resus'"), [])
+  },
+)
+
+test('a connection string whose role cannot be made from it is refused, and is no mistake of Resus', { skip }, async (t) => {
+  const server = await FreshServer.start(t, 15)
+  const { home, port } = server.cluster
+  const path = join(home, 'resus.conn')
+  const place = `127.0.0.1:${port}/postgres`
+  const cases: readonly (readonly [string, string, RegExp])[] = [
+    [`postgres://resus@${place}`, 'ARGUMENTS_INVALID', /the connection string has none/],
+    [`postgres://resus:p%C3%A4ssword@${place}`, 'ARGUMENTS_INVALID', /other characters than printable ASCII/],
+    [`postgres://resus:x@${place}?sslmode=verify-full&sslrootcert=${home}/none.crt`, 'CONFIG_INVALID', /ENOENT.*none\.crt/],
+  ]
+  for (const [connection, code, message] of cases) {
+    await writeFile(path, `${connection}\n`, { mode: 0o600 })
+    const refused = await server.run('init', '--yes', ...server.flags, '--connection-file', path, '--json')
+    assert.deepEqual([refused.status, errorOf(refused).code], [2, code], refused.stdout)
+    assert.match(errorOf(refused).message, message)
+  }
+  assert(!existsSync(server.config))
+  assert.deepEqual(await server.query("select 1 from pg_roles where rolname = 'resus'"), [])
+})
+
 test('a minimal wal_level and a closed pg_hba.conf are said with what to do', { skip }, async (t) => {
   const server = await FreshServer.start(t, 15)
   await server.cluster.stop()

@@ -2,8 +2,9 @@ import { Failure } from '../../errors.ts'
 import { connectionProblem } from '../../config/configuration.ts'
 import { parseSecretReference, resolveSecret } from '../../config/secret-reference.ts'
 import { readLocalServer } from '../../postgres/local-servers.ts'
+import { readConnectionString, type ConnectionParts } from '../../postgres/connection-string.ts'
 import { ReplicationConnection } from '../../postgres/replication.ts'
-import { inspectSetup, passwordStep, planSetup, runSetupStep } from '../../protect/postgres/setup.ts'
+import { assertSettable, inspectSetup, passwordStep, planSetup, runSetupStep } from '../../protect/postgres/setup.ts'
 import type { SetupPlan, SetupState, SetupStep, SetupWanted } from '../../protect/postgres/setup.ts'
 import { isWrongPassword, SetupSession } from '../../protect/postgres/setup-session.ts'
 import { Secret } from '../../secret.ts'
@@ -36,12 +37,13 @@ interface Planning {
 
 /** Looks at what the server has. Changes nothing. Throws LOGIN_REFUSED, POSTGRES_UNREACHABLE, SERVER_SETTING, ARGUMENTS_INVALID. */
 export async function planServer(target: SetupTarget, { dialogue, options }: Planning): Promise<ServerPlan> {
-  const { url } = parts(target.connection)
-  const role = decodeURIComponent(url.username)
+  const { user: role, password } = parts(target)
   const wanted = { role, slot: target.slot, slotWalKeep: await proposeSlotLimit(target.dataDirectory) }
   const { state, wrongPassword } = await inspect(target, wanted, options)
   const plan = planSetup(state, wanted)
   const known = !target.isNew && !wrongPassword
+  // Before anything is made: a role that is to be given its password, here or below, can be given it.
+  if (!options.sqlOnly && (state.role === null || !known)) assertSettable(password)
   if (state.role === null || known) return { ...plan, target, role }
   if (options.sqlOnly) {
     const notice = `the role "${role}" is there, and its password is not the one in "${target.connectionPlace}": put its connection string there`
@@ -64,20 +66,14 @@ export function describePlan({ target, there, missing, notices }: ServerPlan): s
     ...notices.map((notice) => `NOTE: ${notice}`),
     ...(missing.length === 0
       ? [`the server of "${target.component}" has all that is needed`]
-      : [
-          `SQL for the server of "${target.component}", by a superuser in database "${parts(target.connection).database}":`,
-          '',
-          ...sql,
-          '',
-        ]),
+      : [`SQL for the server of "${target.component}", by a superuser in database "${parts(target).database}":`, '', ...sql, '']),
   ].join('\n')
 }
 
 /** Does what is missing, one step after the other, each told when it is done. */
 export async function runServerPlan(plan: ServerPlan, options: InitOptions, onDone: (step: SetupStep) => void): Promise<void> {
   if (plan.missing.length === 0) return
-  const { url } = parts(plan.target.connection)
-  const password = url.password === '' ? undefined : new Secret(decodeURIComponent(url.password))
+  const { password } = parts(plan.target)
   await using session = await connectSuperuser(plan.target, options)
   for (const step of plan.missing) {
     await runSetupStep(session, step, password)
@@ -125,7 +121,7 @@ async function inspect(
 
 /** As the command line says; else through the server's socket, which lets its own account in. Throws LOGIN_REFUSED. */
 async function connectSuperuser(target: SetupTarget, { superuserConnection }: InitOptions): Promise<SetupSession> {
-  const { database } = parts(target.connection)
+  const { database } = parts(target)
   if (superuserConnection !== undefined) return await SetupSession.connect(await namedConnection(superuserConnection))
   const server = await readLocalServer(target.dataDirectory)
   const hint =
@@ -155,15 +151,15 @@ async function namedConnection(text: string): Promise<Secret> {
   const what = 'the connection string of the superuser'
   const secret = reference === undefined ? new Secret(text) : await resolveSecret(reference, what)
   const problem = connectionProblem(secret.reveal().toString('utf8'), { passwordAllowed: reference !== undefined })
-  if (problem === undefined) return secret
+  if (problem === undefined) {
+    readConnectionString(secret, what)
+    return secret
+  }
   throw new Failure('ARGUMENTS_INVALID', `--superuser-connection: ${problem}`, {
     hint: 'file:/path or env:NAME of "postgres://postgres:<password>@host:port/database"; arguments are read by others, and in no place for a password',
   })
 }
 
-/** `user@/database?host=/directory` has no host, which URL refuses and `pg` accepts. */
-function parts(connection: Secret): { url: URL; database: string } {
-  const url = new URL(connection.reveal().toString('utf8').replace('@/', '@localhost/'))
-  const database = decodeURIComponent(url.pathname.slice(1))
-  return { url, database: database === '' ? decodeURIComponent(url.username) : database }
+function parts({ connection, component }: SetupTarget): ConnectionParts {
+  return readConnectionString(connection, `the connection string of "${component}"`)
 }

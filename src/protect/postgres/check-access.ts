@@ -1,6 +1,7 @@
 import { ReplicationConnection } from '../../postgres/replication.ts'
 import { failed, judge, notProven, passed, type CheckItem, type Judgement } from './check-item.ts'
 import type { PostgresComponent } from './component.ts'
+import { STRANGE_OWNER_HINT, strangeOwners } from './heartbeat-setup.ts'
 import type { ServerSession } from './server-session.ts'
 
 /** What a receiver and a heartbeat need of the server, beside what a backup needs. Changes nothing. */
@@ -37,14 +38,16 @@ async function lookAtSlot(session: ServerSession, slot: string): Promise<Judgeme
 }
 
 async function lookAtHeartbeat(session: ServerSession): Promise<Judgement> {
-  const [found] = await session.query<{ there: boolean; allowed: boolean }>(`
+  const [found] = await session.query<{ there: boolean; strange: string | null; allowed: boolean }>(`
     select t.oid is not null as there,
       coalesce(has_schema_privilege(t.schema, 'usage') and has_table_privilege(t.oid, 'select') and has_table_privilege(t.oid, 'update'), false)
-        as allowed
+        as allowed,
+      (select string_agg(format('the %s belongs to the role "%s"', object, owner), '; ') from (${strangeOwners('current_user')}) s) as strange
     from (select 1) one left join (
       select c.oid, n.oid as schema from pg_class c join pg_namespace n on n.oid = c.relnamespace
       where n.nspname = 'resus' and c.relname = 'heartbeat' and c.relkind = 'r') t on true`)
   const hint = 'without it the RPO is not proven: "resus init --sql-only" prints the SQL that makes it'
   if (found?.there !== true) return notProven('no table', hint)
+  if (found.strange !== null) return notProven(`${found.strange}, whose triggers would run as ours`, STRANGE_OWNER_HINT)
   return found.allowed ? passed('yes') : notProven('this role may not write it', hint)
 }

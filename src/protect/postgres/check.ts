@@ -6,6 +6,7 @@ import { findInstallation } from '../../postgres/installation.ts'
 import type { Repository } from '../../repository/repository.ts'
 import { listBackups } from '../../repository/backups.ts'
 import { accessItems } from './check-access.ts'
+import { judgePrivacy } from './check-connection.ts'
 import { fact, failed, judge, notProven, passed, type CheckItem } from './check-item.ts'
 import type { PostgresComponent } from './component.ts'
 import { walkDataDirectory, type PassedOver } from './data-directory.ts'
@@ -71,6 +72,7 @@ async function checkServer(options: CheckOptions): Promise<CheckItem[]> {
   const items: CheckItem[] = []
   const connected = await judge('server answers', 'PostgreSQL 15 to 18', async () => {
     await using session = await ServerSession.connect(component)
+    items.push(await checkPrivacy(component, session))
     facts = await session.facts()
     items.push(...(await serverItems(options, session, facts)), await configurationItem(session, facts, component))
     items.push(...(await versionItems(options, session, facts)), ...(await accessItems(component, session, options.signal)))
@@ -79,6 +81,12 @@ async function checkServer(options: CheckOptions): Promise<CheckItem[]> {
       : notProven(`PostgreSQL ${facts.version}`, 'this Resus was not tested with it')
   })
   return [connected, ...items]
+}
+
+async function checkPrivacy({ connection, stream }: PostgresComponent, session: ServerSession): Promise<CheckItem> {
+  return await judge('connection is private', 'on this host, or verified TLS', async () =>
+    judgePrivacy(connection.reveal().toString('utf8'), session.socket, stream.hosts),
+  )
 }
 
 async function serverItems(options: CheckOptions, session: ServerSession, facts: ServerFacts): Promise<CheckItem[]> {

@@ -3,7 +3,7 @@ import pg from 'pg'
 import type { Clock } from '../../clock.ts'
 import { Failure, systemErrorCode } from '../../errors.ts'
 import { parseLsn, type Lsn } from '../../postgres/lsn.ts'
-import { heartbeatSetup } from './heartbeat-setup.ts'
+import { heartbeatSetup, STRANGE_OWNER_HINT, strangeOwners } from './heartbeat-setup.ts'
 
 const CONNECT_TIMEOUT_MS = 4000
 /** For the server; and for what lies between, a little more. */
@@ -110,13 +110,18 @@ export class HeartbeatSession implements AsyncDisposable {
   async #readFacts(): Promise<void> {
     const { component } = this.#target
     const { rows } = await this.#client.query<FactsRow>(FACTS)
-    const { standby, role, there, allowed, system } = rows[0]!
+    const { standby, role, there, strange, allowed, system } = rows[0]!
     if (standby) {
       throw new Failure('POSTGRES_UNREACHABLE', `the server of "${component}" is a standby, which takes no heartbeat`, {
         hint: 'name all members in "hosts", so that the primary is found; it is looked for again by itself',
       })
     }
     if (!there) throw missing(component, 'there is no table resus.heartbeat', heartbeatSetup(role))
+    if (strange !== null) {
+      throw new Failure('HEARTBEAT_MISSING', `no heartbeat is written to the server of "${component}": ${strange}`, {
+        hint: STRANGE_OWNER_HINT,
+      })
+    }
     if (!allowed) throw missing(component, `"${role}" may not write to resus.heartbeat`, heartbeatSetup(role))
     this.#systemIdentifier = system
   }
@@ -145,7 +150,7 @@ export async function readHeartbeat(client: Pick<pg.ClientBase, 'query'>): Promi
 
 function missing(component: string, why: string, setup: string): Failure {
   return new Failure('HEARTBEAT_MISSING', `the server of "${component}" has no heartbeat, and its RPO is not proven: ${why}`, {
-    hint: `run this in the database of "connection", as its owner or a superuser:\n\n${setup}`,
+    hint: `run this in the database of "connection", as a superuser:\n\n${setup}`,
   })
 }
 
@@ -153,6 +158,8 @@ interface FactsRow {
   readonly standby: boolean
   readonly role: string
   readonly there: boolean
+  /** What of it is somebody else's, whose triggers would run as us. */
+  readonly strange: string | null
   readonly allowed: boolean
   readonly system: string
 }
@@ -169,6 +176,7 @@ const FACTS = `
   select pg_is_in_recovery() as standby, current_user as role, t.oid is not null as there,
     coalesce(has_schema_privilege(t.schema, 'usage') and has_table_privilege(t.oid, 'select') and has_table_privilege(t.oid, 'update'), false)
       as allowed,
+    (select string_agg(format('the %s belongs to the role "%s"', object, owner), '; ') from (${strangeOwners('current_user')}) s) as strange,
     (select system_identifier::text from pg_control_system()) as system
   from (select 1) one left join (${TABLE}) t on true`
 const BEAT = `

@@ -12,24 +12,34 @@ import pg from 'pg'
 // switches segments for it, and the receiver stores a piece every few seconds.
 
 /**
- * The SQL that makes it, for a superuser or the owner of the database to run in the database of `connection`; it may be run again. Refuses a database
- * that publishes all its tables: its subscribers would stop at a table that they do not have.
+ * The SQL that makes it, for a superuser to run in the database of `connection`; it may be run again. Refuses a schema or a table that somebody else owns:
+ * their triggers would run as whoever writes. Refuses a database that publishes all its tables: its subscribers would stop at a table that they do not have.
  */
 export function heartbeatSetup(role = 'resus'): string {
   const name = pg.escapeIdentifier(role)
-  return `begin;
-do $$ begin
-  if exists (select from pg_catalog.pg_publication where puballtables) then
-    raise exception 'this database publishes all its tables: the subscribers would stop at a new one'
-      using hint = 'name another database of the same cluster in "connection"';
-  end if;
-end $$;
+  // First made, then looked at: what lies in a schema of a trusted owner cannot be exchanged any more. Each statement sees what others have committed.
+  return `begin isolation level read committed;
+set local search_path = pg_catalog, pg_temp;
+set local resus.role = ${pg.escapeLiteral(role)};
 create schema if not exists resus;
 create table if not exists resus.heartbeat (
   id smallint primary key default 1 check (id = 1),
   sequence bigint not null,
   at timestamptz not null
 ) with (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+do $$
+declare
+  other record;
+begin
+  if exists (select from pg_catalog.pg_publication where puballtables) then
+    raise exception 'this database publishes all its tables: the subscribers would stop at a new one'
+      using hint = 'name another database of the same cluster in "connection"';
+  end if;
+  for other in ${strangeOwners("pg_catalog.current_setting('resus.role')")} loop
+    raise exception 'the % belongs to the role "%", and its code would run with our rights', other.object, other.owner
+      using hint = '${STRANGE_OWNER_HINT}';
+  end loop;
+end $$;
 comment on table resus.heartbeat is 'Resus writes here once a second: what a recovery has of it says how much was lost.';
 insert into resus.heartbeat (sequence, at) values (0, clock_timestamp()) on conflict do nothing;
 revoke all on schema resus from public;
@@ -38,4 +48,20 @@ grant usage on schema resus to ${name};
 grant select, update on table resus.heartbeat to ${name};
 commit;
 `
+}
+
+/** What to do about a heartbeat that is somebody else's. */
+export const STRANGE_OWNER_HINT =
+  'if nothing else uses it, let a superuser run "drop schema resus cascade", and make the heartbeat again; or name another database in "connection"'
+
+/**
+ * SQL for what of the heartbeat belongs to neither a superuser, nor whoever asks, nor `role`, an SQL expression: `object`, `owner`. Such an owner may put a
+ * trigger on the table, or another table in its place, and that runs as whoever writes to it.
+ */
+export function strangeOwners(role: string): string {
+  return `select o.object, r.rolname as owner from (
+      select 'schema "resus"' as object, nspowner as owner from pg_catalog.pg_namespace where nspname = 'resus'
+      union all select 'table "resus.heartbeat"', c.relowner from pg_catalog.pg_class c
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = 'resus' and c.relname = 'heartbeat'
+    ) o join pg_catalog.pg_roles r on r.oid = o.owner where not r.rolsuper and r.rolname not in (current_user, ${role})`
 }

@@ -133,7 +133,7 @@ for (const major of [18, 15]) {
       // It costs nothing to be without it: no statement of ours fails.
       const log = await readFile(cluster.logFile, 'utf8')
       assert.doesNotMatch(log, /ERROR/)
-      await client.query(hint!.slice(hint!.indexOf('begin;')))
+      await client.query(hint!.slice(hint!.indexOf('begin isolation')))
       await waitUntil('it beats', () => heartbeat.beats.length > 2)
       await client.query(heartbeatSetup())
       assert.ok((await readHeartbeat(client))!.sequence >= 2, 'the SQL may be run again')
@@ -271,8 +271,55 @@ test('a database that publishes all its tables is left as it is', { skip: skip18
   assert.equal(rows.length, 0)
 })
 
+test(
+  'what a role that is no superuser has made beforehand is neither written to nor beaten into',
+  { skip: skip18 },
+  async (t) => {
+    const { client, resus, cluster } = await heartbeatCluster(t, 18)
+    await client.query('create role hospital login; grant create on database postgres to hospital')
+    const owner = await connect(t, cluster.connectionString.replace('postgres@', 'hospital@'))
+    const trap = `create function resus.trap() returns trigger language plpgsql as $$ begin
+      execute format('create table public.ran_as_%I ()', current_user); return new; end $$;
+    create trigger trap before insert or update on resus.heartbeat for each row execute function resus.trap()`
+    await owner.query(`create schema resus; create table resus.heartbeat (id smallint primary key default 1, sequence bigint, at timestamptz);
+    insert into resus.heartbeat values (1, 0, now()); grant usage on schema resus to resus; grant select, update on resus.heartbeat to resus; ${trap}`)
+    await client.query('grant create on schema public to resus')
+    const refused = /schema "resus" belongs to the role "hospital", and its code would run with our rights/
+    await assert.rejects(client.query(heartbeatSetup()), refused)
+    await client.query('rollback')
+    await assert.rejects(session(resus), (failure: Failure) => {
+      assert.equal(failure.code, 'HEARTBEAT_MISSING')
+      assert.match(failure.message, /table "resus.heartbeat" belongs to the role "hospital"/)
+      assert.match(failure.hint ?? '', /drop schema resus cascade/)
+      return true
+    })
+
+    // The schema alone, with nothing in it yet, is as bad: its owner may drop our table and put another in its place.
+    await client.query('drop schema resus cascade')
+    await owner.query('create schema resus')
+    await assert.rejects(client.query(heartbeatSetup()), refused)
+    await client.query('rollback')
+    const { rows } = await client.query("select relname from pg_class where relname ~ '^ran_as_' or relname = 'heartbeat'")
+    assert.deepEqual(rows, [])
+    await client.query('drop schema resus cascade')
+    await client.query(heartbeatSetup())
+    await using beating = await session(resus)
+    assert.equal((await beating.beat(systemClock)).sequence, 1)
+  },
+)
+
+test('a function in the search path of whoever runs the SQL is not called', { skip: skip18 }, async (t) => {
+  const { client } = await heartbeatCluster(t, 18)
+  await client.query(
+    `create function public.clock_timestamp() returns timestamptz language plpgsql as $$ begin raise exception 'trapped'; end $$`,
+  )
+  await client.query('set search_path = public, pg_catalog')
+  await client.query(heartbeatSetup())
+})
+
 test('a name of a role is never SQL', () => {
   assert.match(heartbeatSetup('re"sus; drop'), /to "re""sus; drop";/)
+  assert.match(heartbeatSetup("re'sus$$"), /set local resus\.role = 're''sus\$\$';/)
 })
 
 test('a recovery has the beats that the repository was said to have', { skip: skip18 }, async (t) => {

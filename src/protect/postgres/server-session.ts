@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import { Failure, systemErrorCode } from '../../errors.ts'
@@ -8,6 +9,7 @@ import type { PostgresComponent } from './component.ts'
 const CONNECT_TIMEOUT_MS = 10_000
 const OLDEST_MAJOR = 15
 const NEWEST_MAJOR = 18
+const STATEMENT_SHOWN_MAX = 80
 /** "Resu", as the first half of the advisory lock that keeps two backups of one cluster apart. */
 const LOCK_CLASS = 0x52657375
 const RECORDED_SETTINGS = [
@@ -78,7 +80,19 @@ export class ServerSession {
     return session
   }
 
+  /** For looking at how it is protected. */
+  get socket(): Socket {
+    return this.#client.connection.stream as Socket
+  }
+
+  /** Throws POSTGRES_FAILED with the statement that the server refuses, BACKUP_ABORTED when the connection is lost. */
   async query<Row extends pg.QueryResultRow>(text: string, values: unknown[] = []): Promise<Row[]> {
+    return await this.#ask<Row>(text, values).catch((error: unknown) => {
+      throw this.#explain(text, error)
+    })
+  }
+
+  async #ask<Row extends pg.QueryResultRow>(text: string, values: unknown[] = []): Promise<Row[]> {
     if (this.#lost !== undefined) throw this.#aborted(this.#lost)
     try {
       return (await this.#unlessAborted(this.#client.query<Row>(text, values.length > 0 ? values : undefined))).rows
@@ -91,7 +105,7 @@ export class ServerSession {
 
   /** What the server is, for the manifest and for checks. Throws SERVER_TOO_OLD, SERVER_SETTING. */
   async facts(): Promise<ServerFacts> {
-    const [row] = await this.query<Record<string, string | number | boolean | null>>(FACTS).catch((error: unknown) => {
+    const [row] = await this.#ask<Record<string, string | number | boolean | null>>(FACTS).catch((error: unknown) => {
       throw this.#explainFacts(error)
     })
     const facts = row!
@@ -162,7 +176,7 @@ export class ServerSession {
   /** Throws POSTGRES_FAILED when the server cannot, for its files or its disk, and SERVER_SETTING when our role may not. */
   async startBackup(label: string): Promise<Lsn> {
     const text = 'select pg_backup_start($1, fast => true)::text as lsn'
-    const [row] = await this.query<{ lsn: string }>(text, [label]).catch((error: unknown) => {
+    const [row] = await this.#ask<{ lsn: string }>(text, [label]).catch((error: unknown) => {
       throw this.#explainBackup(error)
     })
     return parseLsn(row!.lsn)
@@ -170,7 +184,7 @@ export class ServerSession {
 
   /** Ends the backup on the server; waiting for the archive is ours. Time is the server's, in ISO 8601. */
   async stopBackup(): Promise<{ stopLsn: Lsn; label: string; tablespaceMap: string; time: string }> {
-    const [row] = await this.query<{ lsn: string; labelfile: string; spcmapfile: string; time: Date }>(
+    const [row] = await this.#ask<{ lsn: string; labelfile: string; spcmapfile: string; time: Date }>(
       'select lsn::text, labelfile, spcmapfile, clock_timestamp() as time from pg_backup_stop(wait_for_archive => false)',
     ).catch((error: unknown) => {
       throw this.#explainBackup(error)
@@ -213,6 +227,15 @@ export class ServerSession {
     await Promise.race([ended, delay(2000, undefined, { ref: false })])
   }
 
+  #explain(text: string, error: unknown): unknown {
+    if (!(error instanceof pg.DatabaseError)) return error
+    const statement = text.replace(/\s+/g, ' ').trim().slice(0, STATEMENT_SHOWN_MAX)
+    return new Failure('POSTGRES_FAILED', `the server of "${this.#component}" does not answer "${statement}": ${error.message}`, {
+      hint: "read the server's log",
+      cause: error,
+    })
+  }
+
   #explainBackup(error: unknown): unknown {
     if (!(error instanceof pg.DatabaseError)) return error
     const text = `the server of "${this.#component}" does not let a backup begin or end: ${error.message}`
@@ -226,7 +249,7 @@ export class ServerSession {
 
   /** Some settings are shown to nobody but superusers and those who were given that right. */
   #explainFacts(error: unknown): unknown {
-    if (!(error instanceof pg.DatabaseError) || error.code !== '42501') return error
+    if (!(error instanceof pg.DatabaseError) || error.code !== '42501') return this.#explain(FACTS, error)
     return new Failure(
       'SERVER_SETTING',
       `the server of "${this.#component}" does not show its settings to us: ${error.message}`,

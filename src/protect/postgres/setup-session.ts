@@ -8,6 +8,9 @@ const LOCK_TIMEOUT_MS = 10_000
 /** Wrong password; refused by pg_hba.conf, or no such role. */
 const REFUSED = /^28/
 
+/** What `pg` says where the server asks for a password and it has none. */
+const NO_PASSWORD = /^SASL: .*password must be/
+
 /** A session for setting a server up. Close it. */
 export class SetupSession implements AsyncDisposable {
   readonly #client: pg.Client
@@ -40,8 +43,17 @@ export class SetupSession implements AsyncDisposable {
     }
   }
 
+  /** Throws POSTGRES_FAILED with what the server said. */
   async query<Row extends pg.QueryResultRow>(text: string, values: readonly unknown[] = []): Promise<Row[]> {
-    return (await this.#client.query<Row>(text, [...values])).rows
+    try {
+      return (await this.#client.query<Row>(text, [...values])).rows
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message : String(cause)
+      throw new Failure('POSTGRES_FAILED', `cannot look at what the server has: ${why}`, {
+        hint: "nothing was changed; read the server's log, and run it again",
+        cause,
+      })
+    }
   }
 
   /** One or several statements, without values. Throws POSTGRES_FAILED with what the server said. */
@@ -69,7 +81,8 @@ export function isWrongPassword(error: unknown): boolean {
 
 function notConnected(cause: unknown): Failure {
   const why = cause instanceof Error ? cause.message || systemErrorCode(cause) : String(cause)
-  if (cause instanceof pg.DatabaseError && REFUSED.test(cause.code ?? '')) {
+  const refused = cause instanceof pg.DatabaseError ? REFUSED.test(cause.code ?? '') : NO_PASSWORD.test(why ?? '')
+  if (refused) {
     return new Failure('LOGIN_REFUSED', `the server does not let us in: ${why}`, {
       hint: 'do the role, its password and pg_hba.conf fit?',
       cause,

@@ -1,10 +1,9 @@
 import pg from 'pg'
 import { z } from 'zod'
-import { assert } from '../../assert.ts'
 import { Failure } from '../../errors.ts'
-import { scramVerifier } from '../../postgres/scram.ts'
+import { assertPlainPassword, scramVerifier } from '../../postgres/scram.ts'
 import type { Secret } from '../../secret.ts'
-import { heartbeatSetup } from './heartbeat-setup.ts'
+import { heartbeatSetup, STRANGE_OWNER_HINT, strangeOwners } from './heartbeat-setup.ts'
 import type { SetupSession } from './setup-session.ts'
 
 // What a server has to have for Resus: looked at first, shown as SQL, and only what is missing is made. Doing it twice changes nothing.
@@ -36,8 +35,12 @@ const stateSchema = z.object({
   slotsMax: z.number(),
   slotsUsed: z.number(),
   slotWalKeep: z.string(),
+  /** The slot that is furthest behind, when the limit that is wanted would leave it too little. */
+  behind: z.object({ slot: z.string(), retained: z.string() }).nullable(),
   publishesAllTables: z.boolean(),
   heartbeat: z.boolean(),
+  /** What of the heartbeat is somebody else's. */
+  strange: z.array(z.object({ object: z.string(), owner: z.string() })),
   role: roleSchema.nullable(),
   slot: z.enum(['physical', 'logical']).nullable(),
 })
@@ -63,7 +66,8 @@ export interface SetupPlan {
 
 /** Any role may look. Throws SERVER_SETTING, SERVER_TOO_OLD for what no SQL of ours can mend. */
 export async function inspectSetup(session: SetupSession, wanted: SetupWanted): Promise<SetupState> {
-  const [row] = await session.query<{ state: unknown }>(STATE, [wanted.role, wanted.slot])
+  const values = [wanted.role, wanted.slot, wanted.slotWalKeep]
+  const [row] = await session.query<{ state: unknown }>(STATE, values)
   const state = stateSchema.parse(row?.state)
   const { major } = state
   if (major < OLDEST_MAJOR) throw new Failure('SERVER_TOO_OLD', `the server is PostgreSQL ${major}, Resus needs 15 to 18`)
@@ -75,6 +79,10 @@ export async function inspectSetup(session: SetupSession, wanted: SetupWanted): 
       ? [`${state.slotsUsed} of ${state.slotsMax} replication slots are taken, and we need two (max_replication_slots)`]
       : []),
     ...(state.slot === 'logical' ? [`the replication slot "${wanted.slot}" is a logical one: name another slot`] : []),
+    ...state.strange.map(
+      ({ object, owner }) =>
+        `the ${object} in database "${state.database}" belongs to the role "${owner}", and its code would run with our rights: ${STRANGE_OWNER_HINT}`,
+    ),
   ]
   if (problems.length === 0) return state
   throw new Failure('SERVER_SETTING', `the server is not ready to be protected: ${problems.join('; ')}`, {
@@ -97,7 +105,12 @@ export function planSetup(state: SetupState, wanted: SetupWanted): SetupPlan {
   const limited = state.slotWalKeep !== '-1'
   const limit = [`alter system set max_slot_wal_keep_size = ${pg.escapeLiteral(wanted.slotWalKeep)};`, 'select pg_reload_conf();']
   const limitWhat = limited ? `limit of WAL kept for slots (${state.slotWalKeep})` : 'limit of WAL kept for slots'
-  part('limit', limitWhat, limited ? [] : limit)
+  if (!limited && state.behind !== null) {
+    const { slot, retained } = state.behind
+    notices.push(
+      `max_slot_wal_keep_size has no limit, and ${wanted.slotWalKeep} is not set: the server keeps ${retained} for the slot "${slot}", which would be lost at the next checkpoint, or soon. Let what reads from it catch up, or drop it, and then: ${limit.join(' ')}`,
+    )
+  } else part('limit', limitWhat, limited ? [] : limit)
   const beating = state.heartbeat && (state.role?.heartbeat === true || state.role?.superuser === true)
   if (!state.heartbeat && state.publishesAllTables) {
     notices.push(
@@ -115,7 +128,7 @@ export function passwordStep(wanted: SetupWanted): SetupStep {
   return { part: 'role', what: `password of "${wanted.role}"`, statements }
 }
 
-/** Does one step. The password goes to the server as a SCRAM verifier only. Throws POSTGRES_FAILED. */
+/** Does one step. The password goes to the server as a SCRAM verifier only. Throws POSTGRES_FAILED, ARGUMENTS_INVALID. */
 export async function runSetupStep(session: SetupSession, step: SetupStep, password: Secret | undefined): Promise<void> {
   // One at a time: ALTER SYSTEM refuses to be one of several.
   for (const statement of step.statements) {
@@ -125,9 +138,19 @@ export async function runSetupStep(session: SetupSession, step: SetupStep, passw
 }
 
 async function withVerifier(statement: string, password: Secret | undefined): Promise<string> {
-  assert(password !== undefined, 'a role that is made has a password')
-  const verifier = await scramVerifier(password)
+  const verifier = await scramVerifier(assertSettable(password))
   return statement.replace(PLACEHOLDER, () => pg.escapeLiteral(verifier))
+}
+
+/** The password, where a role can be given it. Throws ARGUMENTS_INVALID. */
+export function assertSettable(password: Secret | undefined): Secret {
+  if (password === undefined) {
+    throw new Failure('ARGUMENTS_INVALID', 'the role has to be given a password, and the connection string has none', {
+      hint: 'write one into it, "postgres://role:password@host:port/database"; or, for a role that comes in without one (peer, .pgpass), run the SQL of "resus init --sql-only" yourself',
+    })
+  }
+  assertPlainPassword(password)
+  return password
 }
 
 /** Stands for the verifier in what is shown. */
@@ -159,8 +182,15 @@ const STATE = `
     'slotsMax', current_setting('max_replication_slots')::int,
     'slotsUsed', (select count(*) from pg_replication_slots),
     'slotWalKeep', current_setting('max_slot_wal_keep_size'),
+    'behind', (
+      select json_build_object('slot', slot_name, 'retained', pg_size_pretty(retained)) from (
+        select slot_name, pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end, restart_lsn)
+          as retained from pg_replication_slots) kept
+      -- It may write on while people read: half of the limit is left to it.
+      where retained > pg_size_bytes($3) / 2 order by retained desc limit 1),
     'publishesAllTables', exists (select from pg_publication where puballtables),
     'heartbeat', h.oid is not null,
+    'strange', (select coalesce(json_agg(s), '[]') from (${strangeOwners('$1')}) s),
     'role', (select json_build_object('login', rolcanlogin, 'replication', rolreplication, 'superuser', rolsuper,
       'monitor', pg_has_role(r.oid, 'pg_monitor', 'usage'),
       'backup', has_function_privilege(r.oid, 'pg_backup_start(text, boolean)', 'execute')
