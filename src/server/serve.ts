@@ -2,7 +2,7 @@ import { chmod, mkdir } from 'node:fs/promises'
 import { forgetNodes, listNodes, renewNode } from '../catalog/nodes.ts'
 import { claimReceivers, releaseReceivers, type ReceiverLease } from '../catalog/receiver-leases.ts'
 import type { NodeReach } from '../catalog/schema.ts'
-import { isStoreAway, Store } from '../catalog/store.ts'
+import { isStoreAway, isStoreBroken, Store } from '../catalog/store.ts'
 import { deleteOldTasks } from '../catalog/tasks.ts'
 import type { Clock } from '../clock.ts'
 import type { Configuration } from '../config/configuration.ts'
@@ -25,6 +25,7 @@ import { Scheduler } from './scheduler.ts'
 import { loadSettings, type ServerSettings } from './settings.ts'
 import { StatusBoard } from './status-board.ts'
 import { StoreHome } from './store-home.ts'
+import { StoreKeeper } from './store-keeper.ts'
 import { TaskFigures } from './task-figures.ts'
 import { TaskQueue } from './task-queue.ts'
 import type { TaskPlace } from './task-run.ts'
@@ -95,14 +96,14 @@ async function loadOrAccepted({ configPath, report }: ServeOptions, accepted: Ac
 
 interface InForce {
   readonly systems: readonly Configuration[]
-  /** Why the files as they are now are not in force. */
+  /** Why the files as they are now are not in force, or not kept. */
   readonly refused: string | null
 }
 
 interface Beginning extends InForce {
   readonly settings: ServerSettings
   readonly accepted: AcceptedConfiguration
-  readonly fingerprint: string
+  readonly fingerprint: string | undefined
 }
 
 /** One `resus serve`. */
@@ -113,6 +114,7 @@ class Node {
   readonly #home: StoreHome
   readonly #memory: ReceiverMemory
   readonly #store: Store
+  readonly #keeper: StoreKeeper
   readonly #queue: TaskQueue
   readonly #catalogue: Catalogue
   readonly #board: StatusBoard
@@ -136,15 +138,17 @@ class Node {
     await mkdir(settings.state, { recursive: true, mode: 0o711 })
     // PostgreSQL's account has to pass; what is secret in it has its own mode.
     await chmod(settings.state, 0o711)
-    if (beginning.refused === null) await accepted.keep(systems)
+    const unkept = beginning.refused === null ? await accepted.begin(systems) : null
+    if (unkept !== null) report(`${unkept}: until it can, its files are read as they are`)
     const token = await administratorToken(settings.state)
     const home = stack.use(new StoreHome({ ...options, state: settings.state }))
     const store = stack.use(Store.later(async () => home.find()))
     const queue = stack.use(TaskQueue.later(store, (error) => report(`queue: ${error.message}`)))
-    const node = new Node(options, { ...beginning, home, store, queue })
+    const kept = unkept === null ? {} : { refused: unkept, fingerprint: undefined }
+    const node = new Node(options, { ...beginning, ...kept, home, store, queue })
     stack.use(node.#scheduler)
     stack.use(node.#watch)
-    await node.#beginStore()
+    await node.#keeper.begin()
     await node.#catalogue.take(systems)
     node.#receivers.configure(systems)
     await node.#lookAround()
@@ -194,6 +198,7 @@ class Node {
     this.#home = home
     this.#memory = new ReceiverMemory(settings.state)
     this.#store = store
+    this.#keeper = new StoreKeeper({ home, store, queue, report })
     this.#startedAt = new Date(clock.now())
     this.#queue = queue
     this.#catalogue = new Catalogue(store, clock)
@@ -209,7 +214,7 @@ class Node {
     })
     this.#accepted = accepted
     this.#receivers = new Receivers({
-      configPath: accepted.path,
+      configPath: () => accepted.path,
       clock,
       report,
       onMessage: (message) => this.#watch.noteReceiver(message),
@@ -225,6 +230,7 @@ class Node {
       settings,
       clock,
       refused: () => this.#configuration.refused?.message ?? null,
+      storeProblem: () => this.#keeper.problem,
       onError: (error) => this.#reportUnlessAway(error),
     })
     this.#configuration = new ConfigurationWatch({
@@ -288,7 +294,7 @@ class Node {
       this.#always(CLEAN_MS, async () => this.#forgetOld()),
       this.#always(TLS_MS, async () => this.#lookForCertificate()),
       this.#always(MEND_MS, async () => this.#mendTasks()),
-      this.#always(STORE_MS, async () => this.#keepStore()),
+      this.#always(STORE_MS, async () => this.#keeper.look()),
     ]
     const outcomes = await Promise.allSettled(
       parts.map(async (part) =>
@@ -320,25 +326,6 @@ class Node {
     await this.#scheduler.look()
   }
 
-  /** Receiving needs no store, and begins without one that is away. Throws what is wrong with a store that is there. */
-  async #beginStore(): Promise<void> {
-    try {
-      await this.#store.begin()
-      await this.#queue.begin()
-    } catch (error) {
-      if (!isStoreAway(error)) throw error
-      const why = error instanceof Error ? error.message : String(error)
-      this.#options.report(`the store is away, and WAL is received without it: ${why}`)
-    }
-  }
-
-  async #keepStore(): Promise<void> {
-    if (this.#queue.isThere) return await this.#home.keep()
-    await this.#store.begin()
-    await this.#queue.begin()
-    this.#options.report('the store is there')
-  }
-
   /** Only where the repository has all that was acknowledged: what another spool has must not be left behind. */
   async #release(): Promise<void> {
     const free = this.#catalogue.pictures().filter(({ component }) => component.stream.acknowledge === 'repository')
@@ -356,7 +343,7 @@ class Node {
 
   #reportUnlessAway(error: unknown): void {
     const { signal, report } = this.#options
-    if (signal.aborted || isStoreAway(error)) return
+    if (signal.aborted || (isStoreAway(error) && !isStoreBroken(error))) return
     if (error instanceof Failure) report(`${error.message} (${error.code})`)
     else report(error instanceof Error ? (error.stack ?? error.message) : String(error))
   }

@@ -29,6 +29,8 @@ export interface WatchOptions {
   readonly clock: Clock
   /** Why the configuration as its files are now is not in force. */
   readonly refused: () => string | null
+  /** What keeps the store from being used; null when nothing does. */
+  readonly storeProblem: () => string | null
   readonly onError: (error: unknown) => void
 }
 
@@ -74,23 +76,29 @@ export class Watch implements AsyncDisposable {
 
   /** Raises and takes back alarms, from what is known now. Of several nodes the one that leads does it, or all would contradict each other. */
   async lookForAlarms(leads: boolean, signal: AbortSignal): Promise<void> {
-    const { store, clock, refused } = this.#options
-    const now = clock.now()
-    try {
-      const nodes = await listNodes(store.sql)
-      this.#storeSeenMs = now
-      this.#alarms.noteStore(null)
-      this.#alarms.noteNodes(nodes)
-    } catch (error) {
-      if (!isStoreAway(error)) throw error
-      const awayMs = now - this.#storeSeenMs
-      this.#alarms.noteStore(awayMs > STORE_AWAY_MS ? `the store has not answered for ${Math.round(awayMs / 1000)} s` : null)
-    }
+    const { clock, refused } = this.#options
+    this.#alarms.noteStore(await this.#lookAtStore())
     this.#alarms.noteConfiguration(refused())
     const isAway = clock.now() - this.#storeSeenMs > STORE_AWAY_MS
     // What people know already is in the repositories, where the store was lost.
     if (!isAway && (await this.#options.records.settle(signal, SETTLE_MS)) === 'held') return
     if (leads || isAway) await this.#alarms.look()
+  }
+
+  /** Gives what people are to be told of it, when it stays away. */
+  async #lookAtStore(): Promise<string | null> {
+    const { store, clock, storeProblem } = this.#options
+    let why = storeProblem()
+    try {
+      this.#alarms.noteNodes(await listNodes(store.sql))
+    } catch (error) {
+      if (!isStoreAway(error)) throw error
+      why ??= error instanceof Error ? error.message : String(error)
+    }
+    const now = clock.now()
+    if (why === null) this.#storeSeenMs = now
+    const awayMs = now - this.#storeSeenMs
+    return awayMs > STORE_AWAY_MS ? `the store has not answered for ${Math.round(awayMs / 1000)} s: ${why}` : null
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
