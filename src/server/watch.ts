@@ -1,3 +1,4 @@
+import { listOpenKeys } from '../catalog/alarms.ts'
 import { listNodes } from '../catalog/nodes.ts'
 import { isStoreAway, type Store } from '../catalog/store.ts'
 import type { Task, TaskOutcome } from '../catalog/tasks.ts'
@@ -90,9 +91,12 @@ export class Watch implements AsyncDisposable {
     const { store, clock, storeProblem } = this.#options
     let why = storeProblem()
     try {
-      this.#alarms.noteNodes(await listNodes(store.sql))
+      const [nodes, open] = [await listNodes(store.sql), await listOpenKeys(store)]
+      this.#alarms.noteNodes(nodes)
+      this.#alarms.noteOpen(open)
     } catch (error) {
       if (!isStoreAway(error)) throw error
+      this.#alarms.noteOpen([])
       why ??= error instanceof Error ? error.message : String(error)
     }
     const now = clock.now()
