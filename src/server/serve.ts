@@ -1,6 +1,5 @@
 import { chmod, mkdir } from 'node:fs/promises'
 import { forgetNodes, listNodes, renewNode } from '../catalog/nodes.ts'
-import { claimReceivers, releaseReceivers, type ReceiverLease } from '../catalog/receiver-leases.ts'
 import type { NodeReach } from '../catalog/schema.ts'
 import { isStoreAway, isStoreBroken, Store } from '../catalog/store.ts'
 import { deleteOldTasks } from '../catalog/tasks.ts'
@@ -8,16 +7,17 @@ import type { Clock } from '../clock.ts'
 import type { Configuration } from '../config/configuration.ts'
 import { loadSystems, serverFileOf, type Systems } from '../config/systems.ts'
 import { Failure } from '../errors.ts'
-import { forEachConcurrent } from '../stream/for-each-concurrent.ts'
 import { resusVersion } from '../version.ts'
 import { AcceptedConfiguration } from './accepted-configuration.ts'
 import { Administrator, administratorToken } from './administrator.ts'
+import { CatalogueRefresh } from './catalogue-refresh.ts'
 import { Catalogue } from './catalogue.ts'
 import { configurationFingerprint, ConfigurationWatch } from './configuration-watch.ts'
 import { Control } from './control.ts'
 import { buildApi } from './http/server.ts'
 import { listen, readTls, TlsReload } from './listening.ts'
 import { findReach, ServerIdentities } from './reach.ts'
+import { ReceiverClaims } from './receiver-claims.ts'
 import { ReceiverMemory } from './receiver-memory.ts'
 import { Receivers } from './receivers.ts'
 import { RecordKeeper } from './record-keeper.ts'
@@ -29,7 +29,7 @@ import { StoreKeeper } from './store-keeper.ts'
 import { TaskFigures } from './task-figures.ts'
 import { TaskQueue } from './task-queue.ts'
 import type { TaskPlace } from './task-run.ts'
-import { DEAD_AFTER_MS, TaskWorker } from './task-worker.ts'
+import { TaskWorker } from './task-worker.ts'
 import { Watch } from './watch.ts'
 
 export interface ServeOptions {
@@ -64,7 +64,6 @@ const END_MS = 5_000
 const TASKS_KEPT_MS = 400 * 24 * 3_600_000
 /** People were told of its death long before. */
 const NODES_KEPT_MS = 24 * 3_600_000
-const REFRESHED_AT_ONCE = 4
 
 /** Protects everything that is configured, until the signal aborts. Throws when it cannot begin: nothing that is protected was touched then. */
 export async function serve(options: ServeOptions): Promise<void> {
@@ -111,14 +110,14 @@ class Node {
   readonly #options: ServeOptions
   readonly #settings: ServerSettings
   readonly #accepted: AcceptedConfiguration
-  readonly #home: StoreHome
-  readonly #memory: ReceiverMemory
   readonly #store: Store
   readonly #keeper: StoreKeeper
   readonly #queue: TaskQueue
   readonly #catalogue: Catalogue
   readonly #board: StatusBoard
+  readonly #refresh: CatalogueRefresh
   readonly #receivers: Receivers
+  readonly #claims: ReceiverClaims
   readonly #worker: TaskWorker
   readonly #configuration: ConfigurationWatch
   readonly #scheduler: Scheduler
@@ -129,8 +128,6 @@ class Node {
   readonly #servers = new ServerIdentities()
   #reach: readonly NodeReach[] = []
   #tls: TlsReload | undefined
-  /** Whether the store was asked who receives what. */
-  #hasAsked = false
 
   static async start(options: ServeOptions, beginning: Beginning, stack: AsyncDisposableStack): Promise<Node> {
     const { signal, clock, report } = options
@@ -195,13 +192,12 @@ class Node {
     const { clock, report, configPath } = options
     this.#options = options
     this.#settings = settings
-    this.#home = home
-    this.#memory = new ReceiverMemory(settings.state)
     this.#store = store
     this.#keeper = new StoreKeeper({ home, store, queue, report })
     this.#startedAt = new Date(clock.now())
     this.#queue = queue
     this.#catalogue = new Catalogue(store, clock)
+    this.#refresh = this.#newRefresh()
     this.#scheduler = new Scheduler({
       store,
       queue,
@@ -219,6 +215,7 @@ class Node {
       report,
       onMessage: (message) => this.#watch.noteReceiver(message),
     })
+    this.#claims = this.#newClaims(home)
     this.#board = new StatusBoard({ catalogue: this.#catalogue, receivers: this.#receivers, clock })
     this.#records = this.#newRecords()
     this.#watch = new Watch({
@@ -242,6 +239,23 @@ class Node {
       take: async (systems) => this.#take(systems),
     })
     this.#worker = this.#newWorker(queue)
+  }
+
+  #newRefresh(): CatalogueRefresh {
+    const { signal } = this.#options
+    return new CatalogueRefresh({ catalogue: this.#catalogue, signal, onError: (error) => this.#reportUnlessAway(error) })
+  }
+
+  #newClaims({ isOwn }: StoreHome): ReceiverClaims {
+    return new ReceiverClaims({
+      store: this.#store,
+      isOwnStore: isOwn,
+      node: this.#settings.node,
+      clock: this.#options.clock,
+      catalogue: this.#catalogue,
+      receivers: this.#receivers,
+      memory: new ReceiverMemory(this.#settings.state),
+    })
   }
 
   #newRecords(): RecordKeeper {
@@ -271,7 +285,7 @@ class Node {
         this.#board.noteTask({ ...task, state: outcome.state, endedAt })
         this.#watch.noteTask(task, outcome)
         this.#tasks.note({ ...task, startedMs: task.started_at?.getTime() ?? null }, outcome)
-        if (task.component !== null) void this.#refresh(task.system, task.component)
+        if (task.component !== null) void this.#refresh.one(task.system, task.component)
       },
     })
   }
@@ -284,7 +298,7 @@ class Node {
       this.#configuration.run(signal),
       this.#always(RENEW_MS, async () => this.#renew()),
       this.#always(RENEW_MS, async () => this.#lookAround()),
-      this.#always(REFRESH_MS, async () => this.#refreshAll()),
+      this.#always(REFRESH_MS, async () => this.#refresh.all()),
       this.#always(RECORDS_MS, async () => this.#records.look(signal)),
       this.#always(SCHEDULE_MS, async () => this.#schedule(signal)),
       this.#always(HEALTH_MS, async () => this.#watch.health.look()),
@@ -304,7 +318,7 @@ class Node {
         }),
       ),
     )
-    await this.#release()
+    await this.#claims.release()
     // The host may be given away.
     await this.#records.look(AbortSignal.timeout(END_MS)).catch((error: unknown) => this.#reportUnlessAway(error))
     const failure = outcomes.find((outcome) => outcome.status === 'rejected')
@@ -324,16 +338,6 @@ class Node {
   async #schedule(signal: AbortSignal): Promise<void> {
     await this.#records.settle(signal)
     await this.#scheduler.look()
-  }
-
-  /** Only where the repository has all that was acknowledged: what another spool has must not be left behind. */
-  async #release(): Promise<void> {
-    const free = this.#catalogue.pictures().filter(({ component }) => component.stream.acknowledge === 'repository')
-    const leases = free.map(({ system, component }) => ({ system, component: component.name }))
-    await releaseReceivers(this.#store.sql, this.#settings.node, leases).catch((error: unknown) => {
-      // The lease then runs out by itself.
-      if (!isStoreAway(error)) throw error
-    })
   }
 
   async #mendTasks(): Promise<void> {
@@ -372,60 +376,12 @@ class Node {
     const at = new Date(clock.now())
     try {
       await renewNode(this.#store.sql, { name, startedAt: this.#startedAt, at, version: resusVersion(), reach: this.#reach })
-      await this.#receive(await this.#claimReceivers())
+      await this.#claims.renew(this.#reach)
     } catch (error) {
-      if (isStoreAway(error) && !this.#hasAsked) this.#receivers.want(await this.#unasked())
+      if (isStoreAway(error)) await this.#claims.goOn(this.#reach)
       throw error
     }
     this.#board.noteNodes(await listNodes(this.#store.sql))
-  }
-
-  async #receive(leases: readonly ReceiverLease[]): Promise<void> {
-    this.#hasAsked = true
-    this.#receivers.want(leases)
-    await this.#memory.keep(leases)
-  }
-
-  /**
-   * What may be received while nobody can be asked, since the start: where the store is this node's own; where nothing that was acknowledged can be on another node alone; and
-   * what was this node's already. The slot admits one receiver, whoever else thinks so.
-   */
-  async #unasked(): Promise<ReceiverLease[]> {
-    const own = await this.#memory.read()
-    return this.#reach.filter(
-      ({ system, component, receivable }) =>
-        receivable &&
-        (this.#home.isOwn ||
-          this.#acknowledge(system, component) === 'repository' ||
-          own.some((each) => each.system === system && each.component === component)),
-    )
-  }
-
-  /** What this node is to receive. While the store is away, it goes on with what it has. */
-  async #claimReceivers(): Promise<ReceiverLease[]> {
-    const now = this.#options.clock.now()
-    const wanted = this.#reach
-      // What it receives already it goes on with: the server may be down for a while.
-      .filter(({ system, component, receivable }) => receivable || this.#receivers.wants(system, component))
-      .map(({ system, component }) => ({ system, component, takesOver: this.#acknowledge(system, component) === 'repository' }))
-    const deadBefore = new Date(now - DEAD_AFTER_MS)
-    return await claimReceivers(this.#store.sql, { node: this.#settings.node, at: new Date(now), deadBefore, wanted })
-  }
-
-  #acknowledge(system: string, component: string): string | undefined {
-    return this.#catalogue.picture(system, component)?.component.stream.acknowledge
-  }
-
-  async #refreshAll(): Promise<void> {
-    const { signal } = this.#options
-    await forEachConcurrent(this.#catalogue.pictures(), { limit: REFRESHED_AT_ONCE, signal }, async ({ system, component }) =>
-      this.#refresh(system, component.name),
-    )
-  }
-
-  async #refresh(system: string, component: string): Promise<void> {
-    const { signal } = this.#options
-    await this.#catalogue.refresh(system, component, signal).catch((error: unknown) => this.#reportUnlessAway(error))
   }
 
   async #take({ systems }: Systems): Promise<void> {
@@ -433,7 +389,7 @@ class Node {
     await this.#catalogue.take(systems)
     this.#receivers.configure(systems)
     this.#reach = await findReach(systems, this.#servers)
-    await this.#refreshAll()
+    await this.#refresh.all()
   }
 
   #placeOf(system: string, component: string | null): TaskPlace | undefined {
