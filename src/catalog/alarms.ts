@@ -83,3 +83,15 @@ export async function listOpenAlarms(store: Store): Promise<AlarmRow[]> {
     .limit(OPEN_ALARMS_MAX)
     .execute()
 }
+
+/** The same, by their keys. */
+export async function listOpenKeys(store: Store): Promise<Pick<AlarmRow, 'key' | 'code'>[]> {
+  return await store.sql
+    .selectFrom('alarms')
+    .select(['key', 'code'])
+    .where('state', '=', 'open')
+    .orderBy('opened_at')
+    .orderBy('id')
+    .limit(OPEN_ALARMS_MAX)
+    .execute()
+}

@@ -15,15 +15,22 @@ export interface PendingChange {
   readonly change: string
 }
 
-/** Whether this node writes to a system's repository from now on, for a minute. */
-export async function claimWriting(store: Store, { system, node }: { system: string; node: string }): Promise<boolean> {
-  const { rows } = await sql`
+/** Whether this node writes to a system's repository from now on, for a minute: `held` when nobody else can have written since it said so last. */
+export async function claimWriting(
+  store: Store,
+  { system, node }: { system: string; node: string },
+): Promise<'held' | 'gained' | undefined> {
+  const { rows } = await sql<{ held: boolean }>`
+    with before as (
+      select from resus_control.control_writers where system = ${system} and node = ${node} and until >= clock_timestamp()
+    )
     insert into resus_control.control_writers as w (system, node, until)
     values (${system}, ${node}, clock_timestamp() + ${WRITER_SECONDS} * interval '1 s')
     on conflict (system) do update set node = excluded.node, until = excluded.until
     where w.node = excluded.node or w.until < clock_timestamp()
-    returning node`.execute(store.sql)
-  return rows.length === 1
+    returning exists (select from before) as held`.execute(store.sql)
+  const [row] = rows
+  return row === undefined ? undefined : row.held ? 'held' : 'gained'
 }
 
 /** Lets another node write at once. */

@@ -9,6 +9,8 @@ const CONNECT_TIMEOUT_MS = 5_000
 const STATEMENT_TIMEOUT_MS = 30_000
 /** Of PostgreSQL: connections refused or ended (08, 57), no room or memory (53), read-only after a failover, a deadlock: all of it may pass. */
 const AWAY = /^(08|53|57|25006|40P01|40001)/
+/** Files that cannot be read, or are damaged: what asks it goes on as without it, and people are told. */
+const BROKEN = /^(58|XX)/
 const AWAY_SYSTEM = new Set([
   'ECONNREFUSED',
   'ECONNRESET',
@@ -92,8 +94,13 @@ export class Store {
 export function isStoreAway(error: unknown): boolean {
   if (error instanceof Failure) return error.code === 'STORE_UNREACHABLE'
   const code = systemErrorCode(error)
-  if (code !== undefined) return AWAY.test(code) || AWAY_SYSTEM.has(code)
+  if (code !== undefined) return AWAY.test(code) || AWAY_SYSTEM.has(code) || isStoreBroken(error)
   return (
     error instanceof Error && /timeout exceeded when trying to connect|Connection terminated|is not queryable/.test(error.message)
   )
+}
+
+/** Whether an error says that the store is damaged: away, and not by itself there again. */
+export function isStoreBroken(error: unknown): boolean {
+  return !(error instanceof Failure) && BROKEN.test(systemErrorCode(error) ?? '')
 }

@@ -4,6 +4,9 @@ import type { Configuration } from '../config/configuration.ts'
 import { Failure } from '../errors.ts'
 import { ProgressDocuments, ProgressLine, type Progress } from './progress.ts'
 
+/** Less than it takes until another node may take over the job. */
+const ORPHAN_GRACE_MS = 10_000
+
 /** What a verb gives: one JSON document, the same as text for people, and the exit status where it is not 0. */
 export interface Answer {
   readonly json: unknown
@@ -82,7 +85,24 @@ export function interruptible(): AbortSignal {
       controller.abort(new Failure('INTERRUPTED', `interrupted by ${name}`, { hint }))
     })
   }
+  endWithSupervisor(controller)
   return controller.signal
+}
+
+/** A job's command has a channel to its supervisor, which closes however that ends: the next attempt has to find the place free. */
+function endWithSupervisor(controller: AbortController): void {
+  if (process.send === undefined) return
+  // Nobody may be left to read what is said, and that must not come before the good end.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined)
+  const end = () => {
+    const hint = 'nothing is lost: it is begun again'
+    controller.abort(new Failure('INTERRUPTED', 'the supervisor of this job has ended', { hint }))
+    setTimeout(() => process.kill(process.pid, 'SIGKILL'), ORPHAN_GRACE_MS).unref()
+  }
+  if (process.connected) process.once('disconnect', end)
+  else end()
+  // It keeps no command that is done.
+  process.channel?.unref()
 }
 
 export function optionalText(given: Given, name: string): string | undefined {

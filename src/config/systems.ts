@@ -23,7 +23,7 @@ export async function loadSystems(path: string): Promise<Systems> {
   if (!(await isDirectory(place))) {
     return { systems: [await loadConfiguration(place)], serverFile: join(dirname(place), SERVER_FILE) }
   }
-  const names = (await readdir(place)).filter((name) => /^[^.].*\.ya?ml$/.test(name) && name !== SERVER_FILE).toSorted()
+  const names = (await readdir(place)).filter(isSystemFile).toSorted()
   if (names.length === 0) {
     throw new Failure('CONFIG_INVALID', `"${place}" has no configuration of a system (*.yaml)`, {
       hint: 'put one file for each system there; "resus init" makes one, docs/setup.md shows one',
@@ -37,6 +37,11 @@ export async function loadSystems(path: string): Promise<Systems> {
   refuseShared(systems, 'repository.storages', ({ repository }) => repository.storages.map((storage) => storage.path))
   refuseShared(systems, 'dataDirectory', ({ components }) => components.map(({ dataDirectory }) => dataDirectory))
   return { systems, serverFile: join(place, SERVER_FILE) }
+}
+
+/** Whether a file of this name, in a directory of configurations, is a system's. */
+export function isSystemFile(name: string): boolean {
+  return /^[^.].*\.ya?ml$/.test(name) && name !== SERVER_FILE
 }
 
 /** Where the server's own settings are, whatever is to be said of the systems. */

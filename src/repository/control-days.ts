@@ -21,7 +21,7 @@ const DAY_MS = 24 * 3600 * 1000
 /** More than two clocks differ and a listing lags together: nobody puts a batch of that day any more. */
 const CLOSED_AFTER_MS = 6 * 3600 * 1000
 const KEPT_MS = 400 * DAY_MS
-/** A clock that is wrong for a while must not take all. */
+/** Whatever is wrong, it must not take all at once. */
 const DAYS_FORGOTTEN_AT_ONCE = 2
 const MAX = { records: DAY_OBJECT_RECORDS_MAX, bytes: DAY_OBJECT_BYTES_MAX }
 
@@ -41,7 +41,9 @@ export async function tidyControlRecords(
 ): Promise<TidyReport> {
   const objects = await listControlObjects(repository, stream, call)
   const days = Map.groupBy(objects, ({ day }) => day)
-  const old = [...days.keys()].filter((day) => startOf(day) + KEPT_MS < nowMs).slice(0, DAYS_FORGOTTEN_AT_ONCE)
+  // Of a clock that has jumped ahead, the records know nothing: what is newest is not old.
+  const untilMs = Math.min(nowMs, Math.max(...[...days.keys()].map((day) => startOf(day) + DAY_MS)))
+  const old = await oldDays(repository, days, { untilMs, call })
   const gone = old.flatMap((day) => days.get(day)!)
   for (const { key } of gone) await repository.storage.delete(key, call)
   const closed = [...days].filter(([day]) => startOf(day) + DAY_MS + CLOSED_AFTER_MS <= nowMs && !old.includes(day))
@@ -53,6 +55,35 @@ export async function tidyControlRecords(
     unreadable.push(...folding.unreadable)
   }
   return { folded, forgotten: gone.length, unreadable }
+}
+
+/** The first days that may be forgotten: by their names, and by all that is in them. */
+async function oldDays(
+  repository: Repository,
+  days: ReadonlyMap<string, readonly ControlObject[]>,
+  { untilMs, call }: { readonly untilMs: number; readonly call: CallOptions },
+): Promise<string[]> {
+  const old: string[] = []
+  for (const [day, ofDay] of days) {
+    if (startOf(day) + KEPT_MS >= untilMs) continue
+    if (!(await hasYounger(repository, ofDay, { thanMs: untilMs - KEPT_MS, call }))) old.push(day)
+    if (old.length === DAYS_FORGOTTEN_AT_ONCE) break
+  }
+  return old
+}
+
+/** A clock that was years behind has named them; what does not open is as old as its name. */
+async function hasYounger(
+  repository: Repository,
+  objects: readonly ControlObject[],
+  { thanMs, call }: { readonly thanMs: number; readonly call: CallOptions },
+): Promise<boolean> {
+  for (const { key } of objects) {
+    const read = await readControlObjectOrWhy(repository, key, call)
+    if (read === undefined || read instanceof Failure) continue
+    if (read.records.some(({ at }) => Date.parse(at) >= thanMs)) return true
+  }
+  return false
 }
 
 interface Day {

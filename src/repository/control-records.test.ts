@@ -189,13 +189,28 @@ test('killed while it folds, or two at once: records come twice, and none is los
   }
 })
 
-test('records are kept for 400 days, and a clock that jumps takes two days of them at most', async () => {
+test('records are kept for 400 days, and a clock that jumps takes none of them', async () => {
   const { repository } = await place()
-  for (const days of [402, 401, 399, 2]) await put(repository, NOON - days * DAY_MS, String(days))
-  const later = { stream, node, nowMs: NOON + 1000 * DAY_MS } as const
-  assert.equal((await tidyControlRecords(repository, { stream, node, nowMs: NOON })).forgotten, 2)
-  assert.deepEqual(await idsOf(repository), ['399', '2'])
-  await put(repository, NOON, 'today')
-  assert.equal((await tidyControlRecords(repository, later)).forgotten, 2)
-  assert.deepEqual(await idsOf(repository), ['today'])
+  for (const days of [403, 402, 401, 399, 0]) await put(repository, NOON - days * DAY_MS, String(days))
+  const tidy = async (nowMs: number) => (await tidyControlRecords(repository, { stream, node, nowMs })).forgotten
+  assert.equal(await tidy(NOON), 2, 'two days at once')
+  assert.equal(await tidy(NOON), 1)
+  assert.deepEqual(await idsOf(repository), ['399', '0'])
+  assert.equal(await tidy(NOON + 1000 * DAY_MS), 0)
+  assert.deepEqual(await idsOf(repository), ['399', '0'])
+})
+
+test('what a clock that was years behind has named is kept as long as what is in it', async () => {
+  const { repository, storage } = await place()
+  const behind = NOON - 2000 * DAY_MS
+  await putBatch(repository, { stream, node, nowMs: behind, lines: [recordLine(recordOf('young', NOON - DAY_MS))] })
+  const torn = await put(repository, behind + DAY_MS, 'torn')
+  await damage(storage, torn)
+  await put(repository, NOON, 'now')
+  const { forgotten } = await tidyControlRecords(repository, { stream, node, nowMs: NOON })
+  assert.equal(forgotten, 1, 'what does not open is as old as its name')
+  assert.deepEqual(await idsOf(repository), ['young', 'now'])
+  await put(repository, NOON + 399.5 * DAY_MS, 'later')
+  await tidyControlRecords(repository, { stream, node, nowMs: NOON + 399.5 * DAY_MS })
+  assert.deepEqual(await idsOf(repository), ['now', 'later'])
 })

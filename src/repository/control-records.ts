@@ -45,6 +45,8 @@ export interface ControlObject {
   readonly day: string
   /** Of a day's object; undefined for a batch. */
   readonly part: number | undefined
+  /** The time in its name: when a batch was put, by a clock that may have been wrong; of a day's object, the day's begin. */
+  readonly nameMs: number
 }
 
 /** A record as it is kept, with its line feed. */
@@ -104,9 +106,11 @@ export async function listControlObjects(
   const prefix = `${CONTROL_PREFIX}${stream}/`
   const objects: ControlObject[] = []
   for await (const { key } of repository.storage.list(prefix, call)) {
-    const parts = /^(\d{8})(?:T\d{6}Z|-(\d{4}))-[0-9a-f]{32}$/.exec(key.slice(prefix.length))
-    const [, day, part] = parts ?? []
-    if (day !== undefined) objects.push({ key, day, part: part === undefined ? undefined : Number(part) })
+    const parts = /^(\d{8})(?:T(\d{6})Z|-(\d{4}))-[0-9a-f]{32}$/.exec(key.slice(prefix.length))
+    const [, day, time = '000000', part] = parts ?? []
+    if (day === undefined) continue
+    const nameMs = Date.parse(`${day}T${time}Z`.replace(/^(....)(..)(..)T(..)(..)(..)Z$/, '$1-$2-$3T$4:$5:$6Z'))
+    objects.push({ key, day, part: part === undefined ? undefined : Number(part), nameMs })
   }
   return objects
 }

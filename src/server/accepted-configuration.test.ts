@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { chmod, mkdir, mkdtemp, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readdir, rename, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
@@ -100,4 +100,43 @@ test('where it cannot be kept, what was kept is still there', { skip: process.ge
   await chmod(state, 0o700)
   assert(failed instanceof Failure && failed.code === 'CONFIG_UNREADABLE', String(failed))
   assert.deepEqual(await accepted.load(), systems)
+})
+
+test('a file of any name is kept, and read back', async (t) => {
+  const { configPath, state } = await place(t)
+  for (const name of ['resus.conf', 'oyo', '.resus.yaml', 'server.yaml']) {
+    const path = join(configPath, name)
+    await rename(join(configPath, 'osun.yaml'), path)
+    const accepted = new AcceptedConfiguration(state, path)
+    const { systems } = await loadSystems(path)
+    await accepted.keep(systems)
+    assert.deepEqual(await accepted.load(), systems)
+    assert.equal((await loadSystems(accepted.pathOf(systems[0]!))).systems[0]?.system, 'osun')
+    await rename(path, join(configPath, 'osun.yaml'))
+  }
+})
+
+test('a link that a crash left unplaced goes with the next change, and takes no room of what was before', async (t) => {
+  const { configPath, state, write, accepted } = await place(t)
+  await accepted.keep((await loadSystems(configPath)).systems)
+  await symlink('accepted-gone', join(state, 'accepted-gone.new'))
+  await write('oyo', systemOf('oyo').replace('Africa/Lagos', 'UTC'))
+  const { systems } = await loadSystems(configPath)
+  await accepted.keep(systems)
+  assert.deepEqual(await accepted.load(), systems)
+  const left = (await readdir(state)).filter((name) => name.startsWith('accepted-'))
+  assert.equal(left.length, 2)
+  assert(!left.includes('accepted-gone.new'))
+})
+
+test('what cannot be kept is read from its files until it can, and leaves nothing behind', async (t) => {
+  const { configPath, state, accepted } = await place(t)
+  const { systems } = await loadSystems(configPath)
+  await mkdir(join(state, 'accepted/in-the-way'), { recursive: true })
+  assert.match((await accepted.begin(systems)) ?? '', /cannot be kept in .*accepted": E/)
+  assert.deepEqual([accepted.path, accepted.pathOf(systems[0]!)], [configPath, systems[0]!.path])
+  assert.deepEqual(await readdir(state), ['accepted'])
+  await rm(join(state, 'accepted'), { recursive: true })
+  await accepted.keep(systems)
+  assert.equal(accepted.path, join(state, 'accepted'))
 })

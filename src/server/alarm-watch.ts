@@ -34,8 +34,8 @@ export class AlarmWatch {
   readonly #cleared = new Set<string>()
   readonly #startedMs: number
   #nodes: readonly Pick<Node, 'name' | 'reach' | 'renewed_at'>[] = []
-  /** Nodes that are kept no more since the last look. */
-  #forgotten: readonly string[] = []
+  /** What is open in the store: also since before this process, by another one that led, or as it was read from a repository. */
+  #open: ReadonlyMap<string, string | null> = new Map()
   #refused: string | null = null
   #storeAway: string | null = null
 
@@ -57,8 +57,12 @@ export class AlarmWatch {
   }
 
   noteNodes(nodes: readonly Pick<Node, 'name' | 'reach' | 'renewed_at'>[]): void {
-    this.#forgotten = this.#nodes.filter(({ name }) => !nodes.some((each) => each.name === name)).map(({ name }) => name)
     this.#nodes = nodes
+  }
+
+  /** None where nobody can tell. */
+  noteOpen(alarms: readonly { readonly key: string; readonly code: string | null }[]): void {
+    this.#open = new Map(alarms.map(({ key, code }) => [key, code]))
   }
 
   noteConfiguration(refused: string | null): void {
@@ -125,15 +129,17 @@ export class AlarmWatch {
       ...this.#withoutCertificate(),
       ...this.#catalogue.systems.flatMap(({ system }) => ofRecords(system, this.#records.state(system))),
       ...this.#nodes.map((node) => this.#ofNode(node)),
-      ...this.#forgotten.map((name) => ({
-        kind: 'NODE_DEAD' as const,
-        place: { system: OWN_SYSTEM, subject: name },
-        found: null,
-      })),
       { kind: 'CONFIGURATION_REFUSED' as const, place: { system: OWN_SYSTEM }, found: this.#refused },
       { kind: 'STORE_DOWN' as const, place: { system: OWN_SYSTEM }, found: this.#storeAway },
     ]
     for (const condition of conditions) await this.#tell(condition)
+    for (const key of this.#keysOfGoneNodes()) await this.#notices.clear(key)
+  }
+
+  /** Alarms of nodes that nobody knows any more: they were forgotten, or the store is another one than at their time. */
+  #keysOfGoneNodes(): string[] {
+    const known = new Set(this.#nodes.map(({ name }) => alarmKey('NODE_DEAD', { system: OWN_SYSTEM, subject: name })))
+    return [...this.#open].filter(([key, code]) => code === 'NODE_DEAD' && !known.has(key)).map(([key]) => key)
   }
 
   /** Servers that answer, and have no certificate (any more). */
@@ -197,7 +203,7 @@ export class AlarmWatch {
       await this.#notices.raise(alarmOf(kind, { ...place, text: found }))
       return
     }
-    if (this.#cleared.has(key)) return
+    if (this.#cleared.has(key) && !this.#open.has(key)) return
     await this.#notices.clear(key)
     this.#cleared.add(key)
   }

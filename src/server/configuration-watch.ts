@@ -9,9 +9,9 @@ const LOOK_MS = 2_000
 
 export interface ConfigurationWatchOptions {
   readonly configPath: string
-  /** Of the files as they are in force: taken before they were read. */
-  readonly fingerprint: string
-  /** Why these files are not in force, if they are not. */
+  /** Of the files as they are in force: taken before they were read. Undefined where they are to be taken again. */
+  readonly fingerprint: string | undefined
+  /** Why these files are not in force, or not kept, if they are not. */
   readonly refused: string | null
   readonly clock: Clock
   readonly report: (text: string) => void
@@ -40,28 +40,40 @@ export class ConfigurationWatch {
       const now = await configurationFingerprint(configPath)
       // Looked at once it stands still: an editor writes in several steps.
       if (now !== seen && now === changed && !signal.aborted) {
-        if (await this.#change()) seen = now
+        seen = (await this.#change()) ? now : undefined
       }
       changed = now
     }
   }
 
-  /** False when it has to be tried again. */
+  /** False when it has to be tried again: the files are right, and what kept them from being taken may pass. */
   async #change(): Promise<boolean> {
-    const { configPath, clock, report, take } = this.#options
+    const { configPath, report, take } = this.#options
+    let systems: Systems
     try {
-      const systems = await loadSystems(configPath)
-      await take(systems)
-      this.refused = null
-      report('the configuration has changed and is in force')
-      return true
+      systems = await loadSystems(configPath)
     } catch (error) {
-      if (isStoreAway(error)) return false
-      if (!(error instanceof Failure)) throw error
-      this.refused = { message: error.message, at: new Date(clock.now()).toISOString() }
-      report(`a change of the configuration was refused, the old one stays in force: ${error.message}`)
+      this.#refuse(error, 'a change of the configuration was refused, the old one stays in force')
       return true
     }
+    try {
+      await take(systems)
+    } catch (error) {
+      if (!isStoreAway(error)) this.#refuse(error, 'a change of the configuration cannot be taken yet')
+      return false
+    }
+    this.refused = null
+    report('the configuration has changed and is in force')
+    return true
+  }
+
+  /** Says so once. Throws what is no refusal. */
+  #refuse(error: unknown, text: string): void {
+    const { clock, report } = this.#options
+    if (!(error instanceof Failure)) throw error
+    if (this.refused?.message === error.message) return
+    this.refused = { message: error.message, at: new Date(clock.now()).toISOString() }
+    report(`${text}: ${error.message}`)
   }
 }
 

@@ -77,7 +77,7 @@ export interface ExposureReport {
 
 export interface ReceiversOptions {
   /** Of the configuration that is in force. */
-  readonly configPath: string
+  readonly configPath: () => string
   readonly clock: Clock
   readonly onMessage: (message: ReceiverMessage) => void
   readonly report: (text: string) => void
@@ -176,7 +176,7 @@ export class Receivers {
   }
 
   async #runOnce(wanted: string, signal: AbortSignal): Promise<string> {
-    const child = fork(MAIN, [this.#options.configPath, wanted], {
+    const child = fork(MAIN, [this.#options.configPath(), wanted], {
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
       detached: true,
       env: { ...GIVES_BACK_MEMORY, ...process.env },

@@ -389,6 +389,37 @@ test('of two nodes one writes; when that is gone, the other one does', async (t)
   await one.look(signal)
 })
 
+test('the next writer has a clock that is behind: what it writes counts as the newer all the same', async (t) => {
+  const repository = await repositoryOf('osun')
+  const store = await testStore(t)
+  const at = (ms: number): Clock => ({ ...systemClock, now: () => systemClock.now() + ms })
+  await keeperOf(t, store, [repository], { node: 'one', clock: at(HOUR_MS) }).look(signal)
+  const one = keeperOf(t, store, [repository], { node: 'one', clock: at(HOUR_MS) })
+  const two = keeperOf(t, store, [repository], { node: 'two', clock: at(-HOUR_MS) })
+  const over = async () => sql`update resus_control.control_writers set until = '1970-01-01'`.execute(store.sql)
+  const stateOf = async () => {
+    const fresh = await testStore(t)
+    await keeperOf(t, fresh, [repository]).look(signal)
+    return (await fresh.sql.selectFrom('alarms').select('state').execute()).map(({ state }) => state)
+  }
+  await raise(store, 'osun', 'a')
+  await one.look(signal)
+  assert.deepEqual(await stateOf(), ['open'])
+  await over()
+  await clearAlarm(store, { key: 'a', at: new Date(), dueAt: new Date(), text: 'it is over' })
+  await two.look(signal)
+  assert.deepEqual(await stateOf(), ['closed'])
+  await over()
+  await raise(store, 'osun', 'b')
+  await one.look(signal)
+  const objects = await listControlObjects(repository, 'work')
+  const last = await readControlObject(repository, objects.at(-1)!.key)
+  assert.deepEqual(
+    last.records.map(({ body }) => body['key']),
+    ['b'],
+  )
+})
+
 test('a document that is too long is left out, and its size said; many records become several objects', async (t) => {
   const store = await testStore(t)
   const repository = await repositoryOf('osun')

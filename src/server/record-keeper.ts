@@ -15,7 +15,14 @@ import { isStoreAway, type Store } from '../catalog/store.ts'
 import type { Clock } from '../clock.ts'
 import { Failure } from '../errors.ts'
 import { tidyControlRecords } from '../repository/control-days.ts'
-import { BATCH_BYTES_MAX, BATCH_RECORDS_MAX, fitting, putBatch, readControlObjectOrWhy } from '../repository/control-records.ts'
+import {
+  BATCH_BYTES_MAX,
+  BATCH_RECORDS_MAX,
+  fitting,
+  listControlObjects,
+  putBatch,
+  readControlObjectOrWhy,
+} from '../repository/control-records.ts'
 import type { Repository } from '../repository/repository.ts'
 import { rebuildSystem } from './rebuild.ts'
 
@@ -54,7 +61,7 @@ export class RecordKeeper {
   /** Why the last look at a system failed. */
   readonly #problems = new Map<string, string>()
   readonly #tidiedMs = new Map<string, number>()
-  /** The time in the name of the last batch. */
+  /** The time in the name of the last batch, of systems that only this node has written to since. */
   readonly #putMs = new Map<string, number>()
   /** Systems whose records are in the store, or that have none. */
   readonly #settled = new Set<string>()
@@ -130,7 +137,7 @@ export class RecordKeeper {
 
   async #lookAt(system: string, { isRebuilt, signal }: { isRebuilt: boolean; signal: AbortSignal }): Promise<void> {
     const { store, node, repositoryOf } = this.#options
-    if (!(await claimWriting(store, { system, node }))) return
+    if (!(await this.#claim(system))) return
     try {
       const repository = await repositoryOf(system)
       // First: what was there before comes before what is new.
@@ -176,8 +183,9 @@ export class RecordKeeper {
       const batch = batchOf(await composeRecords(store, system, changes))
       const lines = batch.flatMap(({ line }) => (line === undefined ? [] : [line]))
       if (lines.length > 0) {
-        // Names tell seconds apart: of two batches the later one has to sort behind the other.
-        const nowMs = Math.max(clock.now(), (this.#putMs.get(system) ?? 0) + 1000)
+        // Names tell seconds apart: of two batches the later one has to sort behind the other, whatever the clocks say.
+        const beforeMs = this.#putMs.get(system) ?? (await newestNameMs(repository, signal))
+        const nowMs = Math.max(clock.now(), beforeMs + 1000)
         this.#putMs.set(system, nowMs)
         await putBatch(repository, { stream: 'work', node, nowMs, lines }, { signal })
       }
@@ -209,11 +217,23 @@ export class RecordKeeper {
     await noteRebuilt(store, { system, at: new Date(nowMs), unreadable: [...unreadable.values()] })
   }
 
-  async #claimAgain(system: string): Promise<void> {
+  async #claim(system: string): Promise<boolean> {
     const { store, node } = this.#options
-    if (await claimWriting(store, { system, node })) return
+    const claimed = await claimWriting(store, { system, node })
+    // Another may have written meanwhile, by another clock.
+    if (claimed !== 'held') this.#putMs.delete(system)
+    return claimed !== undefined
+  }
+
+  async #claimAgain(system: string): Promise<void> {
+    if (await this.#claim(system)) return
     throw new Failure('BUSY', `another node writes the records of "${system}" by now`)
   }
+}
+
+async function newestNameMs(repository: Repository, signal: AbortSignal): Promise<number> {
+  const objects = await listControlObjects(repository, 'work', { signal })
+  return Math.max(0, ...objects.map(({ nameMs }) => nameMs))
 }
 
 /** As many as one object takes. */

@@ -1,23 +1,23 @@
 import { chmod, mkdir } from 'node:fs/promises'
 import { forgetNodes, listNodes, renewNode } from '../catalog/nodes.ts'
-import { claimReceivers, releaseReceivers, type ReceiverLease } from '../catalog/receiver-leases.ts'
 import type { NodeReach } from '../catalog/schema.ts'
-import { isStoreAway, Store } from '../catalog/store.ts'
+import { isStoreAway, isStoreBroken, Store } from '../catalog/store.ts'
 import { deleteOldTasks } from '../catalog/tasks.ts'
 import type { Clock } from '../clock.ts'
 import type { Configuration } from '../config/configuration.ts'
 import { loadSystems, serverFileOf, type Systems } from '../config/systems.ts'
 import { Failure } from '../errors.ts'
-import { forEachConcurrent } from '../stream/for-each-concurrent.ts'
 import { resusVersion } from '../version.ts'
 import { AcceptedConfiguration } from './accepted-configuration.ts'
 import { Administrator, administratorToken } from './administrator.ts'
+import { CatalogueRefresh } from './catalogue-refresh.ts'
 import { Catalogue } from './catalogue.ts'
 import { configurationFingerprint, ConfigurationWatch } from './configuration-watch.ts'
 import { Control } from './control.ts'
 import { buildApi } from './http/server.ts'
 import { listen, readTls, TlsReload } from './listening.ts'
 import { findReach, ServerIdentities } from './reach.ts'
+import { ReceiverClaims } from './receiver-claims.ts'
 import { ReceiverMemory } from './receiver-memory.ts'
 import { Receivers } from './receivers.ts'
 import { RecordKeeper } from './record-keeper.ts'
@@ -25,10 +25,11 @@ import { Scheduler } from './scheduler.ts'
 import { loadSettings, type ServerSettings } from './settings.ts'
 import { StatusBoard } from './status-board.ts'
 import { StoreHome } from './store-home.ts'
+import { StoreKeeper } from './store-keeper.ts'
 import { TaskFigures } from './task-figures.ts'
 import { TaskQueue } from './task-queue.ts'
 import type { TaskPlace } from './task-run.ts'
-import { DEAD_AFTER_MS, TaskWorker } from './task-worker.ts'
+import { TaskWorker } from './task-worker.ts'
 import { Watch } from './watch.ts'
 
 export interface ServeOptions {
@@ -50,7 +51,6 @@ export interface ServeOptions {
 const RENEW_MS = 5_000
 const REFRESH_MS = 60_000
 const SCHEDULE_MS = 2_000
-const HEALTH_MS = 5_000
 const ALARMS_MS = 10_000
 const COMPLIANCE_MS = 60_000
 const SIZES_MS = 600_000
@@ -63,7 +63,6 @@ const END_MS = 5_000
 const TASKS_KEPT_MS = 400 * 24 * 3_600_000
 /** People were told of its death long before. */
 const NODES_KEPT_MS = 24 * 3_600_000
-const REFRESHED_AT_ONCE = 4
 
 /** Protects everything that is configured, until the signal aborts. Throws when it cannot begin: nothing that is protected was touched then. */
 export async function serve(options: ServeOptions): Promise<void> {
@@ -95,14 +94,14 @@ async function loadOrAccepted({ configPath, report }: ServeOptions, accepted: Ac
 
 interface InForce {
   readonly systems: readonly Configuration[]
-  /** Why the files as they are now are not in force. */
+  /** Why the files as they are now are not in force, or not kept. */
   readonly refused: string | null
 }
 
 interface Beginning extends InForce {
   readonly settings: ServerSettings
   readonly accepted: AcceptedConfiguration
-  readonly fingerprint: string
+  readonly fingerprint: string | undefined
 }
 
 /** One `resus serve`. */
@@ -110,13 +109,14 @@ class Node {
   readonly #options: ServeOptions
   readonly #settings: ServerSettings
   readonly #accepted: AcceptedConfiguration
-  readonly #home: StoreHome
-  readonly #memory: ReceiverMemory
   readonly #store: Store
+  readonly #keeper: StoreKeeper
   readonly #queue: TaskQueue
   readonly #catalogue: Catalogue
   readonly #board: StatusBoard
+  readonly #refresh: CatalogueRefresh
   readonly #receivers: Receivers
+  readonly #claims: ReceiverClaims
   readonly #worker: TaskWorker
   readonly #configuration: ConfigurationWatch
   readonly #scheduler: Scheduler
@@ -127,8 +127,6 @@ class Node {
   readonly #servers = new ServerIdentities()
   #reach: readonly NodeReach[] = []
   #tls: TlsReload | undefined
-  /** Whether the store was asked who receives what. */
-  #hasAsked = false
 
   static async start(options: ServeOptions, beginning: Beginning, stack: AsyncDisposableStack): Promise<Node> {
     const { signal, clock, report } = options
@@ -136,15 +134,17 @@ class Node {
     await mkdir(settings.state, { recursive: true, mode: 0o711 })
     // PostgreSQL's account has to pass; what is secret in it has its own mode.
     await chmod(settings.state, 0o711)
-    if (beginning.refused === null) await accepted.keep(systems)
+    const unkept = beginning.refused === null ? await accepted.begin(systems) : null
+    if (unkept !== null) report(`${unkept}: until it can, its files are read as they are`)
     const token = await administratorToken(settings.state)
     const home = stack.use(new StoreHome({ ...options, state: settings.state }))
     const store = stack.use(Store.later(async () => home.find()))
     const queue = stack.use(TaskQueue.later(store, (error) => report(`queue: ${error.message}`)))
-    const node = new Node(options, { ...beginning, home, store, queue })
+    const kept = unkept === null ? {} : { refused: unkept, fingerprint: undefined }
+    const node = new Node(options, { ...beginning, ...kept, home, store, queue })
     stack.use(node.#scheduler)
     stack.use(node.#watch)
-    await node.#beginStore()
+    await node.#keeper.begin()
     await node.#catalogue.take(systems)
     node.#receivers.configure(systems)
     await node.#lookAround()
@@ -191,12 +191,12 @@ class Node {
     const { clock, report, configPath } = options
     this.#options = options
     this.#settings = settings
-    this.#home = home
-    this.#memory = new ReceiverMemory(settings.state)
     this.#store = store
+    this.#keeper = new StoreKeeper({ home, store, queue, report })
     this.#startedAt = new Date(clock.now())
     this.#queue = queue
     this.#catalogue = new Catalogue(store, clock)
+    this.#refresh = this.#newRefresh()
     this.#scheduler = new Scheduler({
       store,
       queue,
@@ -209,11 +209,12 @@ class Node {
     })
     this.#accepted = accepted
     this.#receivers = new Receivers({
-      configPath: accepted.path,
+      configPath: () => accepted.path,
       clock,
       report,
       onMessage: (message) => this.#watch.noteReceiver(message),
     })
+    this.#claims = this.#newClaims(home)
     this.#board = new StatusBoard({ catalogue: this.#catalogue, receivers: this.#receivers, clock })
     this.#records = this.#newRecords()
     this.#watch = new Watch({
@@ -225,6 +226,7 @@ class Node {
       settings,
       clock,
       refused: () => this.#configuration.refused?.message ?? null,
+      storeProblem: () => this.#keeper.problem,
       onError: (error) => this.#reportUnlessAway(error),
     })
     this.#configuration = new ConfigurationWatch({
@@ -236,6 +238,23 @@ class Node {
       take: async (systems) => this.#take(systems),
     })
     this.#worker = this.#newWorker(queue)
+  }
+
+  #newRefresh(): CatalogueRefresh {
+    const { clock, signal } = this.#options
+    return new CatalogueRefresh({ catalogue: this.#catalogue, clock, signal, onError: (error) => this.#reportUnlessAway(error) })
+  }
+
+  #newClaims({ isOwn }: StoreHome): ReceiverClaims {
+    return new ReceiverClaims({
+      store: this.#store,
+      isOwnStore: isOwn,
+      node: this.#settings.node,
+      clock: this.#options.clock,
+      catalogue: this.#catalogue,
+      receivers: this.#receivers,
+      memory: new ReceiverMemory(this.#settings.state),
+    })
   }
 
   #newRecords(): RecordKeeper {
@@ -265,7 +284,7 @@ class Node {
         this.#board.noteTask({ ...task, state: outcome.state, endedAt })
         this.#watch.noteTask(task, outcome)
         this.#tasks.note({ ...task, startedMs: task.started_at?.getTime() ?? null }, outcome)
-        if (task.component !== null) void this.#refresh(task.system, task.component)
+        if (task.component !== null) void this.#refresh.one(task.system, task.component)
       },
     })
   }
@@ -278,17 +297,20 @@ class Node {
       this.#configuration.run(signal),
       this.#always(RENEW_MS, async () => this.#renew()),
       this.#always(RENEW_MS, async () => this.#lookAround()),
-      this.#always(REFRESH_MS, async () => this.#refreshAll()),
+      this.#always(REFRESH_MS, async () => this.#refresh.all()),
       this.#always(RECORDS_MS, async () => this.#records.look(signal)),
       this.#always(SCHEDULE_MS, async () => this.#schedule(signal)),
-      this.#always(HEALTH_MS, async () => this.#watch.health.look(signal)),
+      this.#always(
+        () => this.#watch.health.pauseMs,
+        async () => this.#watch.health.look(signal),
+      ),
       this.#always(ALARMS_MS, async () => this.#watch.lookForAlarms(this.#scheduler.isLeader, signal)),
       this.#always(COMPLIANCE_MS, async () => (this.#scheduler.isLeader ? this.#watch.objectives.record() : undefined)),
       this.#always(SIZES_MS, async () => this.#watch.sizes.look(this.#scheduler.isLeader)),
       this.#always(CLEAN_MS, async () => this.#forgetOld()),
       this.#always(TLS_MS, async () => this.#lookForCertificate()),
       this.#always(MEND_MS, async () => this.#mendTasks()),
-      this.#always(STORE_MS, async () => this.#keepStore()),
+      this.#always(STORE_MS, async () => this.#keeper.look()),
     ]
     const outcomes = await Promise.allSettled(
       parts.map(async (part) =>
@@ -298,7 +320,7 @@ class Node {
         }),
       ),
     )
-    await this.#release()
+    await this.#claims.release()
     // The host may be given away.
     await this.#records.look(AbortSignal.timeout(END_MS)).catch((error: unknown) => this.#reportUnlessAway(error))
     const failure = outcomes.find((outcome) => outcome.status === 'rejected')
@@ -306,11 +328,11 @@ class Node {
   }
 
   /** Does it now, and again after every so often, whatever becomes of it. */
-  async #always(everyMs: number, work: () => Promise<void>): Promise<void> {
+  async #always(everyMs: number | (() => number), work: () => Promise<void>): Promise<void> {
     const { signal, clock } = this.#options
     while (!signal.aborted) {
       await work().catch((error: unknown) => this.#reportUnlessAway(error))
-      await clock.sleep(everyMs, signal).catch(() => undefined)
+      await clock.sleep(typeof everyMs === 'number' ? everyMs : everyMs(), signal).catch(() => undefined)
     }
   }
 
@@ -320,35 +342,6 @@ class Node {
     await this.#scheduler.look()
   }
 
-  /** Receiving needs no store, and begins without one that is away. Throws what is wrong with a store that is there. */
-  async #beginStore(): Promise<void> {
-    try {
-      await this.#store.begin()
-      await this.#queue.begin()
-    } catch (error) {
-      if (!isStoreAway(error)) throw error
-      const why = error instanceof Error ? error.message : String(error)
-      this.#options.report(`the store is away, and WAL is received without it: ${why}`)
-    }
-  }
-
-  async #keepStore(): Promise<void> {
-    if (this.#queue.isThere) return await this.#home.keep()
-    await this.#store.begin()
-    await this.#queue.begin()
-    this.#options.report('the store is there')
-  }
-
-  /** Only where the repository has all that was acknowledged: what another spool has must not be left behind. */
-  async #release(): Promise<void> {
-    const free = this.#catalogue.pictures().filter(({ component }) => component.stream.acknowledge === 'repository')
-    const leases = free.map(({ system, component }) => ({ system, component: component.name }))
-    await releaseReceivers(this.#store.sql, this.#settings.node, leases).catch((error: unknown) => {
-      // The lease then runs out by itself.
-      if (!isStoreAway(error)) throw error
-    })
-  }
-
   async #mendTasks(): Promise<void> {
     const { clock } = this.#options
     if (this.#scheduler.isLeader) await this.#queue.mend(new Date(clock.now() - MEND_MS))
@@ -356,7 +349,7 @@ class Node {
 
   #reportUnlessAway(error: unknown): void {
     const { signal, report } = this.#options
-    if (signal.aborted || isStoreAway(error)) return
+    if (signal.aborted || (isStoreAway(error) && !isStoreBroken(error))) return
     if (error instanceof Failure) report(`${error.message} (${error.code})`)
     else report(error instanceof Error ? (error.stack ?? error.message) : String(error))
   }
@@ -385,60 +378,12 @@ class Node {
     const at = new Date(clock.now())
     try {
       await renewNode(this.#store.sql, { name, startedAt: this.#startedAt, at, version: resusVersion(), reach: this.#reach })
-      await this.#receive(await this.#claimReceivers())
+      await this.#claims.renew(this.#reach)
     } catch (error) {
-      if (isStoreAway(error) && !this.#hasAsked) this.#receivers.want(await this.#unasked())
+      if (isStoreAway(error)) await this.#claims.goOn(this.#reach)
       throw error
     }
     this.#board.noteNodes(await listNodes(this.#store.sql))
-  }
-
-  async #receive(leases: readonly ReceiverLease[]): Promise<void> {
-    this.#hasAsked = true
-    this.#receivers.want(leases)
-    await this.#memory.keep(leases)
-  }
-
-  /**
-   * What may be received while nobody can be asked, since the start: where the store is this node's own; where nothing that was acknowledged can be on another node alone; and
-   * what was this node's already. The slot admits one receiver, whoever else thinks so.
-   */
-  async #unasked(): Promise<ReceiverLease[]> {
-    const own = await this.#memory.read()
-    return this.#reach.filter(
-      ({ system, component, receivable }) =>
-        receivable &&
-        (this.#home.isOwn ||
-          this.#acknowledge(system, component) === 'repository' ||
-          own.some((each) => each.system === system && each.component === component)),
-    )
-  }
-
-  /** What this node is to receive. While the store is away, it goes on with what it has. */
-  async #claimReceivers(): Promise<ReceiverLease[]> {
-    const now = this.#options.clock.now()
-    const wanted = this.#reach
-      // What it receives already it goes on with: the server may be down for a while.
-      .filter(({ system, component, receivable }) => receivable || this.#receivers.wants(system, component))
-      .map(({ system, component }) => ({ system, component, takesOver: this.#acknowledge(system, component) === 'repository' }))
-    const deadBefore = new Date(now - DEAD_AFTER_MS)
-    return await claimReceivers(this.#store.sql, { node: this.#settings.node, at: new Date(now), deadBefore, wanted })
-  }
-
-  #acknowledge(system: string, component: string): string | undefined {
-    return this.#catalogue.picture(system, component)?.component.stream.acknowledge
-  }
-
-  async #refreshAll(): Promise<void> {
-    const { signal } = this.#options
-    await forEachConcurrent(this.#catalogue.pictures(), { limit: REFRESHED_AT_ONCE, signal }, async ({ system, component }) =>
-      this.#refresh(system, component.name),
-    )
-  }
-
-  async #refresh(system: string, component: string): Promise<void> {
-    const { signal } = this.#options
-    await this.#catalogue.refresh(system, component, signal).catch((error: unknown) => this.#reportUnlessAway(error))
   }
 
   async #take({ systems }: Systems): Promise<void> {
@@ -446,7 +391,7 @@ class Node {
     await this.#catalogue.take(systems)
     this.#receivers.configure(systems)
     this.#reach = await findReach(systems, this.#servers)
-    await this.#refreshAll()
+    await this.#refresh.all()
   }
 
   #placeOf(system: string, component: string | null): TaskPlace | undefined {

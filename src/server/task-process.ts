@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
+import { assert } from '../assert.ts'
 
 const MAIN = fileURLToPath(new URL('../cli/main.js', import.meta.url))
 /** After SIGTERM; whoever has not gone then is killed. Everything it did is safe to do again. */
@@ -44,11 +45,14 @@ export interface CommandOptions {
 export async function runCommand(options: CommandOptions): Promise<CommandEnd> {
   const { args, configPath, signal } = options
   const child = spawn(process.execPath, [MAIN, ...args, '--json', '--progress', 'json', '--config', configPath], {
-    stdio: ['ignore', 'pipe', 'pipe'],
+    // The channel closes with us, however we end: a command that nobody knows of would stand in the way of the next attempt.
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     env: commandEnvironment(),
     // A terminal's Ctrl-C is for us, and we end what we started in the right order.
     detached: true,
   })
+  const { stdout, stderr } = child
+  assert(stdout !== null && stderr !== null, 'its output comes through pipes')
   let killer: NodeJS.Timeout | undefined
   const end = () => {
     child.kill('SIGTERM')
@@ -58,8 +62,8 @@ export async function runCommand(options: CommandOptions): Promise<CommandEnd> {
   else signal.addEventListener('abort', end, { once: true })
   try {
     const output = new BoundedText(RESULT_BYTES_MAX)
-    child.stdout.on('data', (piece: Buffer) => output.add(piece))
-    const lines = createInterface({ input: child.stderr, crlfDelay: Infinity })
+    stdout.on('data', (piece: Buffer) => output.add(piece))
+    const lines = createInterface({ input: stderr, crlfDelay: Infinity })
     lines.on('line', (line) => hear(line.slice(0, LINE_CHARACTERS_MAX), options))
     const status = await new Promise<number | null>((settle, reject) => {
       child.once('error', reject)

@@ -1,3 +1,4 @@
+import { listOpenKeys } from '../catalog/alarms.ts'
 import { listNodes } from '../catalog/nodes.ts'
 import { isStoreAway, type Store } from '../catalog/store.ts'
 import type { Task, TaskOutcome } from '../catalog/tasks.ts'
@@ -29,6 +30,8 @@ export interface WatchOptions {
   readonly clock: Clock
   /** Why the configuration as its files are now is not in force. */
   readonly refused: () => string | null
+  /** What keeps the store from being used; null when nothing does. */
+  readonly storeProblem: () => string | null
   readonly onError: (error: unknown) => void
 }
 
@@ -81,24 +84,33 @@ export class Watch implements AsyncDisposable {
 
   /** Raises and takes back alarms, from what is known now. Of several nodes the one that leads does it, or all would contradict each other. */
   async lookForAlarms(leads: boolean, signal: AbortSignal): Promise<void> {
-    const { store, clock, refused, settings } = this.#options
-    const now = clock.now()
-    try {
-      const nodes = await listNodes(store.sql)
-      this.#storeSeenMs = now
-      this.#alarms.noteStore(null)
-      this.#alarms.noteNodes(nodes)
-    } catch (error) {
-      if (!isStoreAway(error)) throw error
-      const awayMs = now - this.#storeSeenMs
-      this.#alarms.noteStore(awayMs > STORE_AWAY_MS ? `the store has not answered for ${Math.round(awayMs / 1000)} s` : null)
-    }
+    const { clock, refused, settings } = this.#options
+    this.#alarms.noteStore(await this.#lookAtStore())
     this.#alarms.noteConfiguration(refused())
     const isAway = clock.now() - this.#storeSeenMs > STORE_AWAY_MS
     // What people know already is in the repositories, where the store was lost.
     if (!isAway && (await this.#options.records.settle(signal, SETTLE_MS)) === 'held') return
     await this.#alarms.lookAtOwn(settings.node)
     if (leads || isAway) await this.#alarms.look()
+  }
+
+  /** Gives what people are to be told of it, when it stays away. */
+  async #lookAtStore(): Promise<string | null> {
+    const { store, clock, storeProblem } = this.#options
+    let why = storeProblem()
+    try {
+      const [nodes, open] = [await listNodes(store.sql), await listOpenKeys(store)]
+      this.#alarms.noteNodes(nodes)
+      this.#alarms.noteOpen(open)
+    } catch (error) {
+      if (!isStoreAway(error)) throw error
+      this.#alarms.noteOpen([])
+      why ??= error instanceof Error ? error.message : String(error)
+    }
+    const now = clock.now()
+    if (why === null) this.#storeSeenMs = now
+    const awayMs = now - this.#storeSeenMs
+    return awayMs > STORE_AWAY_MS ? `the store has not answered for ${Math.round(awayMs / 1000)} s: ${why}` : null
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

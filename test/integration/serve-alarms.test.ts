@@ -2,15 +2,22 @@ import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { chmod, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import test, { type TestContext } from 'node:test'
+import { randomUUID } from 'node:crypto'
+import test, { after, type TestContext } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { raiseAlarm } from '../../src/catalog/alarms.ts'
+import { Store } from '../../src/catalog/store.ts'
 import { systemClock, type Clock } from '../../src/clock.ts'
+import { alarmOf } from '../../src/incident/alarm-kinds.ts'
+import { OWN_SYSTEM } from '../../src/server/health-watch.ts'
 import { controlPlane, withoutSchedules, type ControlPlane } from '../services/control-plane.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
+import { stopTestStore, testDatabase } from '../services/store.ts'
 import { waitUntil } from '../services/wait-until.ts'
 import { webReceiver } from '../services/web-receiver.ts'
 
+after(stopTestStore)
 const skip = await skipUnlessInstalled(18)
 const RESUS = fileURLToPath(new URL('../../resus', import.meta.url))
 const HOUR_MS = 3_600_000
@@ -106,4 +113,22 @@ test('a backup that is older than 25 hours is told, and so are clocks that diffe
   assert.match((await alarm(closing, 'BACKUP_STALE'))?.text ?? '', /26 h old/)
   await waitUntil('people are told of the clocks', () => told('Clocks differ'))
   assert.match((await alarm(plane, 'CLOCK_WRONG'))?.text ?? '', /databaseOffsetSeconds is 936\d\d s/)
+})
+
+test('a node was dead when the store was lost, and is known to nobody since: that ends', { skip }, async (t) => {
+  await using cluster = await protectedCluster(t, { major: 18 })
+  await withoutSchedules(cluster.configPath)
+  const databaseUrl = await testDatabase()
+  await using store = await Store.open(databaseUrl)
+  const dead = alarmOf('NODE_DEAD', {
+    system: OWN_SYSTEM,
+    subject: 'gone',
+    text: 'nothing was heard of it',
+  })
+  const now = new Date()
+  // As a rebuild leaves it.
+  const times = { openedAt: now, raisedAt: now, dueAt: now, toldAt: now, remindAfterMs: 24 * HOUR_MS }
+  await raiseAlarm(store, { ...dead, id: randomUUID(), component: null, code: 'NODE_DEAD', count: 1, ...times })
+  await using plane = await controlPlane(t, cluster.configPath, { databaseUrl })
+  await waitUntil('it is open no more', async () => (await alarm(plane, 'NODE_DEAD')) === undefined)
 })

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { lstat, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import test from 'node:test'
 import { openTemporaryDirectory } from '../../src/postgres/staged-runtime.ts'
 import { controlPlane, withoutSchedules, type ControlPlane } from '../services/control-plane.ts'
@@ -75,3 +75,26 @@ test('while a change is refused, jobs and receivers go on with what was accepted
     { code: 'CONFIG_INVALID' },
   )
 })
+
+test(
+  'a start that cannot keep the configuration, which is no *.yaml, protects all the same, and keeps it when it can',
+  { skip },
+  async (t) => {
+    await using cluster = await protectedCluster(t, { major: 18 })
+    await withoutSchedules(cluster.configPath)
+    const configPath = join(dirname(cluster.configPath), 'resus.conf')
+    await rename(cluster.configPath, configPath)
+    const state = await mkdtemp(join(await openTemporaryDirectory(), 'resus-serve-'))
+    t.after(async () => rm(state, { recursive: true, force: true }))
+    await mkdir(join(state, 'accepted/in-the-way'), { recursive: true })
+    await using plane = await controlPlane(t, configPath, { state })
+    await waitUntil('it receives', async () => (await receiverOf(plane)) === 'receiving')
+    await backUp(plane)
+    await waitUntil('people are told', async () => isRefused(plane))
+    await rm(join(state, 'accepted'), { recursive: true })
+    await waitUntil('it is kept', () => plane.reports.some((text) => text.includes('is in force')))
+    assert((await lstat(join(state, 'accepted'))).isSymbolicLink())
+    await backUp(plane)
+    await waitUntil('and people are told', async () => !(await isRefused(plane)))
+  },
+)

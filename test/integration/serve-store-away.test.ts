@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises'
+import { copyFile, mkdtemp, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import pg from 'pg'
 import test, { after } from 'node:test'
 import { openTemporaryDirectory } from '../../src/postgres/staged-runtime.ts'
 import { controlPlane, withoutSchedules, type ControlPlane } from '../services/control-plane.ts'
@@ -115,5 +116,63 @@ test(
       const { status, body } = await plane.ask(`GET /backup-dr/tasks/${id}`)
       return status === 200 && body['source'] === 'repository'
     })
+  },
+)
+
+/** The file of the table that is read first. */
+async function migrationsFile(state: string): Promise<string> {
+  const client = new pg.Client({ connectionString: `postgres://postgres@/postgres?host=${await socketOf(state)}&port=5432` })
+  await client.connect()
+  try {
+    await client.query('checkpoint')
+    const { rows } = await client.query<{ path: string }>("select pg_relation_filepath('resus_control.migrations') as path")
+    return join(state, 'store', rows[0]!.path)
+  } finally {
+    await client.end()
+  }
+}
+
+async function socketOf(state: string): Promise<string> {
+  const kept = await readFile(join(state, 'store.socket-directory'), 'utf8').catch(() => join(state, 'store.socket'))
+  return encodeURIComponent(kept)
+}
+
+async function postmaster(state: string): Promise<number | undefined> {
+  const text = await readFile(join(state, 'store/postmaster.pid'), 'utf8').catch(() => undefined)
+  const lines = text?.split('\n') ?? []
+  return lines[7]?.trim() === 'ready' ? Number(lines[0]) : undefined
+}
+
+test(
+  'its own store starts and is damaged: WAL is received, its server is kept running, and mended it is used',
+  { skip },
+  async (t) => {
+    await using cluster = await protectedCluster(t, { major: 18 })
+    await acknowledge(cluster, 'spool')
+    const state = await mkdtemp(join(await openTemporaryDirectory(), 'resus-serve-'))
+    t.after(async () => rm(state, { recursive: true, force: true }))
+    let file = ''
+    {
+      await using plane = await controlPlane(t, cluster.configPath, { state })
+      await waitUntil('it receives', async () => (await receiving(cluster)) !== undefined)
+      file = await migrationsFile(plane.state)
+    }
+    await copyFile(file, join(state, 'migrations.good'))
+    await writeFile(file, Buffer.alloc(8192, 0x5a))
+    await using plane = await controlPlane(t, cluster.configPath, { state })
+    assert(plane.reports.some((text) => /store is away.*invalid page/.test(text)))
+    await waitUntil('it receives again', async () => (await receiving(cluster)) !== undefined)
+    await assertAnswers(plane)
+    const before = await postmaster(state)
+    process.kill(before!, 'SIGKILL')
+    await waitUntil('the server of the store is there again', async () => {
+      const now = await postmaster(state)
+      return now !== undefined && now !== before
+    })
+    await copyFile(join(state, 'migrations.good'), file)
+    await waitUntil(
+      'work is taken',
+      async () => (await plane.ask('POST /backup-dr/backups/database', { body: {} })).status === 202,
+    )
   },
 )

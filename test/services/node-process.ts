@@ -27,6 +27,7 @@ export async function nodeProcess(
     readonly home: string
     readonly configuration: Record<string, unknown>
     readonly databaseUrl: string
+    readonly settings?: Record<string, unknown>
   },
 ): Promise<NodeProcess> {
   const { name, databaseUrl } = options
@@ -36,7 +37,7 @@ export async function nodeProcess(
   await writeFile(configPath, JSON.stringify({ ...options.configuration, state: join(directory, 'state') }))
   await writeFile(
     join(directory, 'server.yaml'),
-    JSON.stringify({ listen: '127.0.0.1:0', node: name, state: join(directory, 'server') }),
+    JSON.stringify({ listen: '127.0.0.1:0', node: name, state: join(directory, 'server'), ...options.settings }),
   )
   const child = spawn(process.execPath, [MAIN, '--config', configPath], {
     stdio: ['ignore', 'pipe', 'pipe'],
