@@ -5,6 +5,7 @@ import { alarmKey, alarmOf, type AlarmFacts, type AlarmKindName } from '../incid
 import type { Notices } from '../incident/notices.ts'
 import type { Judgement } from '../recovery/judgement.ts'
 import type { Catalogue, ComponentPicture } from './catalogue.ts'
+import { componentKey } from './component-key.ts'
 import { STALE_BACKUP_MS } from './health-looks.ts'
 import { OWN_SYSTEM, type HealthWatch, type WatchedView } from './health-watch.ts'
 import type { ObjectivesWatch } from './objectives-watch.ts'
@@ -110,18 +111,21 @@ export class AlarmWatch {
   /** What each node has by itself, whoever leads. */
   async lookAtOwn(node: string): Promise<void> {
     const view = this.#health.views().find(isOwnCertificate)
-    // Without a certificate none expires.
-    const found = view === undefined ? null : certificateFound(view)
+    // Without a certificate none expires; of one that nobody has looked at yet nobody can tell.
+    const unseen = this.#health.hasCertificate ? undefined : null
+    const found = view === undefined ? unseen : certificateFound(view)
     await this.#tell({ kind: 'CERTIFICATE_EXPIRING', place: { system: OWN_SYSTEM, subject: node }, found })
   }
 
   /** Looks at all that is known. */
   async look(): Promise<void> {
-    const rpos = new Map(this.#objectives.views().map((view) => [keyOf(view.system, view.component), view.judgements.rpoMinutes]))
+    const rpos = new Map(
+      this.#objectives.views().map((view) => [componentKey(view.system, view.component), view.judgements.rpoMinutes]),
+    )
     const conditions = [
       ...this.#catalogue
         .pictures()
-        .flatMap((picture) => this.#ofComponent(picture, rpos.get(keyOf(picture.system, picture.component.name)))),
+        .flatMap((picture) => this.#ofComponent(picture, rpos.get(componentKey(picture.system, picture.component.name)))),
       ...this.#health
         .views()
         .filter((view) => !isOwnCertificate(view))
@@ -145,7 +149,7 @@ export class AlarmWatch {
   /** Servers that answer, and have no certificate (any more). */
   #withoutCertificate(): Condition[] {
     const views = this.#health.views()
-    const placeOf = ({ system, component }: WatchedView) => JSON.stringify([system, component])
+    const placeOf = ({ system, component }: WatchedView) => componentKey(system, component ?? '')
     const have = new Set(views.filter(({ thing }) => thing === 'certificate').map(placeOf))
     return views
       .filter((view) => view.thing === 'database' && view.health.state === 'up' && !have.has(placeOf(view)))
@@ -207,10 +211,6 @@ export class AlarmWatch {
     await this.#notices.clear(key)
     this.#cleared.add(key)
   }
-}
-
-function keyOf(system: string, component: string): string {
-  return JSON.stringify([system, component])
 }
 
 function rpoFound(rpo: Judgement | null | undefined): string | null | undefined {

@@ -1,9 +1,9 @@
-import { readFile, rename } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import type { Clock } from '../clock.ts'
 import { systemErrorCode } from '../errors.ts'
-import { syncDirectory, writeNew } from '../protect/postgres/durable-file.ts'
+import { replaceFile } from '../protect/postgres/durable-file.ts'
 import { AvailabilityRecord, type Availability, type SampleState } from '../recovery/availability.ts'
 
 const FILE = 'availability.json'
@@ -16,7 +16,6 @@ const schema = z.record(z.string(), z.array(stretchSchema).max(20_000))
 /** Whether databases were up in the last 30 days, as this node saw it; kept in a file of its state, so that a restart forgets a minute at most. */
 export class AvailabilityBook {
   readonly #path: string
-  readonly #directory: string
   readonly #clock: Clock
   readonly #records = new Map<string, AvailabilityRecord>()
   #keptMs: number
@@ -37,7 +36,6 @@ export class AvailabilityBook {
   }
 
   private constructor(directory: string, clock: Clock) {
-    this.#directory = directory
     this.#path = join(directory, FILE)
     this.#clock = clock
     this.#keptMs = clock.now()
@@ -61,9 +59,7 @@ export class AvailabilityBook {
     this.#keptMs = now
     for (const key of this.#records.keys()) if (!keys.has(key)) this.#records.delete(key)
     const book = Object.fromEntries([...this.#records].map(([key, { stretches }]) => [key, stretches]))
-    await writeNew(`${this.#path}.new`, JSON.stringify(book))
-    await rename(`${this.#path}.new`, this.#path)
-    await syncDirectory(this.#directory)
+    await replaceFile(this.#path, JSON.stringify(book))
   }
 }
 

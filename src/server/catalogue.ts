@@ -10,6 +10,7 @@ import { readPostgresStatus, type PostgresStatus } from '../protect/postgres/sta
 import { listBackupIds, readManifest } from '../repository/backups.ts'
 import type { Repository } from '../repository/repository.ts'
 import { forEachConcurrent } from '../stream/for-each-concurrent.ts'
+import { componentKey } from './component-key.ts'
 
 /** What is known of a component now. */
 export interface ComponentPicture {
@@ -61,7 +62,7 @@ export class Catalogue {
     const pictures = new Map<string, Known>()
     for (const configuration of systems) {
       for (const component of configuration.components) {
-        const key = keyOf(configuration.system, component.name)
+        const key = componentKey(configuration.system, component.name)
         const known = this.#known.get(key) ?? (await this.#remember(configuration.system, component))
         known.picture = { ...known.picture, component }
         pictures.set(key, known)
@@ -77,13 +78,13 @@ export class Catalogue {
   }
 
   picture(system: string, component: string): ComponentPicture | undefined {
-    return this.#known.get(keyOf(system, component))?.picture
+    return this.#known.get(componentKey(system, component))?.picture
   }
 
   /** Reads what is new in a component's repository, and what the server says. What fails is part of the picture. */
   async refresh(system: string, component: string, signal: AbortSignal): Promise<void> {
     const configuration = this.#systems.find((each) => each.system === system)
-    const known = this.#known.get(keyOf(system, component))
+    const known = this.#known.get(componentKey(system, component))
     if (configuration === undefined || known === undefined) return
     try {
       const repository = await this.#open(configuration)
@@ -184,10 +185,6 @@ export class Catalogue {
       if (!isStoreAway(error)) throw error
     }
   }
-}
-
-function keyOf(system: string, component: string): string {
-  return JSON.stringify([system, component])
 }
 
 function newestFirst(byId: ReadonlyMap<string, BackupSummary>): BackupSummary[] {

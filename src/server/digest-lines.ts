@@ -1,4 +1,5 @@
 import { objectiveNames } from '../recovery/objectives.ts'
+import { componentKey } from './component-key.ts'
 import type { ObjectivesWatch } from './objectives-watch.ts'
 import type { StatusBoard } from './status-board.ts'
 
@@ -6,9 +7,9 @@ const HOUR_SECONDS = 3600
 
 /** The daily digest: a line for each component, the worst first, and nothing that was not measured. */
 export function digestLines(board: StatusBoard, objectives: ObjectivesWatch): string[] {
-  const views = new Map(objectives.views().map((view) => [JSON.stringify([view.system, view.component]), view]))
+  const views = new Map(objectives.views().map((view) => [componentKey(view.system, view.component), view]))
   const lines = board.backupStatus().components.map((each) => {
-    const judgements = views.get(JSON.stringify([each.system, each.component]))?.judgements
+    const judgements = views.get(componentKey(each.system, each.component))?.judgements
     const broken = objectiveNames.filter((name) => judgements?.[name]?.verdict === 'broken')
     const age =
       each.newestBackup === null ? 'no backup' : `newest backup ${(each.newestBackup.ageSeconds / HOUR_SECONDS).toFixed(1)} h old`

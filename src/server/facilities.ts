@@ -1,3 +1,4 @@
+import { componentKey } from './component-key.ts'
 import type { StatusBoard } from './status-board.ts'
 import type { Catalogue } from './catalogue.ts'
 import type { ObjectivesView } from './objectives-watch.ts'
@@ -22,13 +23,13 @@ export interface FacilityView {
 
 /** All facilities of all systems, from memory. */
 export function facilityViews(catalogue: Catalogue, board: StatusBoard, objectives: readonly ObjectivesView[]): FacilityView[] {
-  const status = new Map(board.backupStatus().components.map((each) => [keyOf(each.system, each.component), each]))
-  const promised = new Map(objectives.map((each) => [keyOf(each.system, each.component), each]))
+  const status = new Map(board.backupStatus().components.map((each) => [componentKey(each.system, each.component), each]))
+  const promised = new Map(objectives.map((each) => [componentKey(each.system, each.component), each]))
   return catalogue.systems.flatMap(({ system, facilities = {} }) => {
     const pictures = catalogue.pictures().filter((picture) => picture.system === system)
     return Object.entries(facilities).map(([facility, { name, lga, type }]): FacilityView => {
       const own = pictures.filter(({ component }) => component.facilities?.includes(facility) ?? true)
-      const keys = own.map(({ component }) => keyOf(system, component.name))
+      const keys = own.map(({ component }) => componentKey(system, component.name))
       const verdicts = keys.map((key) => status.get(key)?.verdict ?? 'not proven')
       const bytesOf = (isOwn: boolean) =>
         own
@@ -69,8 +70,4 @@ function greatest(values: readonly (number | null)[]): number | null {
     found = found === null ? value : Math.max(found, value)
   }
   return found
-}
-
-function keyOf(system: string, component: string): string {
-  return JSON.stringify([system, component])
 }

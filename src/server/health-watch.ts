@@ -21,6 +21,7 @@ import {
   type Figures,
   type Looked,
 } from './health-looks.ts'
+import { componentKey } from './component-key.ts'
 import type { Receivers } from './receivers.ts'
 import type { SizeWatch } from './size-watch.ts'
 
@@ -104,7 +105,12 @@ export class HealthWatch {
 
   /** Of the database, in the last 30 days; null before the first look. */
   availability(system: string, component: string): Availability | null {
-    return this.#availability?.measure(keyOf({ system, component })) ?? null
+    return this.#availability?.measure(componentKey(system, component)) ?? null
+  }
+
+  /** Whether the API has a certificate, looked at already or not. */
+  get hasCertificate(): boolean {
+    return this.#certificate !== undefined
   }
 
   /** Until the next look. */
@@ -130,7 +136,7 @@ export class HealthWatch {
       this.#lookAtOwn(),
     ])
     this.#forget()
-    await this.#availability.keep(new Set(pictures.map(({ system, component }) => keyOf({ system, component: component.name }))))
+    await this.#availability.keep(new Set(pictures.map(({ system, component }) => componentKey(system, component.name))))
   }
 
   async #lookAtComponent(picture: ComponentPicture): Promise<void> {
@@ -141,7 +147,7 @@ export class HealthWatch {
     if (receiver.observation.kind !== 'failed' || !this.#begins) this.#note({ ...of, thing: 'receiver' }, receiver)
     this.#note({ ...of, thing: 'backup' }, lookedAtBackup(picture, now))
     this.#note({ ...of, thing: 'proof' }, lookedAtProof(picture, now))
-    const seen = this.#seen.get(keyOf(of))
+    const seen = this.#seen.get(componentKey(of.system, of.component))
     // Of a server that does not answer nobody can tell: what was known stays as it was.
     if (seen === undefined) return
     const ends = seen.certificateEndsMs
@@ -151,7 +157,7 @@ export class HealthWatch {
   async #lookAtSystem(configuration: Configuration): Promise<void> {
     const { system, components } = configuration
     await this.#look({ system, component: null, thing: 'storage' }, async () => this.#storage(configuration))
-    const offsets = components.flatMap(({ name }) => this.#seen.get(keyOf({ system, component: name }))?.offsetSeconds ?? [])
+    const offsets = components.flatMap(({ name }) => this.#seen.get(componentKey(system, name))?.offsetSeconds ?? [])
     const clocks = lookedAtClocks({
       databaseOffsetSeconds: offsets.length === 0 ? null : Math.max(...offsets),
       storageOffsetSeconds: this.#storageClocks.get(system)?.offsetSeconds ?? null,
@@ -191,10 +197,7 @@ export class HealthWatch {
     const kept = observation.kind === 'failed' ? { ...before?.figures, ...figures } : figures
     this.#watched.set(key, { ...what, health, figures: kept })
     if (what.thing !== 'database' || what.component === null) return
-    this.#availability?.note(
-      keyOf({ system: what.system, component: what.component }),
-      observation.kind === 'failed' ? 'down' : 'up',
-    )
+    this.#availability?.note(componentKey(what.system, what.component), observation.kind === 'failed' ? 'down' : 'up')
   }
 
   /** A mount that hangs answers nothing at all, for ever: the others are looked at all the same. */
@@ -212,7 +215,7 @@ export class HealthWatch {
   }
 
   async #database({ system, component }: ComponentPicture): Promise<Looked> {
-    const key = keyOf({ system, component: component.name })
+    const key = componentKey(system, component.name)
     try {
       const session = await this.#session(key, component)
       const health = await session.read()
@@ -276,17 +279,11 @@ export class HealthWatch {
 
   /** What is configured no more is watched no more. */
   #forget(): void {
-    const components = new Set(
-      this.#catalogue.pictures().map(({ system, component }) => keyOf({ system, component: component.name })),
-    )
+    const components = new Set(this.#catalogue.pictures().map(({ system, component }) => componentKey(system, component.name)))
     const systems = new Set([OWN_SYSTEM, ...this.#catalogue.systems.map(({ system }) => system)])
     for (const [key, { system, component }] of this.#watched) {
-      const isThere = component === null ? systems.has(system) : components.has(keyOf({ system, component }))
+      const isThere = component === null ? systems.has(system) : components.has(componentKey(system, component))
       if (!isThere) this.#watched.delete(key)
     }
   }
-}
-
-function keyOf({ system, component }: { readonly system: string; readonly component: string }): string {
-  return JSON.stringify([system, component])
 }

@@ -1,9 +1,10 @@
-import { readFile, rename } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import type { ReceiverLease } from '../catalog/receiver-leases.ts'
 import { systemErrorCode } from '../errors.ts'
-import { syncDirectory, writeNew } from '../protect/postgres/durable-file.ts'
+import { replaceFile } from '../protect/postgres/durable-file.ts'
+import { componentKey } from './component-key.ts'
 
 const FILE = 'receivers.json'
 
@@ -35,16 +36,13 @@ export class ReceiverMemory {
   /** Durable when this resolves; does nothing when it is the same as before. */
   async keep(leases: readonly ReceiverLease[]): Promise<void> {
     const sorted = leases.map(({ system, component }) => ({ system, component }))
-    const text = JSON.stringify(sorted.toSorted((left, right) => keyOf(left).localeCompare(keyOf(right))))
+    const text = JSON.stringify(
+      sorted.toSorted((left, right) =>
+        componentKey(left.system, left.component).localeCompare(componentKey(right.system, right.component)),
+      ),
+    )
     if (text === this.#kept) return
-    const path = join(this.#state, FILE)
-    await writeNew(`${path}.new`, text)
-    await rename(`${path}.new`, path)
-    await syncDirectory(this.#state)
+    await replaceFile(join(this.#state, FILE), text)
     this.#kept = text
   }
-}
-
-function keyOf({ system, component }: ReceiverLease): string {
-  return JSON.stringify([system, component])
 }

@@ -12,6 +12,7 @@ import type { Repository } from '../repository/repository.ts'
 import { listGaps } from '../repository/wal-archive.ts'
 import { listBranches } from '../repository/wal-branch.ts'
 import { eventJson, type StreamEvent } from '../protect/postgres/stream-event.ts'
+import { componentKey } from './component-key.ts'
 import type { ReceiverMessage } from './receivers.ts'
 
 // The process of all receivers of a node: nothing else runs in it, so that nothing delays an acknowledgement. It ends with its supervisor.
@@ -42,7 +43,7 @@ await Promise.all(systems.map(receiveSystem))
 if (process.connected) process.disconnect()
 
 async function receiveSystem(configuration: Configuration): Promise<void> {
-  const components = configuration.components.filter(({ name }) => wanted.has(JSON.stringify([configuration.system, name])))
+  const components = configuration.components.filter(({ name }) => wanted.has(componentKey(configuration.system, name)))
   await Promise.all(
     components.map(async ({ name }) => {
       const tracker = new HeartbeatTracker()

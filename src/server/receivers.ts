@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import type { Clock } from '../clock.ts'
 import type { Configuration } from '../config/configuration.ts'
+import { componentKey } from './component-key.ts'
 
 const MAIN = fileURLToPath(new URL('receivers-main.ts', import.meta.url))
 /**
@@ -97,7 +98,7 @@ export class Receivers {
   }
 
   picture(system: string, component: string): ReceiverPicture | undefined {
-    const key = JSON.stringify([system, component])
+    const key = componentKey(system, component)
     const picture = this.#pictures.get(key)
     if (picture?.state !== 'receiving') return picture
     // Its process says something every few seconds: one that is silent is stuck, whatever it said last.
@@ -108,18 +109,18 @@ export class Receivers {
 
   /** What would be lost now; undefined while nobody says, or it is too old to be true. */
   exposure(system: string, component: string): ExposureReport | undefined {
-    const report = this.#exposures.get(JSON.stringify([system, component]))
+    const report = this.#exposures.get(componentKey(system, component))
     return report === undefined || this.#options.clock.now() - report.atMs > EXPOSURE_HOLDS_MS ? undefined : report
   }
 
   /** Whether it is to receive a component's WAL. */
   wants(system: string, component: string): boolean {
-    return (JSON.parse(this.#wanted) as string[]).includes(JSON.stringify([system, component]))
+    return (JSON.parse(this.#wanted) as string[]).includes(componentKey(system, component))
   }
 
   /** Receives for these components from now on; when they are others than before, the process is started again. */
   want(components: readonly { readonly system: string; readonly component: string }[]): void {
-    const wanted = JSON.stringify(components.map(({ system, component }) => JSON.stringify([system, component])).toSorted())
+    const wanted = JSON.stringify(components.map(({ system, component }) => componentKey(system, component)).toSorted())
     if (wanted === this.#wanted) return
     this.#wanted = wanted
     const names = new Set(JSON.parse(wanted) as string[])
@@ -200,7 +201,7 @@ export class Receivers {
   }
 
   #hear(message: ReceiverMessage): void {
-    const key = JSON.stringify([message.system, message.component])
+    const key = componentKey(message.system, message.component)
     if (message.kind === 'exposures') {
       const parsed = exposuresSchema.safeParse(message.exposures)
       if (!parsed.success) return

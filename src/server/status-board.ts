@@ -3,6 +3,7 @@ import type { NodeReach } from '../catalog/schema.ts'
 import type { Node } from '../catalog/nodes.ts'
 import type { Clock } from '../clock.ts'
 import type { Catalogue, ComponentPicture } from './catalogue.ts'
+import { componentKey } from './component-key.ts'
 import type { ReceiverPicture, Receivers } from './receivers.ts'
 
 type ComponentStatus = BackupStatus['components'][number]
@@ -38,7 +39,7 @@ export class StatusBoard {
 
   noteTask(task: { readonly system: string; readonly component: string | null; readonly kind: string } & LastTask): void {
     const { system, component, kind, id, state, endedAt } = task
-    const key = JSON.stringify([system, component])
+    const key = componentKey(system, component ?? '')
     const kinds = this.#lastTasks.get(key) ?? new Map<string, LastTask>()
     kinds.set(kind, { id, state, endedAt })
     this.#lastTasks.set(key, kinds)
@@ -83,7 +84,7 @@ export class StatusBoard {
       receiver: this.#receiver(picture),
       reachedBy: reach.filter(({ reached }) => reached).map(({ node }) => node),
       notReached: reach.flatMap(({ node, reached, why }) => (reached ? [] : [{ node, why: why ?? '' }])),
-      lastTask: Object.fromEntries(this.#lastTasks.get(JSON.stringify([system, component.name])) ?? []),
+      lastTask: Object.fromEntries(this.#lastTasks.get(componentKey(system, component.name)) ?? []),
     }
   }
 

@@ -3,6 +3,7 @@ import { readFile, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import test, { after } from 'node:test'
 import pg from 'pg'
+import { heartbeatSetup } from '../../src/protect/postgres/heartbeat-setup.ts'
 import { assertNothingLost, askRestored, Writers } from '../faults/fault-scene.ts'
 import { withoutSchedules } from '../services/control-plane.ts'
 import { nodeProcess, type NodeProcess } from '../services/node-process.ts'
@@ -15,7 +16,7 @@ after(stopTestStore)
 const skip = await skipUnlessInstalled(18)
 
 interface Configuration extends Record<string, unknown> {
-  readonly components: Readonly<Record<string, { stream: Record<string, unknown> }>>
+  readonly components: Readonly<Record<string, { stream: Record<string, unknown>; objectives?: object }>>
 }
 
 async function configurationOf(cluster: ProtectedCluster): Promise<Configuration> {
@@ -23,6 +24,7 @@ async function configurationOf(cluster: ProtectedCluster): Promise<Configuration
   const configuration = JSON.parse(await readFile(cluster.configPath, 'utf8')) as Configuration
   const component = configuration.components['his-db']!
   component.stream = { ...component.stream, synchronous: true, acknowledge: 'repository' }
+  component.objectives = { rpoMinutes: 0 }
   return configuration
 }
 
@@ -30,6 +32,13 @@ async function configurationOf(cluster: ProtectedCluster): Promise<Configuration
 async function receiverOf(client: pg.Client): Promise<string | undefined> {
   const { rows } = await client.query<{ node: string }>('select node from resus_control.receiver_leases where not released')
   return rows[0]?.node
+}
+
+/** An objective of no loss at all (OBJ-04), as the node that receives sees it. */
+async function zeroLossOn(node: NodeProcess): Promise<{ readonly verdict: string; readonly why: string }> {
+  const { body } = await node.ask('GET /backup-dr/recovery-objectives')
+  const { components } = body as unknown as { components: { judgements: { rpoMinutes: { verdict: string; why: string } } }[] }
+  return components[0]!.judgements.rpoMinutes
 }
 
 async function isReceiving(cluster: ProtectedCluster): Promise<boolean> {
@@ -47,6 +56,7 @@ test(
     const configuration = await configurationOf(cluster)
     const nodes: NodeProcess[] = []
     for (const name of ['one', 'two', 'three']) nodes.push(await nodeProcess(t, { name, home, configuration, databaseUrl }))
+    await cluster.query(heartbeatSetup('postgres'))
     const store = new pg.Client({ connectionString: databaseUrl })
     await store.connect()
     t.after(async () => store.end())
@@ -59,6 +69,11 @@ test(
     const writers = await Writers.start(t, cluster.cluster, 4)
     const task = async (node: NodeProcess) => (await node.ask(`GET /backup-dr/tasks/${id}`)).body
     await waitUntil('the backup is done', async () => (await task(nodes[0]!))['state'] === 'done')
+
+    await waitUntil('nothing that is acknowledged can be lost', async () => {
+      const { verdict } = await zeroLossOn(nodes.find(({ name }) => name === first)!)
+      return verdict === 'met'
+    })
 
     // The next backup is being made, or not, when its node dies too.
     const again = String((await nodes[1]!.ask('POST /backup-dr/backups/database', {})).body['id'])

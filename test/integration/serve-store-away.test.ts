@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { copyFile, mkdtemp, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import pg from 'pg'
-import test, { after } from 'node:test'
+import test, { after, type TestContext } from 'node:test'
 import { openTemporaryDirectory } from '../../src/postgres/staged-runtime.ts'
 import { controlPlane, withoutSchedules, type ControlPlane } from '../services/control-plane.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
@@ -92,14 +92,20 @@ test('what a spool has acknowledged waits for the store, unless this node receiv
   await assertAnswers(plane)
 })
 
+/** A cluster whose receiver acknowledges what its spool has, and a state for a control plane with a store of its own. */
+async function ownStore(t: TestContext, cluster: ProtectedCluster): Promise<string> {
+  await acknowledge(cluster, 'spool')
+  const state = await mkdtemp(join(await openTemporaryDirectory(), 'resus-serve-'))
+  t.after(async () => rm(state, { recursive: true, force: true }))
+  return state
+}
+
 test(
   'its own store does not start: WAL is received, and with the store moved away an empty one is filled',
   { skip },
   async (t) => {
     await using cluster = await protectedCluster(t, { major: 18 })
-    await acknowledge(cluster, 'spool')
-    const state = await mkdtemp(join(await openTemporaryDirectory(), 'resus-serve-'))
-    t.after(async () => rm(state, { recursive: true, force: true }))
+    const state = await ownStore(t, cluster)
     let id = ''
     {
       await using plane = await controlPlane(t, cluster.configPath, { state })
@@ -148,9 +154,7 @@ test(
   { skip },
   async (t) => {
     await using cluster = await protectedCluster(t, { major: 18 })
-    await acknowledge(cluster, 'spool')
-    const state = await mkdtemp(join(await openTemporaryDirectory(), 'resus-serve-'))
-    t.after(async () => rm(state, { recursive: true, force: true }))
+    const state = await ownStore(t, cluster)
     let file = ''
     {
       await using plane = await controlPlane(t, cluster.configPath, { state })

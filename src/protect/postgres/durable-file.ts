@@ -1,5 +1,5 @@
 import { constants } from 'node:fs'
-import { chmod, lchown, mkdir, open, rm } from 'node:fs/promises'
+import { chmod, lchown, mkdir, open, rename, rm } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { systemErrorCode } from '../../errors.ts'
 
@@ -26,6 +26,13 @@ export async function writeNew(
   if (options.owner !== undefined && isRoot()) await file.chown(options.owner.uid, options.owner.gid)
   if (options.mode !== undefined) await file.chmod(options.mode)
   await file.sync()
+}
+
+/** Puts a file in the place of the one that is there, as a whole and durably: whoever reads it, also after a power cut, finds the one or the other. */
+export async function replaceFile(path: string, text: string): Promise<void> {
+  await writeNew(`${path}.new`, text)
+  await rename(`${path}.new`, path)
+  await syncDirectory(dirname(path))
 }
 
 /** Appends to a file, which is made when it is missing, and makes it durable. Throws ELOOP for a link. */

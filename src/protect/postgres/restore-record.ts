@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto'
-import { mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { systemErrorCode } from '../../errors.ts'
 import type { TreeDefaults } from '../../repository/tree.ts'
-import { isRoot, syncDirectory, writeNew } from './durable-file.ts'
+import { isRoot, replaceFile, syncDirectory } from './durable-file.ts'
 import { RECOVERY_ACTIONS } from './recovery-target.ts'
 import { finishPlaces, isFinished, placesOf } from './restore-place.ts'
 import type { RestoreReport } from './restore.ts'
@@ -67,10 +67,7 @@ export async function keepRestore(
   const { dev: device, ino: inode } = await stat(where.directory)
   const { fileMode, directoryMode, uid, gid } = defaults
   const record = { request: where.request, device, inode, defaults: { fileMode, directoryMode, uid, gid }, report }
-  const path = join(folder, fileOf(where))
-  await writeNew(`${path}.new`, JSON.stringify(recordSchema.parse(record)))
-  await rename(`${path}.new`, path)
-  await syncDirectory(folder)
+  await replaceFile(join(folder, fileOf(where)), JSON.stringify(recordSchema.parse(record)))
   await syncDirectory(where.stateDirectory)
   await forgetOld(folder)
 }
