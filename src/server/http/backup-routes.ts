@@ -1,14 +1,6 @@
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { z } from 'zod'
-import {
-  backupPageSchema,
-  backupSchema,
-  backupStatusSchema,
-  componentQuery,
-  pageQuery,
-  problemSchema,
-  taskSchema,
-} from '../../api/schemas.ts'
+import { backupPageSchema, backupSchema, componentQuery, pageQuery, problemSchema, taskSchema } from '../../api/schemas.ts'
 import { BACKUP_TYPES } from '../../repository/backups.ts'
 import { Failure } from '../../errors.ts'
 import { restoreNameSchema, targetSchema } from '../task-kinds.ts'
@@ -29,7 +21,7 @@ export const backupRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, 
   await server.register(restoreRoutes, options)
 }
 
-const readingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control, board }) => {
+const readingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control }) => {
   server.get(
     `${PREFIX}/backups`,
     {
@@ -60,12 +52,6 @@ const readingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { cont
         total: all.reduce((sum, { backups }) => sum + backups.length, 0),
       }
     },
-  )
-
-  server.get(
-    `${PREFIX}/backups/status`,
-    { schema: { summary: 'What is kept of each component, and what is proven', response: { 200: backupStatusSchema, ...read } } },
-    async () => board.backupStatus(),
   )
 
   server.get(

@@ -1,6 +1,6 @@
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { z } from 'zod'
-import { problemSchema } from '../../api/schemas.ts'
+import { backupStatusSchema, problemSchema } from '../../api/schemas.ts'
 import {
   alarmsSchema,
   channelTestSchema,
@@ -14,6 +14,7 @@ import { describeConfiguration } from '../../config/configuration.ts'
 import { hintOf } from '../../incident/alarm-kinds.ts'
 import { resusVersion } from '../../version.ts'
 import type { RouteOptions } from './route-options.ts'
+import { rememberAnswers } from './short-memory.ts'
 import { healthDocument, monitorDocument, objectivesDocument, statusDocument } from './status-documents.ts'
 
 const PREFIX = '/backup-dr'
@@ -26,7 +27,8 @@ export const statusRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, 
 
 /** Answered from memory: none of them asks anybody. */
 const memoryRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, options) => {
-  const { control, scheduler } = options
+  const { control, scheduler, board } = options
+  rememberAnswers(server, control)
   server.get(
     '/live',
     {
@@ -47,6 +49,11 @@ const memoryRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, options
     `${PREFIX}/status`,
     { schema: { summary: 'How protection is, in one look', response: { 200: statusSchema, ...read } } },
     async () => statusDocument(options),
+  )
+  server.get(
+    `${PREFIX}/backups/status`,
+    { schema: { summary: 'What is kept of each component, and what is proven', response: { 200: backupStatusSchema, ...read } } },
+    async () => board.backupStatus(),
   )
   server.get(
     `${PREFIX}/recovery-objectives`,
