@@ -250,6 +250,8 @@ export interface TaskFilter {
   readonly component?: string | undefined
   readonly kind?: string | undefined
   readonly state?: TaskState | undefined
+  /** Only of these components: `["system","component"]`. */
+  readonly within?: ReadonlySet<string> | undefined
 }
 
 /** Newest first, behind a task of an earlier page. */
@@ -263,6 +265,9 @@ export async function listTasks(
     const value = filter[name]
     if (value !== undefined) query = query.where(name, '=', value)
   }
+  const { within } = filter
+  if (within !== undefined)
+    query = query.where(sql<boolean>`json_build_array(system, component)::jsonb = any (${[...within]}::jsonb[])`)
   const { behind } = page
   if (behind !== undefined) query = query.where(sql<boolean>`(created_at, id) < (${behind.createdAt}, ${behind.id}::uuid)`)
   return await query.execute()

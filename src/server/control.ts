@@ -1,22 +1,16 @@
 import { createHash, randomUUID } from 'node:crypto'
 import type { Clock } from '../clock.ts'
-import type { BackupSummary } from '../catalog/backups.ts'
 import type { Store } from '../catalog/store.ts'
 import { readTask, type Task } from '../catalog/tasks.ts'
-import { systemNamed } from '../config/systems.ts'
 import { Failure, systemErrorCode } from '../errors.ts'
 import type { Catalogue, ComponentPicture } from './catalogue.ts'
 import { newRestorePlace } from './restore-place.ts'
 import { LANES, PARAMETERS, type TaskKind } from './task-kinds.ts'
 import type { TaskQueue } from './task-queue.ts'
 
-/** Which component is meant; what is left out is the only one there is. */
-export interface Which {
-  readonly system?: string | undefined
-  readonly component?: string | undefined
-}
-
-export interface TaskRequest extends Which {
+export interface TaskRequest {
+  /** One that may be worked on. */
+  readonly picture: ComponentPicture
   readonly kind: TaskKind
   /** What was sent: the same under the same key is the same request. */
   readonly asked: unknown
@@ -55,59 +49,9 @@ export class Control {
     return this.#clock.now()
   }
 
-  /** The name of the system that is meant. Throws as `component` does. */
-  system(name: string | undefined): string {
-    const all = this.catalogue.systems
-    if (name !== undefined) return systemNamed(all, name).system
-    const [only, ...others] = all
-    if (only !== undefined && others.length === 0) return only.system
-    throw new Failure('ARGUMENTS_INVALID', 'which system? There are several', {
-      hint: `name "system": ${all.map(({ system }) => `"${system}"`).join(', ')}`,
-    })
-  }
-
-  /** The component that is meant. Throws COMPONENT_UNKNOWN, and ARGUMENTS_INVALID where it takes a name. */
-  component({ system, component }: Which): ComponentPicture {
-    const all = this.catalogue.pictures()
-    const found = all.filter(
-      (each) =>
-        (system === undefined || each.system === system) && (component === undefined || each.component.name === component),
-    )
-    const [only, ...others] = found
-    if (only !== undefined && others.length === 0) return only
-    const known = all.slice(0, 20).map((each) => `"${each.system}/${each.component.name}"`)
-    if (found.length > 1) {
-      throw new Failure('ARGUMENTS_INVALID', 'which component? There are several', {
-        hint: `name "system" and "component": ${known.join(', ')}`,
-      })
-    }
-    throw new Failure('COMPONENT_UNKNOWN', `there is no component "${system ?? '(any)'}/${component ?? '(any)'}"`, {
-      hint: `there is ${known.join(', ') || 'none'}`,
-    })
-  }
-
-  /** A backup by its id. Throws BACKUP_UNKNOWN. */
-  backup(id: string, which: Which): { readonly picture: ComponentPicture; readonly backup: BackupSummary } {
-    const candidates = this.catalogue
-      .pictures()
-      .filter(
-        (each) =>
-          (which.system === undefined || each.system === which.system) &&
-          (which.component === undefined || each.component.name === which.component),
-      )
-    const found = candidates.flatMap((picture) =>
-      picture.backups.filter((backup) => backup.id === id).map((backup) => ({ picture, backup })),
-    )
-    const [only, ...others] = found
-    if (only === undefined) throw new Failure('BACKUP_UNKNOWN', `there is no backup "${id}"`, { hint: 'GET backups lists them' })
-    if (others.length === 0) return only
-    throw new Failure('ARGUMENTS_INVALID', `several components have a backup "${id}"`, { hint: 'name "system" and "component"' })
-  }
-
-  /** Asks for work. Throws what `component` does, and KEY_REUSED when the key was used for something else. */
+  /** Asks for work. Throws KEY_REUSED when the key was used for something else. */
   async request(request: TaskRequest): Promise<Task> {
-    const { kind, requestedBy, idempotencyKey } = request
-    const picture = this.component(request)
+    const { kind, picture, requestedBy, idempotencyKey } = request
     const component = picture.component.name
     const hash = hashOf([picture.system, component, kind, request.asked])
     const before = idempotencyKey === undefined ? undefined : await this.#taskOfKey(idempotencyKey, hash)

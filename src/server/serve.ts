@@ -14,6 +14,7 @@ import { CatalogueRefresh } from './catalogue-refresh.ts'
 import { Catalogue } from './catalogue.ts'
 import { configurationFingerprint, ConfigurationWatch } from './configuration-watch.ts'
 import { Control } from './control.ts'
+import { administratorGate } from './http/administrator-gate.ts'
 import { buildApi } from './http/server.ts'
 import { listen, readTls, TlsReload } from './listening.ts'
 import { findReach, ServerIdentities } from './reach.ts'
@@ -163,7 +164,7 @@ class Node {
       node: settings.node,
       refused: () => node.#configuration.refused?.message ?? null,
       signal,
-      administrator: new Administrator(token.token),
+      gate: administratorGate(new Administrator(token.token)),
       tls,
     })
     stack.defer(async () => api.close())

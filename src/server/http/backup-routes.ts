@@ -18,13 +18,15 @@ const read = { '4xx': problemSchema, '5xx': problemSchema }
 export const backupRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, options) => {
   await server.register(readingRoutes, options)
   await server.register(workRoutes, options)
+  await server.register(expiryRoutes, options)
   await server.register(restoreRoutes, options)
 }
 
-const readingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control }) => {
+const readingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server) => {
   server.get(
     `${PREFIX}/backups`,
     {
+      config: { action: 'status.read' },
       schema: {
         summary: 'List backups, newest first',
         querystring: z.strictObject({ ...componentQuery, ...pageQuery }),
@@ -33,13 +35,13 @@ const readingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { cont
     },
     async (request) => {
       const { system, component, limit, cursor } = request.query
-      const all = control.catalogue
+      const all = request.view
         .pictures()
         .filter(
           (each) =>
             (system === undefined || each.system === system) && (component === undefined || each.component.name === component),
         )
-      if (all.length === 0 && (system !== undefined || component !== undefined)) control.component({ system, component })
+      if (all.length === 0 && (system !== undefined || component !== undefined)) request.view.component({ system, component })
       const after = cursor === undefined ? undefined : placeOf(readCursor(cursor))
       const { items, hasMore } = newestPage(
         all.map((each) => each.backups),
@@ -57,6 +59,7 @@ const readingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { cont
   server.get(
     `${PREFIX}/backups/:id`,
     {
+      config: { action: 'status.read' },
       schema: {
         summary: 'One backup',
         params: idParameter,
@@ -64,7 +67,7 @@ const readingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { cont
         response: { 200: backupSchema, ...read },
       },
     },
-    async (request) => control.backup(request.params.id, request.query).backup,
+    async (request) => request.view.backup(request.params.id, request.query).backup,
   )
 }
 
@@ -72,6 +75,7 @@ const workRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control
   server.post(
     `${PREFIX}/backups/database`,
     {
+      config: { action: 'backup.start' },
       schema: {
         summary: 'Back a database up now',
         headers: startHeaders,
@@ -83,7 +87,12 @@ const workRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control
       const { system, component, type } = request.body
       return await startWork(
         { request, reply, control },
-        { system, component, kind: 'backup', asked: request.body, parameters: () => (type === undefined ? {} : { type }) },
+        {
+          picture: request.view.component({ system, component }),
+          kind: 'backup',
+          asked: request.body,
+          parameters: () => (type === undefined ? {} : { type }),
+        },
       )
     },
   )
@@ -91,6 +100,7 @@ const workRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control
   server.post(
     `${PREFIX}/backups/:id/verify`,
     {
+      config: { action: 'verify.start' },
       schema: {
         summary: 'Read a backup back, or prove it by a restore',
         params: idParameter,
@@ -101,12 +111,11 @@ const workRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control
     },
     async (request, reply) => {
       const { byRestore, ...which } = request.body
-      const { picture, backup } = control.backup(request.params.id, which)
+      const { picture, backup } = request.view.backup(request.params.id, which)
       return await startWork(
         { request, reply, control },
         {
-          system: picture.system,
-          component: picture.component.name,
+          picture,
           kind: byRestore ? 'prove' : 'verify',
           asked: { id: backup.id, byRestore },
           parameters: () => ({ backup: backup.id }),
@@ -114,10 +123,13 @@ const workRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control
       )
     },
   )
+}
 
+const expiryRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control }) => {
   server.post(
     `${PREFIX}/backups/cleanup`,
     {
+      config: { action: 'expire.ask' },
       schema: {
         summary: 'Delete what nothing keeps any more, in two runs a day apart',
         headers: startHeaders,
@@ -129,7 +141,12 @@ const workRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control
       const { dryRun, ...which } = request.body
       return await startWork(
         { request, reply, control },
-        { ...which, kind: 'expire', asked: { dryRun }, parameters: () => (dryRun ? { dryRun } : {}) },
+        {
+          picture: request.view.component(which),
+          kind: 'expire',
+          asked: { dryRun },
+          parameters: () => (dryRun ? { dryRun } : {}),
+        },
       )
     },
   )
@@ -139,6 +156,7 @@ const restoreRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { cont
   server.post(
     `${PREFIX}/backups/:id/restore`,
     {
+      config: { action: 'restore.ask' },
       schema: {
         summary: 'Restore from a backup into a new directory below restoreRoots',
         params: idParameter,
@@ -149,22 +167,21 @@ const restoreRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { cont
     },
     async (request, reply) => {
       const { system, component, target = {}, name } = request.body
-      const { picture, backup } = control.backup(request.params.id, { system, component })
+      const { picture, backup } = request.view.backup(request.params.id, { system, component })
       if (target.backup !== undefined && target.backup !== backup.id) {
         throw new Failure('ARGUMENTS_INVALID', 'target.backup is another backup than the one of the address', {
           hint: 'leave it out',
         })
       }
-      const which = { system: picture.system, component: picture.component.name }
       return await startWork(
         { request, reply, control },
         {
-          ...which,
+          picture,
           kind: 'restore',
           asked: { id: backup.id, ...request.body },
           parameters: async () => ({
             target: { ...target, backup: backup.id },
-            name: await control.restoreName(which.component, name),
+            name: await control.restoreName(picture.component.name, name),
           }),
         },
       )
@@ -174,6 +191,7 @@ const restoreRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { cont
   server.post(
     `${PREFIX}/recovery`,
     {
+      config: { action: 'restore.ask' },
       schema: {
         summary: 'Recover a component into a new directory, to the newest moment or another',
         headers: startHeaders,
@@ -183,12 +201,11 @@ const restoreRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { cont
     },
     async (request, reply) => {
       const { target = {}, name, ...which } = request.body
-      const picture = control.component(which)
+      const picture = request.view.component(which)
       return await startWork(
         { request, reply, control },
         {
-          system: picture.system,
-          component: picture.component.name,
+          picture,
           kind: 'restore',
           asked: request.body,
           parameters: async () => ({ target, name: await control.restoreName(picture.component.name, name) }),

@@ -27,14 +27,15 @@ const objectiveRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { co
   server.get(
     `${PREFIX}/recovery-objectives/history`,
     {
+      config: { action: 'status.read' },
       schema: {
         summary: 'Compliance with an objective over time: minutes of the last two days, hours before',
         querystring: z.strictObject({ ...componentQuery, ...range, objective: z.enum(objectiveNames) }),
         response: { 200: complianceSchema, ...read },
       },
     },
-    async ({ query }) => {
-      const { system, component } = control.component(query)
+    async ({ query, view }) => {
+      const { system, component } = view.component(query)
       const between = rangeOf(query, control.now)
       const points = await readCompliance(control.store.sql, {
         system,
@@ -61,13 +62,15 @@ const objectiveRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { co
   )
   server.get(
     `${PREFIX}/facilities`,
-    { schema: { summary: 'How each facility is protected', response: { 200: facilitiesSchema, ...read } } },
-    async () => ({
+    {
+      config: { action: 'status.read' },
+      schema: { summary: 'How each facility is protected', response: { 200: facilitiesSchema, ...read } },
+    },
+    async ({ view }) => ({
       asOf: new Date(control.now).toISOString(),
-      facilities: facilityViews(control.catalogue, board, objectives.views()).map((view) => ({
-        ...view,
-        components: [...view.components],
-      })),
+      facilities: facilityViews(control.catalogue, board, objectives.views())
+        .filter(({ facility }) => view.seesFacility(facility))
+        .map((each) => ({ ...each, components: [...each.components] })),
     }),
   )
 }
@@ -75,23 +78,27 @@ const objectiveRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { co
 const sizeRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control, sizes }) => {
   server.get(
     `${PREFIX}/storage`,
-    { schema: { summary: 'How large everything is, and where it goes', response: { 200: storageSchema, ...read } } },
+    {
+      config: { action: 'metrics.read' },
+      schema: { summary: 'How large everything is, and where it goes', response: { 200: storageSchema, ...read } },
+    },
     async () => ({
       asOf: new Date(control.now).toISOString(),
-      systems: sizes.views().map((view) => ({ ...view, components: [...view.components] })),
+      systems: sizes.views().map((each) => ({ ...each, components: [...each.components] })),
     }),
   )
   server.get(
     `${PREFIX}/storage/history`,
     {
+      config: { action: 'metrics.read' },
       schema: {
         summary: 'Sizes hour by hour: of a component, or of its system’s storage when that is left out',
         querystring: z.strictObject({ ...componentQuery, ...range }),
         response: { 200: sizeHistorySchema, ...read },
       },
     },
-    async ({ query }) => {
-      const system = query.component === undefined ? control.system(query.system) : control.component(query).system
+    async ({ query, view }) => {
+      const system = query.component === undefined ? view.system(query.system) : view.component(query).system
       const points = await readSizes(control.store.sql, {
         system,
         component: query.component ?? null,

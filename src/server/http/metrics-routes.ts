@@ -9,7 +9,7 @@ const STATES = { up: 1, degraded: 0.5, unknown: 0, down: 0 } as const
 
 /** What is known now, as metrics. What was not measured has no sample: a figure that stands for "nobody knows" would be believed. */
 export const metricsRoutes: FastifyPluginAsync<RouteOptions> = async (server, options) => {
-  server.get('/metrics', { schema: { hide: true } }, async (_, reply) => {
+  server.get('/metrics', { config: { action: 'metrics.read' }, schema: { hide: true } }, async (_, reply) => {
     const registry = new Registry()
     collect(registry, options)
     await reply

@@ -17,6 +17,7 @@ export const notBuiltRoutes: FastifyPluginAsyncZod = async (server) => {
     server.route({
       method,
       url: `/backup-dr${url}`,
+      config: { action: 'status.read' },
       schema: { summary: `Not built: waits for ${what}`, response: { 501: problemSchema } },
       handler: async () => {
         throw new Failure('NOT_BUILT', `this version of Resus cannot do that: it waits for ${what}`, { hint: 'nothing was done' })

@@ -12,8 +12,8 @@ import {
 import { Failure } from '../../errors.ts'
 import { resusVersion } from '../../version.ts'
 import type { TlsFiles } from '../listening.ts'
-import type { Administrator } from '../administrator.ts'
 import { backupRoutes } from './backup-routes.ts'
+import { guard, type Gate } from './guard.ts'
 import { historyRoutes } from './history-routes.ts'
 import { metricsRoutes } from './metrics-routes.ts'
 import { notBuiltRoutes } from './not-built-routes.ts'
@@ -23,7 +23,7 @@ import { statusRoutes } from './status-routes.ts'
 import { taskRoutes } from './task-routes.ts'
 
 export interface ApiOptions extends RouteOptions {
-  readonly administrator: Administrator
+  readonly gate: Gate
   readonly tls?: TlsFiles | undefined
   /** One line of JSON for each request, to standard error. */
   readonly log?: boolean
@@ -33,7 +33,7 @@ const BODY_BYTES_MAX = 64 * 1024
 const REQUEST_TIMEOUT_MS = 30_000
 export const API = '/api/v1'
 export const BACKUP_DR = `${API}/backup-dr`
-const OPEN_ROUTES = new Set([`${API}/live`])
+const DOCS = `${API}/docs`
 /** The HTTP API, not yet listening. */
 export async function buildApi(options: ApiOptions): Promise<FastifyInstance> {
   const server = Fastify({
@@ -56,7 +56,8 @@ export async function buildApi(options: ApiOptions): Promise<FastifyInstance> {
       .type('application/problem+json; charset=utf-8')
       .send(problemOf(new Failure('NOT_FOUND', what, { hint: `see ${API}/docs` })))
   })
-  guard(server, options.administrator)
+  secure(server)
+  guard(server, options.gate, options.control.catalogue)
   await document(server)
   const routes: RouteOptions = options
   await server.register(
@@ -74,14 +75,11 @@ export async function buildApi(options: ApiOptions): Promise<FastifyInstance> {
   return server
 }
 
-function guard(server: FastifyInstance, administrator: Administrator): void {
-  server.addHook('onRequest', async (request, reply) => {
-    reply.headers(SECURITY_HEADERS)
-    if (OPEN_ROUTES.has(request.routeOptions.url ?? '')) return
-    if (administrator.holds(tokenOf(request))) return
-    throw new Failure('UNAUTHENTICATED', 'the request has no token that is known here', {
-      hint: 'send "Authorization: Bearer TOKEN"; the token is in the file "administrator-token" of the state directory',
-    })
+function secure(server: FastifyInstance): void {
+  server.addHook('onRequest', async (_, reply) => void reply.headers(SECURITY_HEADERS))
+  // The page of the documentation registers its routes by itself.
+  server.addHook('onRoute', (route) => {
+    if (route.url.startsWith(DOCS)) route.config = { ...route.config, action: 'self' }
   })
   server.addHook('onSend', async (request, reply, payload) => {
     if (request.method !== 'GET' || reply.statusCode !== 200 || typeof payload !== 'string') return payload
@@ -91,17 +89,6 @@ function guard(server: FastifyInstance, administrator: Administrator): void {
     reply.code(304).removeHeader('content-type')
     return ''
   })
-}
-
-/**
- * A bearer token; or, to read in a browser, the password of Basic. That is sent along with whatever another site makes the browser ask, so that it starts and ends nothing.
- */
-function tokenOf({ method, headers }: FastifyRequest): string {
-  const [, scheme = '', value = ''] = /^(Bearer|Basic) +(\S{1,300})$/i.exec(headers.authorization ?? '') ?? []
-  if (scheme.toLowerCase() !== 'basic') return value
-  if (method !== 'GET' && method !== 'HEAD') return ''
-  const text = Buffer.from(value, 'base64').toString('utf8')
-  return text.slice(text.indexOf(':') + 1)
 }
 
 async function document(server: FastifyInstance): Promise<void> {
@@ -122,7 +109,7 @@ async function document(server: FastifyInstance): Promise<void> {
     transformObject: jsonSchemaTransformObject,
   })
   await server.register(fastifySwaggerUi, {
-    routePrefix: `${API}/docs`,
+    routePrefix: DOCS,
     uiConfig: { validatorUrl: null, persistAuthorization: false },
     staticCSP: false,
   })

@@ -21,10 +21,11 @@ export async function startWork(
   work: Omit<TaskRequest, 'requestedBy' | 'idempotencyKey'>,
 ): Promise<TaskDocument> {
   const key = request.headers['idempotency-key']
+  const { principal } = request.view
   const task = await control.request({
     ...work,
-    requestedBy: 'administrator',
-    ...(typeof key === 'string' ? { idempotencyKey: key } : {}),
+    requestedBy: principal.name,
+    ...(typeof key === 'string' ? { idempotencyKey: `${principal.id} ${key}` } : {}),
   })
   reply.code(202).header('Location', `${PATH}/${task.id}`)
   return taskDocument(task)

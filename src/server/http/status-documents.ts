@@ -3,6 +3,8 @@ import type { z } from 'zod'
 import type { HealthDocument, monitorSchema, ObjectivesDocument, statusSchema } from '../../api/status-schemas.ts'
 import { DEFINITIONS } from '../../recovery/objectives.ts'
 import { resusVersion } from '../../version.ts'
+import type { BackupStatus } from '../../api/schemas.ts'
+import type { View } from '../view.ts'
 import type { RouteOptions } from './route-options.ts'
 
 type StatusDocument = z.infer<typeof statusSchema>
@@ -12,8 +14,10 @@ type State = HealthDocument['state']
 const WORST: readonly State[] = ['down', 'degraded', 'unknown', 'up']
 const MONTH_MS = 30 * 24 * 3600 * 1000
 
-export function healthDocument({ health, control }: RouteOptions): HealthDocument {
-  const watched = health.views().map(({ system, component, thing, health: each, figures }) => ({
+/** What belongs to no component (storages, the server itself) only those see who see everything. */
+export function healthDocument({ health, control }: RouteOptions, view: View): HealthDocument {
+  const seen = health.views().filter(({ system, component }) => view.sees(system, component))
+  const watched = seen.map(({ system, component, thing, health: each, figures }) => ({
     system,
     component,
     thing,
@@ -32,11 +36,12 @@ function worst(states: readonly State[]): State {
   return WORST.find((state) => states.includes(state)) ?? 'unknown'
 }
 
-export function objectivesDocument({ objectives, control }: RouteOptions): ObjectivesDocument {
+export function objectivesDocument({ objectives, control }: RouteOptions, view: View): ObjectivesDocument {
+  const seen = objectives.views().filter(({ system, component }) => view.sees(system, component))
   return {
     asOf: textOf(control.now),
     definitions: { ...DEFINITIONS },
-    components: objectives.views().map(({ system, component, objectives: promised, judgements, rpo }) => ({
+    components: seen.map(({ system, component, objectives: promised, judgements, rpo }) => ({
       system,
       component,
       tier: promised.tier,
@@ -48,31 +53,37 @@ export function objectivesDocument({ objectives, control }: RouteOptions): Objec
   }
 }
 
-export function statusDocument(options: RouteOptions): StatusDocument {
+export function statusDocument(options: RouteOptions, view: View): StatusDocument {
   const { control, board, objectives, node, refused } = options
   const verdicts = objectives
     .views()
+    .filter(({ system, component }) => view.sees(system, component))
     .flatMap(({ judgements }) => Object.values(judgements).flatMap((each) => (each === null ? [] : [each.verdict])))
-  const { components } = board.backupStatus()
+  const { components } = backupStatusDocument(options, view)
   const count = (wanted: string) => verdicts.filter((verdict) => verdict === wanted).length
   return {
     asOf: textOf(control.now),
     node,
     version: resusVersion(),
-    configuration: { systems: control.catalogue.systems.length, components: components.length, refused: refused() },
-    nodes: board.nodes.map(({ name, reach, renewed_at: renewedAt }) => ({
+    configuration: { systems: view.systems().length, components: components.length, refused: view.isWhole ? refused() : null },
+    nodes: (view.isWhole ? board.nodes : []).map(({ name, reach, renewed_at: renewedAt }) => ({
       name,
       renewedAt: renewedAt?.toISOString() ?? null,
       reached: reach.filter(({ reached }) => reached).length,
       notReached: reach.filter(({ reached }) => !reached).length,
     })),
-    health: healthDocument(options).state,
+    health: healthDocument(options, view).state,
     objectives: { met: count('met'), broken: count('broken'), notProven: count('not proven') },
     proven: { components: components.filter(({ verdict }) => verdict === 'verified').length, ofComponents: components.length },
   }
 }
 
-export async function monitorDocument({ control }: RouteOptions): Promise<MonitorDocument> {
+export function backupStatusDocument({ board }: RouteOptions, view: View): BackupStatus {
+  const { components, ...more } = board.backupStatus()
+  return { ...more, components: components.filter(({ system, component }) => view.sees(system, component)) }
+}
+
+export async function monitorDocument({ control }: RouteOptions, view: View): Promise<MonitorDocument> {
   const since = new Date(control.now - MONTH_MS)
   const counts = await control.store.sql
     .selectFrom('tasks')
@@ -83,7 +94,7 @@ export async function monitorDocument({ control }: RouteOptions): Promise<Monito
     .execute()
   return {
     asOf: textOf(control.now),
-    components: control.catalogue.pictures().map(({ system, component: { name }, backups }) => {
+    components: view.pictures().map(({ system, component: { name }, backups }) => {
       const [newest] = backups
       const recent = backups.filter(({ finishedAt }) => Date.parse(finishedAt) >= since.getTime())
       const countOf = (state: string) =>

@@ -15,10 +15,11 @@ import { hintOf } from '../../incident/alarm-kinds.ts'
 import { resusVersion } from '../../version.ts'
 import type { RouteOptions } from './route-options.ts'
 import { rememberAnswers } from './short-memory.ts'
-import { healthDocument, monitorDocument, objectivesDocument, statusDocument } from './status-documents.ts'
+import { backupStatusDocument, healthDocument, monitorDocument, objectivesDocument, statusDocument } from './status-documents.ts'
 
 const PREFIX = '/backup-dr'
 const read = { '4xx': problemSchema, '5xx': problemSchema }
+const reading = { config: { action: 'status.read' } } as const
 
 export const statusRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, options) => {
   await server.register(memoryRoutes, options)
@@ -27,11 +28,12 @@ export const statusRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, 
 
 /** Answered from memory: none of them asks anybody. */
 const memoryRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, options) => {
-  const { control, scheduler, board } = options
+  const { control, scheduler } = options
   rememberAnswers(server, control)
   server.get(
     '/live',
     {
+      config: { action: 'none' },
       schema: {
         summary: 'Whether the process answers; the one route that needs no token',
         security: [],
@@ -42,35 +44,42 @@ const memoryRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, options
   )
   server.get(
     `${PREFIX}/health`,
-    { schema: { summary: 'Everything that is watched, each by itself', response: { 200: healthSchema, ...read } } },
-    async () => healthDocument(options),
+    { ...reading, schema: { summary: 'Everything that is watched, each by itself', response: { 200: healthSchema, ...read } } },
+    async ({ view }) => healthDocument(options, view),
   )
   server.get(
     `${PREFIX}/status`,
-    { schema: { summary: 'How protection is, in one look', response: { 200: statusSchema, ...read } } },
-    async () => statusDocument(options),
+    { ...reading, schema: { summary: 'How protection is, in one look', response: { 200: statusSchema, ...read } } },
+    async ({ view }) => statusDocument(options, view),
   )
   server.get(
     `${PREFIX}/backups/status`,
-    { schema: { summary: 'What is kept of each component, and what is proven', response: { 200: backupStatusSchema, ...read } } },
-    async () => board.backupStatus(),
+    {
+      ...reading,
+      schema: { summary: 'What is kept of each component, and what is proven', response: { 200: backupStatusSchema, ...read } },
+    },
+    async ({ view }) => backupStatusDocument(options, view),
   )
   server.get(
     `${PREFIX}/recovery-objectives`,
-    { schema: { summary: 'What was promised, and whether it is kept', response: { 200: objectivesSchema, ...read } } },
-    async () => objectivesDocument(options),
+    {
+      ...reading,
+      schema: { summary: 'What was promised, and whether it is kept', response: { 200: objectivesSchema, ...read } },
+    },
+    async ({ view }) => objectivesDocument(options, view),
   )
   server.get(
     `${PREFIX}/schedules`,
-    { schema: { summary: 'What is due when', response: { 200: schedulesSchema, ...read } } },
-    async () => ({
+    { ...reading, schema: { summary: 'What is due when', response: { 200: schedulesSchema, ...read } } },
+    async ({ view }) => ({
       leads: scheduler.isLeader,
-      schedules: [...scheduler.views],
+      schedules: scheduler.views.filter(({ system, component }) => view.sees(system, component)),
     }),
   )
   server.get(
     `${PREFIX}/config`,
     {
+      config: { action: 'configuration.read' },
       schema: {
         summary: 'The configuration as it is understood; secrets are references',
         response: { 200: z.object({ systems: z.array(z.record(z.string(), z.unknown())) }), ...read },
@@ -84,14 +93,17 @@ const storeRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, options)
   const { notices } = options
   server.get(
     `${PREFIX}/monitor`,
-    { schema: { summary: 'How backups do: age, size, success', response: { 200: monitorSchema, ...read } } },
-    async () => monitorDocument(options),
+    { ...reading, schema: { summary: 'How backups do: age, size, success', response: { 200: monitorSchema, ...read } } },
+    async ({ view }) => monitorDocument(options, view),
   )
   server.get(
     `${PREFIX}/alarms`,
-    { schema: { summary: 'What people were told is wrong, and is not over', response: { 200: alarmsSchema, ...read } } },
-    async () => {
-      const alarms = await notices.openAlarms()
+    {
+      ...reading,
+      schema: { summary: 'What people were told is wrong, and is not over', response: { 200: alarmsSchema, ...read } },
+    },
+    async ({ view }) => {
+      const alarms = (await notices.openAlarms()).filter(({ system, component }) => view.sees(system, component))
       return {
         items: alarms.map(({ key, severity, title, text, system, component, code, count, opened_at: openedAt }) => ({
           key,
@@ -111,6 +123,7 @@ const storeRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, options)
   server.post(
     `${PREFIX}/channels/:name/test`,
     {
+      config: { action: 'channel.test' },
       schema: {
         summary: 'Send a test message through a channel now',
         params: z.object({ name: z.string().min(1).max(63) }),

@@ -4,6 +4,7 @@ import { pageQuery, problemSchema, taskEventsSchema, taskPageSchema, taskSchema,
 import { eventsBehind, listTasks, readTask, requestCancel, type Task } from '../../catalog/tasks.ts'
 import { Failure } from '../../errors.ts'
 import type { Control } from '../control.ts'
+import type { View } from '../view.ts'
 import { TASK_KINDS } from '../task-kinds.ts'
 import { cursorOf, readCursor } from './cursor.ts'
 import { eventDocument, taskDocument } from './task-document.ts'
@@ -25,6 +26,7 @@ const taskListRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { con
   server.get(
     PREFIX,
     {
+      config: { action: 'task.read' },
       schema: {
         summary: 'Tasks, newest first',
         querystring: z.strictObject({
@@ -41,7 +43,7 @@ const taskListRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { con
       const { limit, cursor, ...filter } = request.query
       const [createdAt, id] = cursor === undefined ? [] : readCursor(cursor)
       const behind = createdAt === undefined || id === undefined ? undefined : { createdAt: placeOf(createdAt), id: idOf(id) }
-      const tasks = await listTasks(control.store.sql, filter, { limit, behind })
+      const tasks = await listTasks(control.store.sql, { ...filter, within: request.view.limits() }, { limit, behind })
       const last = tasks.at(-1)
       const isEnd = last === undefined || tasks.length < limit
       return { items: tasks.map(taskDocument), next: isEnd ? null : cursorOf([last.created_at.toISOString(), last.id]) }
@@ -50,19 +52,27 @@ const taskListRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { con
 
   server.get(
     `${PREFIX}/:id`,
-    { schema: { summary: 'One task', params: idParameter, response: { 200: taskSchema, ...read } } },
-    async (request) => taskDocument(await known(control, request.params.id)),
+    {
+      config: { action: 'task.read' },
+      schema: { summary: 'One task', params: idParameter, response: { 200: taskSchema, ...read } },
+    },
+    async (request) => taskDocument(await known(control, request.view, request.params.id)),
   )
 
   server.post(
     `${PREFIX}/:id/cancel`,
-    { schema: { summary: 'Ask a task to end', params: idParameter, response: { 200: taskSchema, ...read } } },
+    {
+      config: { action: 'task.cancel' },
+      schema: { summary: 'Ask a task to end', params: idParameter, response: { 200: taskSchema, ...read } },
+    },
     async (request) => {
       const { id } = request.params
       const at = new Date(control.now)
+      const { system, component } = await known(control, request.view, id)
+      request.view.requireReached(system, component)
       const task = await control.store.sql
         .transaction()
-        .execute(async (queries) => requestCancel(queries, { id, by: 'administrator', at }))
+        .execute(async (queries) => requestCancel(queries, { id, by: request.view.principal.name, at }))
       if (task === undefined) throw unknownTask(id)
       return taskDocument(task)
     },
@@ -73,6 +83,7 @@ const taskEventRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { co
   server.get(
     `${PREFIX}/:id/log`,
     {
+      config: { action: 'task.read' },
       schema: {
         summary: 'What happened to a task, in order',
         params: idParameter,
@@ -82,7 +93,7 @@ const taskEventRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { co
     },
     async (request) => {
       const { id } = request.params
-      await known(control, id)
+      await known(control, request.view, id)
       const events = await eventsBehind(control.store.sql, id, request.query.behind, EVENTS_MAX)
       return { items: events.map(eventDocument) }
     },
@@ -91,6 +102,7 @@ const taskEventRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { co
   server.get(
     `${PREFIX}/:id/events`,
     {
+      config: { action: 'task.read' },
       schema: {
         summary: 'The same as Server-Sent Events, as it happens; goes on behind Last-Event-ID',
         params: idParameter,
@@ -105,15 +117,16 @@ const taskEventRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { co
     },
     async (request, reply) => {
       const { id } = request.params
-      await known(control, id)
+      await known(control, request.view, id)
       await sendEvents({ reply, control, signal }, { id, behind: Number(request.headers['last-event-id'] ?? 0) })
     },
   )
 }
 
-async function known(control: Control, id: string): Promise<Task> {
+/** Of one that may not be seen nobody tells that it is there. */
+async function known(control: Control, view: View, id: string): Promise<Task> {
   const task = await readTask(control.store.sql, id)
-  if (task === undefined) throw unknownTask(id)
+  if (task === undefined || !view.sees(task.system, task.component)) throw unknownTask(id)
   return task
 }
 
