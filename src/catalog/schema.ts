@@ -25,6 +25,34 @@ export interface NodeReach {
   readonly why: string | null
 }
 
+export type ApprovalState = 'pending' | 'approved' | 'refused' | 'revoked' | 'expired' | 'used' | 'failed'
+
+export interface ApprovalsTable {
+  readonly id: string
+  readonly operation: string
+  /** Of what is asked for; null for what belongs to no system. */
+  readonly system: string | null
+  readonly component: string | null
+  /** Whose data it is about; empty for the whole installation. */
+  readonly facilities: JSONColumnType<readonly string[]>
+  readonly parameters: Json
+  readonly digest: string
+  readonly asked_by: string
+  readonly asked_name: string
+  readonly asked_at: Time
+  readonly expires_at: Time
+  readonly state: ApprovalState
+  readonly decided_by: string | null
+  readonly decided_name: string | null
+  readonly decided_at: TimeOrNull
+  readonly factor: string | null
+  readonly reason: string | null
+  readonly ended_at: TimeOrNull
+  /** What came of it: a task, or why it failed. */
+  readonly outcome: ColumnType<unknown, string | null, string | null>
+  readonly escalated_at: TimeOrNull
+}
+
 export type TaskState = 'waiting' | 'running' | 'done' | 'failed' | 'cancelled'
 export type TaskEventKind = 'state' | 'log'
 
@@ -54,6 +82,8 @@ export interface TasksTable {
   readonly last_event: ColumnType<number, number | undefined, number>
   /** Known from the repository alone. */
   readonly from_repository: ColumnType<boolean, boolean | undefined, boolean>
+  /** What allowed it, where that took a second person: `approval:<id>`, `emergency:<id>`. */
+  readonly clearance: ColumnType<string | null, string | null | undefined, string | null>
 }
 
 export interface TaskEventsTable {
@@ -199,6 +229,7 @@ export interface Schema {
   readonly receiver_leases: ReceiverLeasesTable
   readonly backups: BackupsTable
   readonly nodes: NodesTable
+  readonly approvals: ApprovalsTable
   readonly tasks: TasksTable
   readonly task_events: TaskEventsTable
   readonly idempotency_keys: IdempotencyKeysTable

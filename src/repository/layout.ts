@@ -14,6 +14,7 @@ export const BACKUP_PREFIX = 'backups/'
 export const EXPIRED_PREFIX = 'expired/'
 export const DAMAGE_PREFIX = 'damage/'
 export const CONTROL_PREFIX = 'control/'
+export const AUTHORITY_PREFIX = 'authority/'
 /** Of a self-test of the storage: in no folder, so that none is made for it, and of no meaning. */
 export const PROBE_PREFIX = 'probe-'
 

@@ -40,6 +40,7 @@ export const OBJECT_KINDS = {
   damage: 15,
   packs: 16,
   control: 17,
+  authority: 18,
 } as const
 export type ObjectKind = keyof typeof OBJECT_KINDS
 

@@ -12,6 +12,7 @@ import { listPacks, readIndex, syncIndex } from './index-sync.ts'
 import { keySlotSchema } from './keys.ts'
 import { readControlObject } from './control-records.ts'
 import {
+  AUTHORITY_PREFIX,
   CONTROL_PREFIX,
   DAMAGE_PREFIX,
   DESCRIPTOR_KEY,
@@ -107,6 +108,7 @@ const RECORDS: Readonly<Record<string, ObjectKind>> = {
   'verdicts/': 'verdict',
   [EXPIRED_PREFIX]: 'expired',
   [DAMAGE_PREFIX]: 'damage',
+  [AUTHORITY_PREFIX]: 'authority',
 }
 
 class VerifyRun {

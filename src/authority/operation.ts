@@ -1,0 +1,40 @@
+import { createHash } from 'node:crypto'
+import { z } from 'zod'
+import { canonicalJson } from './canonical-json.ts'
+
+// What takes two people, and what a decision on it is bound to (docs/authority.md, "Two pairs of eyes").
+
+export const OPERATIONS = ['restore', 'expire', 'configuration', 'people', 'token', 'break-glass'] as const
+export type Operation = (typeof OPERATIONS)[number]
+
+const askerSchema = z.object({ id: z.string(), name: z.string() })
+
+const askedSchema = z.object({
+  id: z.uuid(),
+  operation: z.enum(OPERATIONS),
+  parameters: z.record(z.string(), z.json()),
+  askedBy: askerSchema,
+  askedAt: z.iso.datetime({ precision: 3 }),
+  expiresAt: z.iso.datetime({ precision: 3 }),
+})
+/** An operation that somebody asks for: all that the digest is made of. */
+export type Asked = z.infer<typeof askedSchema>
+
+/** SHA-256 (hex) of all that is asked, in canonical form: what is approved under it is this and nothing else. */
+export function digestOf({ id, operation, parameters, askedBy, askedAt, expiresAt }: Asked): string {
+  return createHash('sha256').update(canonicalJson({ id, operation, parameters, askedBy, askedAt, expiresAt })).digest('hex')
+}
+
+export const decidedSchema = askedSchema
+  .extend({
+    format: z.literal(1),
+    digest: z.string(),
+    decision: z.enum(['approve', 'refuse']),
+    decidedBy: askerSchema,
+    decidedAt: z.iso.datetime({ precision: 3 }),
+    factor: z.enum(['totp', 'passkey']),
+    reason: z.string().nullable(),
+  })
+  .refine((decided) => digestOf(decided) === decided.digest, { message: 'its digest is not that of what it says' })
+/** A decision, as it is kept in the repository. */
+export type Decided = z.infer<typeof decidedSchema>
