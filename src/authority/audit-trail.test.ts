@@ -295,7 +295,7 @@ test('in a store where Resus may make roles the trail is not its own; where it m
       await assert.rejects(sql`delete from resus_audit.audit_entries`.execute(store.sql), { code: '42501' })
       await assertWhole(store)
       const owner = sql<{ owner: string }>`select tableowner as owner from pg_tables where tablename = 'audit_entries'`
-      assert.equal((await owner.execute(store.sql)).rows[0]!.owner, role === 'maker' ? 'resus_audit' : role)
+      assert.equal((await owner.execute(store.sql)).rows[0]!.owner, role === 'maker' ? 'resus_audit_maker' : role)
     }
   }
 })

@@ -55,36 +55,40 @@ create trigger refuse_change before update or delete or truncate on resus_audit.
 alter table resus_audit.audit_entries enable always trigger refuse_change;
 alter table resus_audit.audit_entries enable always trigger continue_chain;
 
--- Where we may make roles, the trail belongs to one as whom nobody can log on. (Roles are of the whole cluster: it may be there already.) Where we may not, the triggers are all.
+-- Where we may make roles, the trail belongs to one as whom nobody can log on. Roles are of the whole cluster: it may be there already, and be another's, then we make one of our own. Where we may make none, the triggers are all.
 do $$
 declare
   me name := current_user;
+  owner name;
   is_super boolean;
+  may_make boolean;
 begin
-  select rolsuper into is_super from pg_roles where rolname = me;
-  if not (select rolsuper or rolcreaterole from pg_roles where rolname = me) then
-    return;
-  end if;
-  begin
-    create role resus_audit nologin;
-  exception when duplicate_object or unique_violation then
-    null;
-  end;
-  if not is_super then
-    execute format('grant resus_audit to %I', me);
-  end if;
-  alter schema resus_audit owner to resus_audit;
-  alter table resus_audit.audit_entries owner to resus_audit;
-  alter function resus_audit.continue_chain() owner to resus_audit;
-  alter function resus_audit.refuse() owner to resus_audit;
-  if not is_super then
-    execute format('grant usage on schema resus_audit to %I', me);
-    execute format('grant select, insert on resus_audit.audit_entries to %I', me);
-    execute format('revoke resus_audit from %I', me);
-  end if;
-exception when insufficient_privilege then
-  -- All of the block is undone: the role is another's.
-  null;
+  select rolsuper, rolsuper or rolcreaterole into is_super, may_make from pg_roles where rolname = me;
+  foreach owner in array case when may_make then array['resus_audit', 'resus_audit_' || me]::name[] else '{}' end loop
+    begin
+      begin
+        execute format('create role %I nologin', owner);
+      exception when duplicate_object or unique_violation then
+        null;
+      end;
+      if not is_super then
+        execute format('grant %I to %I', owner, me);
+      end if;
+      execute format('alter schema resus_audit owner to %I', owner);
+      execute format('alter table resus_audit.audit_entries owner to %I', owner);
+      execute format('alter function resus_audit.continue_chain() owner to %I', owner);
+      execute format('alter function resus_audit.refuse() owner to %I', owner);
+      if not is_super then
+        execute format('grant usage on schema resus_audit to %I', me);
+        execute format('grant select, insert on resus_audit.audit_entries to %I', me);
+        execute format('revoke %I from %I', owner, me);
+      end if;
+      exit;
+    exception when insufficient_privilege then
+      -- All of this turn is undone.
+      null;
+    end;
+  end loop;
 end $$;
 
 -- What happened before it was known where the chain goes on: it has to be read from the repositories first.
