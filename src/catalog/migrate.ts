@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import { Failure } from '../errors.ts'
+import { giveRights } from './store-role.ts'
 
 const DIRECTORY = fileURLToPath(new URL('migrations', import.meta.url))
 /** Of two nodes that migrate at once, one waits. Any number that nobody else takes. */
@@ -38,7 +39,9 @@ export async function migrate(connectionString: string): Promise<string[]> {
     await client.query(
       'create table if not exists resus_control.migrations (name text primary key, sha256 text not null, at timestamptz not null default now())',
     )
-    return await runAll(client)
+    const names = await runAll(client)
+    await giveRights(client)
+    return names
   } finally {
     await client.end().catch(() => undefined)
   }

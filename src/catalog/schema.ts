@@ -223,7 +223,38 @@ export interface SizesTable {
   readonly bytes: number
 }
 
+/** In the schema `resus_audit`, where nothing is changed. */
+export interface AuditEntriesTable {
+  /** PostgreSQL's bigint, as text. */
+  readonly seq: ColumnType<string, number, never>
+  readonly entry: ColumnType<string, string, never>
+  readonly previous: ColumnType<string, string, never>
+  readonly hash: ColumnType<string, string, never>
+  // The store sets these, from the entry.
+  readonly id: ColumnType<string, never, never>
+  readonly at: ColumnType<Date, never, never>
+  readonly actor: ColumnType<string, never, never>
+  readonly actor_name: ColumnType<string, never, never>
+  readonly action: ColumnType<string, never, never>
+  readonly outcome: ColumnType<string, never, never>
+}
+
+export interface AuditWaitingTable {
+  readonly number: ColumnType<string, never, never>
+  readonly id: string
+  readonly entry: string
+}
+
+export interface AuditMarksTable {
+  readonly target: string
+  readonly seq: ColumnType<string, number, number>
+  readonly at: Time
+}
+
 export interface Schema {
+  readonly audit_entries: AuditEntriesTable
+  readonly audit_waiting: AuditWaitingTable
+  readonly audit_marks: AuditMarksTable
   readonly control_pending: ControlPendingTable
   readonly control_rebuilt: ControlRebuiltTable
   readonly receiver_leases: ReceiverLeasesTable

@@ -3,6 +3,7 @@ import pg from 'pg'
 import { Failure, systemErrorCode } from '../errors.ts'
 import { migrate } from './migrate.ts'
 import type { Schema } from './schema.ts'
+import { workingConnection } from './store-role.ts'
 
 const CONNECTIONS_MAX = 10
 const CONNECT_TIMEOUT_MS = 5_000
@@ -22,11 +23,18 @@ const AWAY_SYSTEM = new Set([
   'EAI_AGAIN',
 ])
 
+interface Begun {
+  readonly connectionString: string
+  /** As who works with it, and changes none of its tables. */
+  readonly working: string
+  readonly pool: pg.Pool
+}
+
 /** The control plane's store: a cache and a record of work, in a PostgreSQL of its own (docs/control-plane.md). */
 export class Store {
   readonly sql: Kysely<Schema>
   readonly #find: () => Promise<string>
-  #begun: { readonly connectionString: string; readonly pool: pg.Pool } | undefined
+  #begun: Begun | undefined
 
   private constructor(find: () => Promise<string>) {
     this.#find = find
@@ -50,9 +58,14 @@ export class Store {
     return this.#begun !== undefined
   }
 
-  /** Throws STORE_UNREACHABLE before it has begun. */
+  /** As it was found. Throws STORE_UNREACHABLE before it has begun. */
   get connectionString(): string {
     return this.#there().connectionString
+  }
+
+  /** As who works with it. Throws STORE_UNREACHABLE before it has begun. */
+  get workingConnectionString(): string {
+    return this.#there().working
   }
 
   /** Makes or updates the tables, once. Throws what `open` throws, and what finding it throws: then try again. */
@@ -60,8 +73,9 @@ export class Store {
     if (this.#begun !== undefined) return
     const connectionString = await this.#find()
     await migrate(connectionString)
+    const working = await workingConnection(connectionString)
     const pool = new pg.Pool({
-      connectionString,
+      connectionString: working,
       max: CONNECTIONS_MAX,
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
       statement_timeout: STATEMENT_TIMEOUT_MS,
@@ -70,7 +84,7 @@ export class Store {
     // An idle connection that breaks is replaced at the next use; one in use fails its query.
     pool.on('error', () => undefined)
     pool.on('connect', (client) => client.on('error', () => undefined))
-    this.#begun = { connectionString, pool }
+    this.#begun = { connectionString, working, pool }
   }
 
   /** A connection of one's own, for locks that are held as long as it lives; the caller releases it. */
@@ -84,7 +98,7 @@ export class Store {
     if (this.#begun?.pool.ended === false) await this.#begun.pool.end()
   }
 
-  #there(): { readonly connectionString: string; readonly pool: pg.Pool } {
+  #there(): Begun {
     if (this.#begun !== undefined) return this.#begun
     throw new Failure('STORE_UNREACHABLE', 'the store was not reached yet', { hint: 'see to its PostgreSQL' })
   }

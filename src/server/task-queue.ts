@@ -64,7 +64,7 @@ export class TaskQueue implements AsyncDisposable {
   async begin(): Promise<void> {
     if (this.#started !== undefined) return
     const boss = new PgBoss({
-      connectionString: this.#store.connectionString,
+      connectionString: this.#store.workingConnectionString,
       schema: SCHEMA,
       application_name: 'resus queue',
       max: CONNECTIONS_MAX,
