@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
-import { canonicalJson } from './canonical-json.ts'
+import { canonicalJson, jsonSchema } from './canonical-json.ts'
 
 // What takes two people, and what a decision on it is bound to (docs/authority.md, "Two pairs of eyes").
 
@@ -12,7 +12,7 @@ const askerSchema = z.object({ id: z.string(), name: z.string() })
 const askedSchema = z.object({
   id: z.uuid(),
   operation: z.enum(OPERATIONS),
-  parameters: z.record(z.string(), z.json()),
+  parameters: z.record(z.string(), jsonSchema),
   askedBy: askerSchema,
   askedAt: z.iso.datetime({ precision: 3 }),
   expiresAt: z.iso.datetime({ precision: 3 }),

@@ -9,6 +9,7 @@ import {
   type DumpReport,
   type DumpSubject,
 } from '../protect/postgres/dump.ts'
+import { clear, deedOptions } from './clearance.ts'
 import { notingDamage } from './keep-verdict.ts'
 import { formatBytes, formatDuration, formatFields, formatTime } from './output.ts'
 import { restoreRequest } from './restore-request.ts'
@@ -44,6 +45,11 @@ export const run: Verb = async (context, given) => {
     onProgress: (progress) => context.progress.report(progress),
     onNotice: (text) => context.progress.print(text),
   }
+  await clear(context, given, repository, {
+    operation: 'restore',
+    parameters: { verb: 'dump', component: component.name, to: options.to, options: deedOptions(given) },
+    isNewPlace: true,
+  })
   const report = await notingDamage(context, repository, async (onDamagedPack) => dumpPostgres({ ...options, onDamagedPack }))
   return { json: report, text: describe(report) }
 }

@@ -3,6 +3,7 @@ import { configuredComponent, openConfigured } from '../config/open.ts'
 import { Failure } from '../errors.ts'
 import { restorePostgres, type RestoreOptions, type RestoreReport } from '../protect/postgres/restore.ts'
 import { previewRestore } from '../protect/postgres/restore-preview.ts'
+import { clear, deedOptions } from './clearance.ts'
 import { notingDamage } from './keep-verdict.ts'
 import { formatBytes, formatDuration, formatFields } from './output.ts'
 import { formatPreview } from './restore-preview.ts'
@@ -36,6 +37,11 @@ export const run: Verb = async (context, given) => {
     const previewed = await previewRestore(options)
     return { json: previewed, text: formatPreview(component.name, previewed), exitStatus: previewed.possible ? 0 : 1 }
   }
+  await clear(context, given, repository, {
+    operation: 'restore',
+    parameters: { verb: 'restore', component: component.name, to: options.to, options: deedOptions(given) },
+    isNewPlace: options.delta !== true,
+  })
   const restore = async (onDamagedPack: (pack: string) => void) => restorePostgres({ ...options, onDamagedPack })
   return formatReport(component.name, await notingDamage(context, repository, restore))
 }

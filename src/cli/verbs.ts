@@ -14,6 +14,14 @@ const TARGET = [
   ['--exclusive', 'stop before the time, LSN or transaction, not behind it'],
 ] as const
 
+/** Of verbs that take a second person once there are people. */
+const CLEARANCE = [
+  ['--ask <why>', 'ask for a second person’s decision on exactly this, and do nothing yet'],
+  ['--approval <id>', 'a request that was approved: for exactly this, once'],
+  ['--emergency <id>', 'a declared emergency: to a new place alone'],
+  ['--break-glass', 'with the sealed code, which is asked for: to a new place alone; everybody is told'],
+] as const
+
 /** Of verbs that ask a running control plane. */
 const CONTROL_PLANE = [
   ['--url <url>', 'its address (default: RESUS_URL, or http://127.0.0.1:7400)'],
@@ -118,6 +126,7 @@ export const VERBS: readonly VerbDefinition[] = [
         'with --delta: do not bring WAL that only the pg_wal there has into the repository, and restore without it',
       ],
       ['--preview', 'say what would be done, and touch nothing'],
+      ...CLEARANCE,
     ],
     load: () => import('./restore.ts'),
   },
@@ -135,6 +144,7 @@ export const VERBS: readonly VerbDefinition[] = [
       ['--compress <level>', '0 to 9 (default: 6)'],
       ...TARGET,
       ['--scratch <directory>', 'where to restore to meanwhile (default: "scratch" in the state directory)'],
+      ...CLEARANCE,
     ],
     load: () => import('./dump.ts'),
   },
@@ -185,7 +195,7 @@ export const VERBS: readonly VerbDefinition[] = [
     name: 'expire',
     summary: 'delete backups and WAL that nothing keeps any more, in two runs a day apart: the first marks them',
     args: [['[component]', 'name of a component; all of the configuration when it is left out']],
-    options: [['--dry-run', 'say what would go and why the others stay; touch nothing']],
+    options: [['--dry-run', 'say what would go and why the others stay; touch nothing'], ...CLEARANCE.slice(0, 2)],
     load: () => import('./expire.ts'),
   },
   {
