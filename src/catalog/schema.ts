@@ -255,6 +255,95 @@ export interface Schema {
   readonly audit_entries: AuditEntriesTable
   readonly audit_waiting: AuditWaitingTable
   readonly audit_marks: AuditMarksTable
+/** Of a role, for some facilities or (null) for all: src/authority/principal.ts checks it where it is used. */
+export interface GrantRow {
+  readonly role: string
+  readonly facilities: readonly string[] | null
+}
+type Grants = JSONColumnType<readonly GrantRow[]>
+
+export interface PeopleTable {
+  readonly id: string
+  readonly name: string
+  readonly display_name: string
+  readonly email: string | null
+  readonly grants: Grants
+  readonly state: 'active' | 'disabled'
+  /** PHC text. */
+  readonly password: string | null
+  readonly issuer: string | null
+  readonly subject: string | null
+  readonly failures: ColumnType<number, number | undefined, number>
+  readonly locked_until: TimeOrNull
+  readonly made_by: string
+  readonly made_at: Time
+  readonly reset_by: string | null
+  readonly reset_at: TimeOrNull
+  readonly last_seen_at: TimeOrNull
+}
+
+export interface FactorsTable {
+  readonly id: string
+  readonly person: string
+  readonly kind: 'totp' | 'passkey'
+  readonly label: string
+  readonly sealed_secret: Buffer | null
+  readonly last_step: number | null
+  readonly credential_id: string | null
+  readonly public_key: Buffer | null
+  /** PostgreSQL's bigint, as text. */
+  readonly counter: ColumnType<string | null, number | null, number>
+  readonly transports: string[] | null
+  readonly made_at: Time
+  readonly last_used_at: TimeOrNull
+}
+
+export interface SessionFamiliesTable {
+  readonly id: string
+  readonly person: string
+  readonly factor: string
+  readonly grants: Grants
+  readonly generation: number
+  readonly secret: Buffer
+  readonly previous: Buffer | null
+  readonly previous_until: TimeOrNull
+  readonly made_at: Time
+  readonly seen_at: Time
+  readonly rotated_at: Time
+  readonly ended_at: TimeOrNull
+  readonly ended_because: string | null
+  readonly address: string | null
+  readonly user_agent: string | null
+}
+
+export interface TokensTable {
+  readonly id: string
+  readonly person: string
+  readonly name: string
+  readonly digest: Buffer
+  readonly grants: Grants
+  readonly made_at: Time
+  readonly expires_at: Time
+  readonly last_used_at: TimeOrNull
+  readonly revoked_at: TimeOrNull
+}
+
+export interface TicketsTable {
+  readonly digest: Buffer
+  readonly purpose: string
+  readonly person: string | null
+  readonly data: Json
+  readonly sealed: Buffer | null
+  readonly made_at: Time
+  readonly expires_at: Time
+}
+
+export interface Schema {
+  readonly people: PeopleTable
+  readonly factors: FactorsTable
+  readonly session_families: SessionFamiliesTable
+  readonly tokens: TokensTable
+  readonly tickets: TicketsTable
   readonly control_pending: ControlPendingTable
   readonly control_rebuilt: ControlRebuiltTable
   readonly receiver_leases: ReceiverLeasesTable

@@ -1,0 +1,204 @@
+import { randomUUID } from 'node:crypto'
+import { deleteFactors } from '../catalog/factors.ts'
+import {
+  arePeopleKnown,
+  insertPerson,
+  listPeople,
+  readPerson,
+  readPersonByName,
+  updatePerson,
+  type Person,
+  type PersonChange,
+} from '../catalog/people.ts'
+import { endFamilies } from '../catalog/session-families.ts'
+import { deleteTickets, insertTicket } from '../catalog/tickets.ts'
+import { Failure } from '../errors.ts'
+import { NOWHERE, type AccountEvent, type From } from './account-event.ts'
+import type { AccountParts } from './account-parts.ts'
+import { grantsOf } from './grants.ts'
+import type { Grant } from './principal.ts'
+import { digestOf, randomSecret } from './sealing-key.ts'
+
+export const PERSON_NAME = /^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$/
+export const INVITATION = 'invitation'
+const INVITATION_MS = 24 * 3_600_000
+
+/** A person, without anything secret. */
+export interface PersonView {
+  readonly id: string
+  readonly name: string
+  readonly displayName: string
+  readonly email: string | null
+  readonly grants: readonly Grant[]
+  readonly state: 'active' | 'disabled'
+  readonly lockedUntil: Date | null
+  readonly hasPassword: boolean
+  readonly identity: { readonly issuer: string; readonly subject: string } | null
+  readonly madeBy: string
+  readonly madeAt: Date
+  readonly resetBy: string | null
+  readonly resetAt: Date | null
+  readonly lastSeenAt: Date | null
+}
+
+export interface NewPerson {
+  readonly name: string
+  readonly displayName: string
+  readonly email: string | null
+  readonly grants: readonly Grant[]
+}
+
+/** Who does it, and from where. `id` of a person, or "bootstrap". */
+export interface By {
+  readonly id: string
+  readonly from?: From
+}
+
+/**
+ * What the administration does to people, once it was decided on: nothing here asks whether it may. Whatever takes something away holds on this node at once, and on others within five
+ * seconds.
+ */
+export class People {
+  readonly #parts: AccountParts
+
+  constructor(parts: AccountParts) {
+    this.#parts = parts
+  }
+
+  async areKnown(): Promise<boolean> {
+    return await arePeopleKnown(this.#sql)
+  }
+
+  /** Throws PERSON_UNKNOWN. */
+  async read(id: string): Promise<PersonView> {
+    return viewOf(known(await readPerson(this.#sql, id)))
+  }
+
+  async readByName(name: string): Promise<PersonView | undefined> {
+    const person = PERSON_NAME.test(name) ? await readPersonByName(this.#sql, name) : undefined
+    return person === undefined ? undefined : viewOf(person)
+  }
+
+  /** Those behind a name, in the order of names. */
+  async list({ behind = '', limit = 100 }: { readonly behind?: string; readonly limit?: number } = {}): Promise<
+    (PersonView & { readonly factors: number })[]
+  > {
+    return (await listPeople(this.#sql, { behind, limit })).map((person) => ({ ...viewOf(person), factors: person.factors }))
+  }
+
+  /** Nobody knows a password of theirs: `invite` lets them choose one. Throws PERSON_EXISTS, ARGUMENTS_INVALID. */
+  async insertPerson(person: NewPerson, by: By): Promise<PersonView> {
+    if (!PERSON_NAME.test(person.name)) {
+      throw new Failure('ARGUMENTS_INVALID', 'a name to log on with has up to 63 letters, digits and ". _ @ -"')
+    }
+    const id = randomUUID()
+    const row = { ...person, id, identity: null, madeBy: by.id, at: this.#now() }
+    if (!(await insertPerson(this.#sql, row))) {
+      throw new Failure('PERSON_EXISTS', `there is a "${person.name}" already`, { hint: 'people who have left keep their names' })
+    }
+    await this.#note('person.made', { id, name: person.name }, by, { after: { ...person } })
+    return await this.read(id)
+  }
+
+  async setGrants(id: string, grants: readonly Grant[], by: By): Promise<PersonView> {
+    return await this.#change(id, { grants }, { by, action: 'person.grants', shown: (person) => grantsOf(person.grants) })
+  }
+
+  /** Ends all that they have open; their tokens are worth nothing while it lasts. */
+  async disable(id: string, by: By): Promise<PersonView> {
+    const of = { by, action: 'person.disabled', shown: (person: Person) => person.state } as const
+    return await this.#change(id, { state: 'disabled' }, of, async (queries) => this.#endAll(queries, id, 'disabled'))
+  }
+
+  async enable(id: string, by: By): Promise<PersonView> {
+    return await this.#change(id, { state: 'active' }, { by, action: 'person.enabled', shown: (person) => person.state })
+  }
+
+  /** Takes their factors and their password away, and ends all that they have open: an invitation is the way back in. */
+  async resetFactors(id: string, by: By): Promise<PersonView> {
+    const reset = { by: by.id, at: this.#now() }
+    const of = { by, action: 'factor.reset', shown: () => undefined } as const
+    return await this.#change(id, { password: null, reset }, of, async (queries) => {
+      await deleteFactors(queries, id)
+      await this.#endAll(queries, id, 'reset')
+    })
+  }
+
+  /** A code with which they choose a password, once, within 24 hours. Shown this once; another one takes its place. */
+  async invite(id: string, by: By): Promise<{ readonly code: string; readonly expiresAt: Date }> {
+    const person = known(await readPerson(this.#sql, id))
+    const code = randomSecret()
+    const at = this.#now()
+    const expiresAt = new Date(at.getTime() + INVITATION_MS)
+    await this.#sql.transaction().execute(async (queries) => {
+      await queries.deleteFrom('tickets').where('person', '=', id).where('purpose', '=', INVITATION).execute()
+      await insertTicket(queries, { digest: digestOf(code), purpose: INVITATION, person: id, data: {}, at, expiresAt })
+    })
+    await this.#note('invitation.made', person, by, {})
+    return { code, expiresAt }
+  }
+
+  async #change(
+    id: string,
+    change: PersonChange,
+    of: { readonly by: By; readonly action: AccountEvent['action']; readonly shown: (person: Person) => unknown },
+    also: (queries: AccountParts['store']['sql']) => Promise<void> = async () => undefined,
+  ): Promise<PersonView> {
+    const { before, after } = await this.#sql.transaction().execute(async (queries) => {
+      const found = known(await queries.selectFrom('people').selectAll().where('id', '=', id).forUpdate().executeTakeFirst())
+      const changed = known(await updatePerson(queries, id, change))
+      await also(queries)
+      return { before: found, after: changed }
+    })
+    this.#parts.memory.forget({ person: id })
+    await this.#note(of.action, after, of.by, { before: of.shown(before), after: of.shown(after) })
+    return viewOf(after)
+  }
+
+  async #endAll(queries: AccountParts['store']['sql'], person: string, because: string): Promise<void> {
+    await endFamilies(queries, { person, because, at: this.#now() })
+    await deleteTickets(queries, person)
+  }
+
+  async #note(
+    action: AccountEvent['action'],
+    { id, name }: { readonly id: string; readonly name: string },
+    by: By,
+    rest: Pick<AccountEvent, 'before' | 'after'>,
+  ): Promise<void> {
+    await this.#parts.note({ action, outcome: 'done', person: { id, name }, by: by.id, from: by.from ?? NOWHERE, ...rest })
+  }
+
+  get #sql(): AccountParts['store']['sql'] {
+    return this.#parts.store.sql
+  }
+
+  #now(): Date {
+    return new Date(this.#parts.clock.now())
+  }
+}
+
+function known(person: Person | undefined): Person {
+  if (person !== undefined) return person
+  throw new Failure('PERSON_UNKNOWN', 'there is no such person')
+}
+
+function viewOf(person: Person): PersonView {
+  const { issuer, subject } = person
+  return {
+    id: person.id,
+    name: person.name,
+    displayName: person.display_name,
+    email: person.email,
+    grants: grantsOf(person.grants),
+    state: person.state,
+    lockedUntil: person.locked_until,
+    hasPassword: person.password !== null,
+    identity: issuer === null || subject === null ? null : { issuer, subject },
+    madeBy: person.made_by,
+    madeAt: person.made_at,
+    resetBy: person.reset_by,
+    resetAt: person.reset_at,
+    lastSeenAt: person.last_seen_at,
+  }
+}

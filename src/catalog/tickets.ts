@@ -1,0 +1,57 @@
+import { sql, type Kysely, type Selectable } from 'kysely'
+import type { Schema, TicketsTable } from './schema.ts'
+
+// Statements about what is good once.
+
+export type Ticket = Selectable<TicketsTable>
+
+export interface NewTicket {
+  readonly digest: Buffer
+  readonly purpose: string
+  readonly person: string | null
+  readonly data: Readonly<Record<string, unknown>>
+  readonly sealed?: Buffer
+  readonly at: Date
+  readonly expiresAt: Date
+}
+
+/** How many of one purpose a person, or nobody, may have at once: the newest. */
+const OPEN_MAX = 20
+const OPEN_OF_NOBODY_MAX = 10_000
+
+/** Also forgets what has expired, and the oldest of too many. */
+export async function insertTicket(queries: Kysely<Schema>, ticket: NewTicket): Promise<void> {
+  const { digest, purpose, person, data, sealed, at, expiresAt } = ticket
+  const open = person === null ? OPEN_OF_NOBODY_MAX : OPEN_MAX
+  await sql`
+    delete from resus_control.tickets where expires_at <= ${at}::timestamptz or digest in (
+      select digest from resus_control.tickets where person is not distinct from ${person}::uuid and purpose = ${purpose}
+      order by made_at desc offset ${open - 1})`.execute(queries)
+  await queries
+    .insertInto('tickets')
+    .values({ digest, purpose, person, data: JSON.stringify(data), sealed: sealed ?? null, made_at: at, expires_at: expiresAt })
+    .execute()
+}
+
+interface WhichTicket {
+  readonly digest: Buffer
+  readonly purpose: string
+  readonly at: Date
+}
+
+/** Looks at one that is still good, without using it. */
+export async function readTicket(queries: Kysely<Schema>, { digest, purpose, at }: WhichTicket): Promise<Ticket | undefined> {
+  const of = queries.selectFrom('tickets').selectAll().where('digest', '=', digest).where('purpose', '=', purpose)
+  return await of.where('expires_at', '>', at).executeTakeFirst()
+}
+
+/** Uses one: of two at once, on whatever node, one gets it. */
+export async function takeTicket(queries: Kysely<Schema>, { digest, purpose, at }: WhichTicket): Promise<Ticket | undefined> {
+  const of = queries.deleteFrom('tickets').where('digest', '=', digest).where('purpose', '=', purpose)
+  return await of.where('expires_at', '>', at).returningAll().executeTakeFirst()
+}
+
+/** Of somebody whose factors or state have changed: what was under way is worth nothing. */
+export async function deleteTickets(queries: Kysely<Schema>, person: string): Promise<void> {
+  await queries.deleteFrom('tickets').where('person', '=', person).execute()
+}
