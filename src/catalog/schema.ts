@@ -251,10 +251,6 @@ export interface AuditMarksTable {
   readonly at: Time
 }
 
-export interface Schema {
-  readonly audit_entries: AuditEntriesTable
-  readonly audit_waiting: AuditWaitingTable
-  readonly audit_marks: AuditMarksTable
 /** Of a role, for some facilities or (null) for all: src/authority/principal.ts checks it where it is used. */
 export interface GrantRow {
   readonly role: string
@@ -339,6 +335,9 @@ export interface TicketsTable {
 }
 
 export interface Schema {
+  readonly audit_entries: AuditEntriesTable
+  readonly audit_waiting: AuditWaitingTable
+  readonly audit_marks: AuditMarksTable
   readonly people: PeopleTable
   readonly factors: FactorsTable
   readonly session_families: SessionFamiliesTable
