@@ -1,0 +1,74 @@
+import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
+import { z } from 'zod'
+import { tokenBody, tokenMadeSchema, tokensSchema } from '../../api/auth-schemas.ts'
+import { problemSchema } from '../../api/schemas.ts'
+import type { TokenView } from '../../authority/tokens.ts'
+import { Failure } from '../../errors.ts'
+import { fromOf, type IdentityOptions } from './identity.ts'
+import { ownSession } from './own-session.ts'
+import { SELF } from './route-action.ts'
+
+const PREFIX = '/auth/tokens'
+const failures = { '4xx': problemSchema, '5xx': problemSchema }
+const done = { 204: z.null(), ...failures }
+const READS = new Set<string>(['viewer', 'auditor'])
+
+/** One's own API tokens. */
+export const tokenRoutes: FastifyPluginAsyncZod<IdentityOptions> = async (server, options) => {
+  const { accounts } = options
+  server.get(
+    PREFIX,
+    { config: SELF, schema: { summary: 'One’s own API tokens', response: { 200: tokensSchema, ...failures } } },
+    async (request, reply) => {
+      const { principal } = await ownSession(request, reply, options)
+      return { items: (await accounts.tokens.list(principal.id)).map(tokenDocument) }
+    },
+  )
+
+  server.post(
+    PREFIX,
+    {
+      config: SELF,
+      schema: {
+        summary: 'Make an API token that reads; one that does more is asked for and approved',
+        body: tokenBody,
+        response: { 201: tokenMadeSchema, ...failures },
+      },
+    },
+    async (request, reply) => {
+      const { principal } = await ownSession(request, reply, options)
+      const { name, grants, expiresAt } = request.body
+      if (grants.some(({ role }) => !READS.has(role))) {
+        throw new Failure('APPROVAL_NEEDED', 'a token that does more than read is asked for, and another person decides')
+      }
+      const wanted = { name, grants, expiresAt: new Date(expiresAt) }
+      const { token, view } = await accounts.tokens.make(principal, wanted, fromOf(request))
+      reply.code(201)
+      return { token, view: tokenDocument(view) }
+    },
+  )
+
+  server.delete(
+    `${PREFIX}/:id`,
+    {
+      config: SELF,
+      schema: { summary: 'Revoke a token', params: z.object({ id: z.uuid() }), response: done },
+    },
+    async (request, reply) => {
+      const { principal } = await ownSession(request, reply, options)
+      await accounts.tokens.revoke({ id: principal.id, name: principal.name }, request.params.id, fromOf(request))
+      await reply.code(204).send(null)
+    },
+  )
+}
+
+function tokenDocument({ madeAt, expiresAt, lastUsedAt, revokedAt, ...rest }: TokenView) {
+  return {
+    ...rest,
+    grants: [...rest.grants],
+    madeAt: madeAt.toISOString(),
+    expiresAt: expiresAt.toISOString(),
+    lastUsedAt: lastUsedAt?.toISOString() ?? null,
+    revokedAt: revokedAt?.toISOString() ?? null,
+  }
+}
