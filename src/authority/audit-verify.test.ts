@@ -130,6 +130,15 @@ test('in the store a changed, a removed, a reordered and a cut entry are found, 
   const { store, repositories, rows } = await place(t)
   const check = async () => found({ repositories, store: store.sql })
   const table = 'resus_audit.audit_entries'
+  const swap = async () =>
+    tamper(
+      store,
+      ...[
+        [6, 1000],
+        [7, 6],
+        [1000, 7],
+      ].map(([from, to]) => `update ${table} set seq = ${to} where seq = ${from}`),
+    )
   await tamper(store, `update ${table} set entry = replace(entry, 'ada', 'obi') where seq = 4`)
   assert.deepEqual(await check(), ['the store: changed 4'])
   // With a hash that fits it, the next one does not.
@@ -139,17 +148,9 @@ test('in the store a changed, a removed, a reordered and a cut entry are found, 
   assert.deepEqual(await check(), ['the store: changed 5', 'the store: changed 4'])
   await tamper(store, `update ${table} set entry = '${rows[3]!.entry}', hash = '${rows[3]!.hash}' where seq = 4`)
   assert.deepEqual(await check(), [])
-  await tamper(
-    store,
-    `update ${table} set seq = case seq when 6 then 1000 else 6 end where seq in (6, 7)`,
-    `update ${table} set seq = 7 where seq = 1000`,
-  )
+  await swap()
   assert.deepEqual(await check(), ['the store: reordered 6', 'the store: reordered 7', 'the store: reordered 6'])
-  await tamper(
-    store,
-    `update ${table} set seq = case seq when 6 then 1000 else 6 end where seq in (6, 7)`,
-    `update ${table} set seq = 7 where seq = 1000`,
-  )
+  await swap()
   await tamper(store, `delete from ${table} where seq in (3, 4)`)
   assert.deepEqual(await check(), ['the store: missing 3-4'])
   await tamper(store, `delete from ${table} where seq > 8`)
