@@ -47,9 +47,19 @@ export async function newestEntry(queries: Kysely<Schema>): Promise<(AuditRow & 
   return row === undefined ? undefined : { ...row, seq: Number(row.seq) }
 }
 
-export async function oldestSeq(queries: Kysely<Schema>): Promise<number | undefined> {
-  const row = await queries.withSchema(AUDIT).selectFrom('audit_entries').select('seq').orderBy('seq').limit(1).executeTakeFirst()
-  return row === undefined ? undefined : Number(row.seq)
+export async function oldestEntry(queries: Kysely<Schema>): Promise<AuditRow | undefined> {
+  const [row] = await entriesBehind(queries, 0, 1)
+  return row
+}
+
+export async function hasHash(queries: Kysely<Schema>, { seq, hash }: { seq: number; hash: string }): Promise<boolean> {
+  const row = await queries
+    .withSchema(AUDIT)
+    .selectFrom('audit_entries')
+    .select('seq')
+    .where('hash', '=', hash)
+    .executeTakeFirst()
+  return row?.seq === String(seq)
 }
 
 export async function hasEntry(queries: Kysely<Schema>, id: string): Promise<boolean> {
@@ -145,4 +155,9 @@ export async function auditProtection(queries: Kysely<Schema>): Promise<'role' |
     from pg_roles me, pg_class c join pg_namespace n on n.oid = c.relnamespace
     where me.rolname = session_user and c.oid = 'resus_audit.audit_entries'::regclass`.execute(queries)
   return rows[0]?.holds === true ? 'role' : 'triggers'
+}
+
+export async function listMarks(queries: Kysely<Schema>): Promise<Map<string, number>> {
+  const rows = await queries.selectFrom('audit_marks').select(['target', 'seq']).execute()
+  return new Map(rows.map(({ target, seq }) => [target, Number(seq)]))
 }

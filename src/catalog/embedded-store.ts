@@ -58,10 +58,22 @@ export async function startEmbeddedStore(state: string, signal?: AbortSignal): P
   }
   await ensureRunning(signal)
   return {
-    connectionString: `postgres://postgres@/postgres?host=${encodeURIComponent(socket)}&port=${PORT}`,
+    connectionString: connectionBy(socket),
     ensureRunning,
     [Symbol.asyncDispose]: async () => stopCluster({ directory, mode: 'fast' }),
   }
+}
+
+/** How to connect to the store that a server keeps in this state directory; undefined where there is none. It may not be running. */
+export async function embeddedConnection(state: string): Promise<string | undefined> {
+  if (!existsSync(join(state, 'store', 'PG_VERSION'))) return undefined
+  const beside = join(state, 'store.socket')
+  const kept = await readFile(join(state, 'store.socket-directory'), 'utf8').catch(() => undefined)
+  return connectionBy(Buffer.byteLength(beside) <= SOCKET_PATH_MAX ? beside : (kept ?? beside))
+}
+
+function connectionBy(socket: string): string {
+  return `postgres://postgres@/postgres?host=${encodeURIComponent(socket)}&port=${PORT}`
 }
 
 /** Beside the cluster, or where the path is short enough for a socket: always the same, so that a server that still runs is found. */

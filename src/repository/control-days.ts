@@ -20,7 +20,8 @@ import type { Repository } from './repository.ts'
 const DAY_MS = 24 * 3600 * 1000
 /** More than two clocks differ and a listing lags together: nobody puts a batch of that day any more. */
 const CLOSED_AFTER_MS = 6 * 3600 * 1000
-const KEPT_MS = 400 * DAY_MS
+/** The trail: six years and a month, whatever backups' retention says. */
+const KEPT_MS: Readonly<Record<ControlStream, number>> = { work: 400 * DAY_MS, audit: (6 * 366 + 30) * DAY_MS }
 /** Whatever is wrong, it must not take all at once. */
 const DAYS_FORGOTTEN_AT_ONCE = 2
 const MAX = { records: DAY_OBJECT_RECORDS_MAX, bytes: DAY_OBJECT_BYTES_MAX }
@@ -43,7 +44,7 @@ export async function tidyControlRecords(
   const days = Map.groupBy(objects, ({ day }) => day)
   // Of a clock that has jumped ahead, the records know nothing: what is newest is not old.
   const untilMs = Math.min(nowMs, Math.max(...[...days.keys()].map((day) => startOf(day) + DAY_MS)))
-  const old = await oldDays(repository, days, { untilMs, call })
+  const old = await oldDays(repository, days, { untilMs, keptMs: KEPT_MS[stream], call })
   const gone = old.flatMap((day) => days.get(day)!)
   for (const { key } of gone) await repository.storage.delete(key, call)
   const closed = [...days].filter(([day]) => startOf(day) + DAY_MS + CLOSED_AFTER_MS <= nowMs && !old.includes(day))
@@ -61,12 +62,12 @@ export async function tidyControlRecords(
 async function oldDays(
   repository: Repository,
   days: ReadonlyMap<string, readonly ControlObject[]>,
-  { untilMs, call }: { readonly untilMs: number; readonly call: CallOptions },
+  { untilMs, keptMs, call }: { readonly untilMs: number; readonly keptMs: number; readonly call: CallOptions },
 ): Promise<string[]> {
   const old: string[] = []
   for (const [day, ofDay] of days) {
-    if (startOf(day) + KEPT_MS >= untilMs) continue
-    if (!(await hasYounger(repository, ofDay, { thanMs: untilMs - KEPT_MS, call }))) old.push(day)
+    if (startOf(day) + keptMs >= untilMs) continue
+    if (!(await hasYounger(repository, ofDay, { thanMs: untilMs - keptMs, call }))) old.push(day)
     if (old.length === DAYS_FORGOTTEN_AT_ONCE) break
   }
   return old

@@ -200,6 +200,23 @@ test('records are kept for 400 days, and a clock that jumps takes none of them',
   assert.deepEqual(await idsOf(repository), ['399', '0'])
 })
 
+test('the audit trail is kept for six years and a month, and a tidying of the one stream takes nothing of the other', async () => {
+  const { repository } = await place()
+  const kept = 6 * 366 + 30
+  for (const days of [kept + 2, kept - 1, 500, 0]) {
+    const nowMs = NOON - days * DAY_MS
+    await putBatch(repository, { stream: 'audit', node, nowMs, lines: [recordLine(recordOf(String(days), nowMs))] })
+  }
+  await put(repository, NOON - 500 * DAY_MS, 'work')
+  await put(repository, NOON, 'work now')
+  assert.equal((await tidyControlRecords(repository, { stream: 'audit', node, nowMs: NOON })).forgotten, 1)
+  assert.equal((await tidyControlRecords(repository, { stream: 'work', node, nowMs: NOON })).forgotten, 1)
+  assert.deepEqual(
+    (await listControlObjects(repository, 'audit')).map(({ day }) => day),
+    [kept - 1, 500, 0].map((days) => new Date(NOON - days * DAY_MS).toISOString().slice(0, 10).replaceAll('-', '')),
+  )
+})
+
 test('what a clock that was years behind has named is kept as long as what is in it', async () => {
   const { repository, storage } = await place()
   const behind = NOON - 2000 * DAY_MS

@@ -12,7 +12,7 @@ import { damaged, getObject, putObject } from './sealed-object.ts'
 //   body: one record a line, { id, at, kind, body }
 
 /** Records that are kept by the same rules. */
-export type ControlStream = 'work'
+export type ControlStream = 'work' | 'audit'
 
 /** A record with its line feed. */
 export const RECORD_BYTES_MAX = 64 * 1024

@@ -43,6 +43,11 @@ export interface RecordKeeperOptions {
   readonly systems: () => readonly string[]
   /** Throws what opening it throws. */
   readonly repositoryOf: (system: string) => Promise<Repository>
+  /** Writes what else is to be in the repository, while nobody else writes there; `hold` throws when somebody does by now. */
+  readonly alsoWrite?: (
+    repository: Repository,
+    options: { readonly hold: () => Promise<void>; readonly signal: AbortSignal },
+  ) => Promise<void>
   readonly report: (text: string) => void
   /** What was not foreseen; the next look tries again. */
   readonly onError: (error: unknown) => void
@@ -143,6 +148,7 @@ export class RecordKeeper {
       // First: what was there before comes before what is new.
       if (!isRebuilt) await this.#rebuild(repository, signal)
       await this.#write(repository, signal)
+      await this.#options.alsoWrite?.(repository, { hold: async () => this.#claimAgain(system), signal })
       await this.#tidy(repository, signal)
       this.#problems.delete(system)
     } catch (error) {

@@ -58,7 +58,7 @@ function certificate({ issuer, subject, publicKey, extensions, by, expired = fal
   )
   const signature = der(0x03, Buffer.from([0]), sign('sha256', content, by))
   const base64 = sequence(content, ECDSA_SHA256, signature).toString('base64')
-  return `-----BEGIN CERTIFICATE-----\n${base64.replace(/.{64}/g, '$&\n')}\n-----END CERTIFICATE-----\n`
+  return `-----BEGIN CERTIFICATE-----\n${base64.replace(/.{64}(?=.)/g, '$&\n')}\n-----END CERTIFICATE-----\n`
 }
 
 function distinguishedName(commonName: string): Buffer {

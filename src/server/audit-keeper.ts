@@ -1,0 +1,211 @@
+import { join } from 'node:path'
+import { fillBackwards, copyTarget, newestCopied, writeCopy } from '../authority/audit-copy.ts'
+import type { ChainedText } from '../authority/audit-entry.ts'
+import { keepKey, publicKeyOf, readKey, signHead, type AuditHead, type AuditKey } from '../authority/audit-head.ts'
+import type { AuditTrail } from '../authority/audit-trail.ts'
+import { auditProtection, entriesBehind, listMarks, oldestEntry, readMark } from '../catalog/audit-entries.ts'
+import { isStoreAway, type Store } from '../catalog/store.ts'
+import type { Clock } from '../clock.ts'
+import { Failure } from '../errors.ts'
+import { replaceFile } from '../protect/postgres/durable-file.ts'
+import { tidyControlRecords } from '../repository/control-days.ts'
+import type { Repository } from '../repository/repository.ts'
+
+/** So long a repository that cannot be asked keeps the trail from going on: then without what it may know. */
+const UNREAD_MS = 120_000
+const LATE_MS = 5 * 60_000
+const TIDY_MS = 3_600_000
+/** So long copies wait for what another repository, which cannot be asked, may have of the trail. */
+const UNFILLED_MS = 600_000
+
+export interface AuditKeeperOptions {
+  readonly trail: AuditTrail
+  readonly store: Store
+  readonly node: string
+  readonly clock: Clock
+  readonly state: string
+  readonly systems: () => readonly string[]
+  /** Throws what opening it throws. */
+  readonly repositoryOf: (system: string) => Promise<Repository>
+  readonly report: (text: string) => void
+}
+
+/** A head, and the key that checks it. */
+export interface KeptHead extends AuditHead {
+  readonly publicKey: string
+}
+
+/** Finds out where the trail goes on, brings it to the repositories, and signs its heads (docs/authority.md, "What remains"). */
+export class AuditKeeper {
+  readonly trail: AuditTrail
+  readonly #options: AuditKeeperOptions
+  readonly #keys = new Map<string, AuditKey>()
+  readonly #tidiedMs = new Map<string, number>()
+  /** Systems whose repository was asked for what the store lacks. */
+  readonly #filled = new Set<string>()
+  /** Since when each copy is behind, and has come no further. */
+  readonly #behind = new Map<string, { readonly mark: number; readonly sinceMs: number }>()
+  readonly #forked = new Map<string, string>()
+  readonly #damaged = new Map<string, string>()
+  readonly #startedMs: number
+  #hasBegun = false
+
+  constructor(options: AuditKeeperOptions) {
+    this.#options = options
+    this.trail = options.trail
+    this.#startedMs = options.clock.now()
+  }
+
+  /** Begins the chain where that is to be done, and takes in what was spooled. Throws what the store throws. */
+  async look(signal: AbortSignal): Promise<void> {
+    if (!this.#hasBegun) await this.#begin(signal)
+    await this.trail.drain()
+    if (this.#hasBegun) await this.#noteBehind()
+  }
+
+  /** What people are to be told of a system's copy, or null. */
+  state(system: string): { readonly late: string | null; readonly broken: string | null } {
+    const behind = this.#behind.get(copyTarget(system))
+    const lateMs = behind === undefined ? 0 : this.#options.clock.now() - behind.sinceMs
+    const late =
+      lateMs < LATE_MS ? null : `entries of the trail wait for ${Math.floor(lateMs / 60_000)} min to come into its repository`
+    return { late, broken: this.#forked.get(system) ?? this.#damaged.get(system) ?? null }
+  }
+
+  /** Brings a system's copy up to date; only while nobody else writes there. Throws what the storage and the store throw. */
+  async write(
+    repository: Repository,
+    { hold, signal }: { readonly hold: () => Promise<void>; readonly signal: AbortSignal },
+  ): Promise<void> {
+    const { store, node, clock } = this.#options
+    const { system } = repository
+    if (!this.#hasBegun) return
+    this.#keys.set(system, await keepKey(repository, this.#keys.get(system), { node, nowMs: clock.now(), signal }))
+    if (!(await this.#isFilled(repository, signal))) return
+    const { forked } = await writeCopy({ store, repository, node, now: () => clock.now(), hold, signal })
+    if (forked !== null) {
+      const text = `its repository has an entry ${forked} that the store does not have: the trail went on without having read it, or one of them was changed`
+      this.#forked.set(system, text)
+      this.#options.report(`the audit trail of "${system}": ${text}`)
+    }
+    await this.#tidy(repository, signal)
+  }
+
+  /** What is told outside: of each system the newest entry that its repository has. Throws what the store throws. */
+  async heads(signal?: AbortSignal): Promise<KeptHead[]> {
+    const { store, systems, clock } = this.#options
+    const heads: KeptHead[] = []
+    for (const system of systems()) {
+      const mark = await readMark(store.sql, copyTarget(system))
+      const [row] = mark === undefined ? [] : await entriesBehind(store.sql, mark - 1, 1)
+      const key = row === undefined ? undefined : await this.#keyOf(system, signal)
+      if (row === undefined || key === undefined) continue
+      const { seq, hash } = row
+      const head = signHead(key, { seq, hash, at: new Date(clock.now()).toISOString(), system })
+      heads.push({ ...head, publicKey: publicKeyOf(key) })
+    }
+    return heads
+  }
+
+  /** The heads as lines of the daily digest, and in `<state>/audit-head.json`. While the store is away there are none. */
+  async headLines(): Promise<string[]> {
+    try {
+      const lines = (await this.heads()).map(({ publicKey: _publicKey, ...head }) => JSON.stringify(head))
+      if (lines.length > 0) await replaceFile(join(this.#options.state, 'audit-head.json'), `${lines.join('\n')}\n`)
+      return lines.map((line) => `audit head (keep it: "resus audit verify --head FILE" holds the trail against it): ${line}`)
+    } catch (error) {
+      if (isStoreAway(error)) return []
+      throw error
+    }
+  }
+
+  /** What keeps this process from changing entries. Throws what the store throws. */
+  async protection(): Promise<'role' | 'triggers'> {
+    return await auditProtection(this.#options.store.sql)
+  }
+
+  /** Behind the newest entry that any repository has; with one that cannot be asked we wait for two minutes. */
+  async #begin(signal: AbortSignal): Promise<void> {
+    const { clock, systems, report } = this.#options
+    if (!(await this.trail.hasBegun())) {
+      const { newest, unread } = await this.#askRepositories(signal)
+      if (unread.length > 0 && clock.now() - this.#startedMs < UNREAD_MS) return
+      // Nothing is configured yet: what is to come may have a trail.
+      if (systems().length === 0) return
+      await this.trail.begin(newest, unread)
+      if (newest !== undefined) report(`the audit trail goes on behind entry ${newest.seq}`)
+      if (unread.length > 0) report(`the audit trail goes on without what these repositories may know: ${unread.join(', ')}`)
+    }
+    this.#hasBegun = true
+  }
+
+  async #askRepositories(signal: AbortSignal): Promise<{ newest: ChainedText | undefined; unread: string[] }> {
+    const { systems, repositoryOf } = this.#options
+    const unread: string[] = []
+    let newest: ChainedText | undefined
+    for (const system of systems()) {
+      try {
+        const found = await newestCopied(await repositoryOf(system), { signal })
+        if (found !== undefined && found.seq > (newest?.seq ?? 0)) newest = found
+      } catch (error) {
+        if (!(error instanceof Failure)) throw error
+        // One that is to be made yet knows nothing.
+        if (error.code !== 'REPOSITORY_MISSING') unread.push(system)
+      }
+    }
+    return { newest, unread }
+  }
+
+  /** Whether the store has all that this copy lacks; of what it lacks itself it asks this repository once. */
+  async #isFilled(repository: Repository, signal: AbortSignal): Promise<boolean> {
+    const { store, systems, clock, report } = this.#options
+    const { system } = repository
+    const oldest = await oldestEntry(store.sql)
+    if (oldest === undefined || oldest.seq === 1) return true
+    if (!this.#filled.has(system)) {
+      const count = await fillBackwards(store, repository, { signal })
+      this.#filled.add(system)
+      if (count > 0) report(`the store has ${count} entries of the audit trail from the repository of "${system}"`)
+    }
+    // When every repository was asked there is nothing more to come.
+    const isOver = systems().every((each) => this.#filled.has(each)) || clock.now() - this.#startedMs > UNFILLED_MS
+    return isOver || (await oldestEntry(store.sql))?.seq === 1
+  }
+
+  async #noteBehind(): Promise<void> {
+    const { store, systems, clock } = this.#options
+    const newest = await this.trail.newest()
+    const marks = await listMarks(store.sql)
+    for (const target of systems().map(copyTarget)) {
+      const mark = marks.get(target) ?? 0
+      if (mark >= (newest?.seq ?? 0)) this.#behind.delete(target)
+      else if (this.#behind.get(target)?.mark !== mark) this.#behind.set(target, { mark, sinceMs: clock.now() })
+    }
+  }
+
+  async #tidy(repository: Repository, signal: AbortSignal): Promise<void> {
+    const { node, clock } = this.#options
+    const { system } = repository
+    const nowMs = clock.now()
+    if (nowMs - (this.#tidiedMs.get(system) ?? Number.NEGATIVE_INFINITY) < TIDY_MS) return
+    this.#tidiedMs.set(system, nowMs)
+    const { unreadable } = await tidyControlRecords(repository, { stream: 'audit', node, nowMs }, { signal })
+    const [first] = unreadable
+    if (first !== undefined) this.#damaged.set(system, first.problem)
+    else this.#damaged.delete(system)
+  }
+
+  async #keyOf(system: string, signal: AbortSignal | undefined): Promise<AuditKey | undefined> {
+    const known = this.#keys.get(system)
+    if (known !== undefined) return known
+    try {
+      const found = await readKey(await this.#options.repositoryOf(system), signal === undefined ? {} : { signal })
+      if (found !== undefined) this.#keys.set(system, found)
+      return found
+    } catch (error) {
+      // Its storage is away: then there is no head of it today.
+      if (error instanceof Failure) return undefined
+      throw error
+    }
+  }
+}
