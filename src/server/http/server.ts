@@ -13,6 +13,7 @@ import { Failure } from '../../errors.ts'
 import { resusVersion } from '../../version.ts'
 import type { TlsFiles } from '../listening.ts'
 import type { Administrator } from '../administrator.ts'
+import { auditRoutes } from './audit-routes.ts'
 import { backupRoutes } from './backup-routes.ts'
 import { historyRoutes } from './history-routes.ts'
 import { metricsRoutes } from './metrics-routes.ts'
@@ -66,6 +67,7 @@ export async function buildApi(options: ApiOptions): Promise<FastifyInstance> {
       await api.register(historyRoutes, routes)
       await api.register(backupRoutes, routes)
       await api.register(taskRoutes, routes)
+      await api.register(auditRoutes, routes)
       await api.register(notBuiltRoutes)
     },
     { prefix: API },
