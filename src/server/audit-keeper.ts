@@ -17,6 +17,8 @@ import type { Repository } from '../repository/repository.ts'
 const UNREAD_MS = 120_000
 const LATE_MS = 5 * 60_000
 const TIDY_MS = 3_600_000
+/** Each node has the newest heads in its state directory. */
+const HEAD_MS = 3_600_000
 /** So long copies wait for what another repository, which cannot be asked, may have of the trail. */
 const UNFILLED_MS = 600_000
 
@@ -52,6 +54,7 @@ export class AuditKeeper {
   readonly #damaged = new Map<string, string>()
   readonly #startedMs: number
   #hasBegun = false
+  #headMs = Number.NEGATIVE_INFINITY
 
   constructor(options: AuditKeeperOptions) {
     this.#options = options
@@ -67,7 +70,11 @@ export class AuditKeeper {
   async look(signal: AbortSignal): Promise<void> {
     if (!this.#hasBegun) await this.#begin(signal)
     await this.trail.drain()
-    if (this.#hasBegun) await this.#noteBehind()
+    if (!this.#hasBegun) return
+    await this.#noteBehind()
+    if (this.#options.clock.now() - this.#headMs < HEAD_MS) return
+    // Before the first copy there is none.
+    if ((await this.headLines()).length > 0) this.#headMs = this.#options.clock.now()
   }
 
   /** Sends on what is new, where that is wanted; of several nodes one. Throws what the store throws. */
@@ -130,7 +137,7 @@ export class AuditKeeper {
     try {
       const lines = (await this.heads()).map(({ publicKey: _publicKey, ...head }) => JSON.stringify(head))
       if (lines.length > 0) await replaceFile(join(this.#options.state, 'audit-head.json'), `${lines.join('\n')}\n`)
-      return lines.map((line) => `audit head (keep it: "resus audit verify --head FILE" holds the trail against it): ${line}`)
+      return lines.map((line) => `audit head, keep it: ${line}`)
     } catch (error) {
       if (isStoreAway(error)) return []
       throw error
