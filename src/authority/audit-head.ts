@@ -87,8 +87,7 @@ export function isSigned(head: AuditHead, publicKey: string): boolean {
 export function headsIn(text: string): AuditHead[] {
   const heads: AuditHead[] = []
   for (const [found] of text.slice(0, TEXT_CHARACTERS_MAX).matchAll(/\{[^{}]*\}/g)) {
-    // A mail's lines may be broken anywhere.
-    for (const candidate of [found, found.replaceAll(/=?\r?\n/g, '')]) {
+    for (const candidate of [found, found.replaceAll(/\r?\n/g, ''), fromQuotedPrintable(found)]) {
       const head = auditHeadSchema.safeParse(tryJson(candidate))
       if (!head.success) continue
       heads.push(head.data)
@@ -96,6 +95,13 @@ export function headsIn(text: string): AuditHead[] {
     }
   }
   return heads
+}
+
+/** As mails have long lines and signs of equality (RFC 2045). */
+function fromQuotedPrintable(text: string): string {
+  const joined = Buffer.from(text.replaceAll(/=\r?\n/g, '')).toString('latin1')
+  const bytes = joined.replaceAll(/=([0-9A-F]{2})/gi, (_all, digits: string) => String.fromCharCode(Number.parseInt(digits, 16)))
+  return Buffer.from(bytes, 'latin1').toString('utf8')
 }
 
 function signedBytes({ seq, hash, at, system }: Omit<AuditHead, 'signature'>): Buffer {

@@ -98,18 +98,20 @@ export class AuditTrail {
 
   /**
    * In a store that knows of no entry: the chain goes on behind this one, which a repository has, or begins. What waited comes behind it. Of several nodes that do so, one does.
-   * `unread` names systems whose repositories could not be asked.
+   * `unread` names systems whose repositories could not be asked. Gives whether it was this call.
    */
-  async begin(last: ChainedText | undefined, unread: readonly string[] = []): Promise<void> {
-    await this.#store.sql.transaction().execute(async (transaction) => {
+  async begin(last: ChainedText | undefined, unread: readonly string[] = []): Promise<boolean> {
+    return await this.#store.sql.transaction().execute(async (transaction) => {
       await lockChain(transaction)
-      if ((await newestEntry(transaction)) === undefined) {
+      const isFirst = (await newestEntry(transaction)) === undefined
+      if (isFirst) {
         if (last !== undefined) await insertEntries(transaction, [last])
         const end = last ?? { seq: 0, hash: NO_HASH }
         const begun = this.#bodyOf(this.#own('audit.begun', { behind: end.seq, unread: [...unread] }, 'done'))
         await insertEntries(transaction, [chainEntry(begun, end)])
       }
       await this.#takeWaiting(transaction)
+      return isFirst
     })
   }
 

@@ -218,8 +218,10 @@ test('a head of another key, or changed, proves nothing; one in a mail is found'
   assert.deepEqual(await found({ repositories, heads: [head], publicKey: publicKeyOf(other) }), ['the head: signature 9'])
   assert(isSigned(head, publicKeyOf(key)))
   const text = JSON.stringify(head)
-  const mail = `Subject: digest\r\n\r\n> audit head: ${text.slice(0, 76)}=\r\n${text.slice(76)} and {"more": "text"}`
+  const mail = `Subject: digest\r\n\r\n> audit head: ${text.slice(0, 76)}\r\n${text.slice(76)} and {"more": "text"}`
   assert.deepEqual(headsIn(mail), [head])
+  const quoted = text.replaceAll('=', '=3D').replaceAll(/.{60}/g, '$&=\r\n')
+  assert.deepEqual(headsIn(quoted), [head])
   assert.deepEqual(headsIn(`${text}\n${text}`), [head, head])
   assert.deepEqual(headsIn('{"seq":1}'), [])
 })

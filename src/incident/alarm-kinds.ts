@@ -123,6 +123,16 @@ export const ALARM_KINDS = {
     title: 'A record of the control plane in the repository is damaged',
     hint: 'bring the object back from another copy of the storage; "resus verify --all" says what else is damaged',
   },
+  AUDIT_LATE: {
+    severity: 'warning',
+    title: 'Entries of the audit trail are not where they are to go',
+    hint: 'see whether the storage, or the receiver of syslog, takes what it is given; until then keep the store',
+  },
+  AUDIT_BROKEN: {
+    severity: 'alarm',
+    title: 'The audit trail does not hang together',
+    hint: 'run "resus audit verify --head FILE" with a head of the last days, keep what it says, and find out who could write there',
+  },
   COMPONENT_UNREACHED: {
     severity: 'alarm',
     title: 'No node reaches a component',

@@ -4,6 +4,7 @@ import type { Clock } from '../clock.ts'
 import { alarmKey, alarmOf, type AlarmFacts, type AlarmKindName } from '../incident/alarm-kinds.ts'
 import type { Notices } from '../incident/notices.ts'
 import type { Judgement } from '../recovery/judgement.ts'
+import type { AuditKeeper } from './audit-keeper.ts'
 import type { Catalogue, ComponentPicture } from './catalogue.ts'
 import { componentKey } from './component-key.ts'
 import { STALE_BACKUP_MS } from './health-looks.ts'
@@ -30,6 +31,7 @@ export class AlarmWatch {
   readonly #health: HealthWatch
   readonly #objectives: ObjectivesWatch
   readonly #records: RecordKeeper
+  readonly #audit: AuditKeeper
   readonly #clock: Clock
   /** Keys that were taken back by this process: an alarm may be open since before it began. */
   readonly #cleared = new Set<string>()
@@ -46,6 +48,7 @@ export class AlarmWatch {
     readonly health: HealthWatch
     readonly objectives: ObjectivesWatch
     readonly records: RecordKeeper
+    readonly audit: AuditKeeper
     readonly clock: Clock
   }) {
     this.#notices = options.notices
@@ -53,6 +56,7 @@ export class AlarmWatch {
     this.#health = options.health
     this.#objectives = options.objectives
     this.#records = options.records
+    this.#audit = options.audit
     this.#clock = options.clock
     this.#startedMs = options.clock.now()
   }
@@ -132,6 +136,8 @@ export class AlarmWatch {
         .flatMap(ofHealth),
       ...this.#withoutCertificate(),
       ...this.#catalogue.systems.flatMap(({ system }) => ofRecords(system, this.#records.state(system))),
+      ...this.#catalogue.systems.flatMap(({ system }) => ofAudit(system, this.#audit.state(system))),
+      { kind: 'AUDIT_LATE' as const, place: { system: OWN_SYSTEM, subject: 'syslog' }, found: this.#audit.forwardLate },
       ...this.#nodes.map((node) => this.#ofNode(node)),
       { kind: 'CONFIGURATION_REFUSED' as const, place: { system: OWN_SYSTEM }, found: this.#refused },
       { kind: 'STORE_DOWN' as const, place: { system: OWN_SYSTEM }, found: this.#storeAway },
@@ -281,6 +287,14 @@ function ofRecords(system: string, { late, damaged }: RecordsState): Condition[]
   return [
     { kind: 'RECORDS_LATE', place: { system }, found: late },
     { kind: 'RECORDS_DAMAGED', place: { system }, found: damaged },
+  ]
+}
+
+function ofAudit(system: string, { late, broken }: ReturnType<AuditKeeper['state']>): Condition[] {
+  return [
+    { kind: 'AUDIT_LATE', place: { system }, found: late },
+    // What was found once stays until people have looked.
+    { kind: 'AUDIT_BROKEN', place: { system }, found: broken ?? undefined },
   ]
 }
 

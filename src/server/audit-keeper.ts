@@ -2,11 +2,13 @@ import { join } from 'node:path'
 import { fillBackwards, copyTarget, newestCopied, writeCopy } from '../authority/audit-copy.ts'
 import type { ChainedText } from '../authority/audit-entry.ts'
 import { keepKey, publicKeyOf, readKey, signHead, type AuditHead, type AuditKey } from '../authority/audit-head.ts'
-import type { AuditTrail } from '../authority/audit-trail.ts'
+import { AuditSyslog } from '../authority/audit-syslog.ts'
+import { AuditTrail } from '../authority/audit-trail.ts'
 import { auditProtection, entriesBehind, listMarks, oldestEntry, readMark } from '../catalog/audit-entries.ts'
 import { isStoreAway, type Store } from '../catalog/store.ts'
 import type { Clock } from '../clock.ts'
 import { Failure } from '../errors.ts'
+import { readAuthorities } from '../incident/authorities.ts'
 import { replaceFile } from '../protect/postgres/durable-file.ts'
 import { tidyControlRecords } from '../repository/control-days.ts'
 import type { Repository } from '../repository/repository.ts'
@@ -15,15 +17,17 @@ import type { Repository } from '../repository/repository.ts'
 const UNREAD_MS = 120_000
 const LATE_MS = 5 * 60_000
 const TIDY_MS = 3_600_000
+/** Each node has the newest heads in its state directory. */
+const HEAD_MS = 3_600_000
 /** So long copies wait for what another repository, which cannot be asked, may have of the trail. */
 const UNFILLED_MS = 600_000
 
 export interface AuditKeeperOptions {
-  readonly trail: AuditTrail
   readonly store: Store
   readonly node: string
   readonly clock: Clock
   readonly state: string
+  readonly syslog: { readonly host: string; readonly port: number; readonly ca: string | undefined } | undefined
   readonly systems: () => readonly string[]
   /** Throws what opening it throws. */
   readonly repositoryOf: (system: string) => Promise<Repository>
@@ -39,6 +43,7 @@ export interface KeptHead extends AuditHead {
 export class AuditKeeper {
   readonly trail: AuditTrail
   readonly #options: AuditKeeperOptions
+  readonly #syslog: AuditSyslog | undefined
   readonly #keys = new Map<string, AuditKey>()
   readonly #tidiedMs = new Map<string, number>()
   /** Systems whose repository was asked for what the store lacks. */
@@ -49,18 +54,37 @@ export class AuditKeeper {
   readonly #damaged = new Map<string, string>()
   readonly #startedMs: number
   #hasBegun = false
+  #headMs = Number.NEGATIVE_INFINITY
 
   constructor(options: AuditKeeperOptions) {
     this.#options = options
-    this.trail = options.trail
+    this.trail = new AuditTrail(options)
     this.#startedMs = options.clock.now()
+    const { store, clock, syslog } = options
+    if (syslog === undefined) return
+    const readCa = async () => (syslog.ca === undefined ? undefined : readAuthorities(syslog.ca))
+    this.#syslog = new AuditSyslog({ store, clock, host: syslog.host, port: syslog.port, readCa })
   }
 
   /** Begins the chain where that is to be done, and takes in what was spooled. Throws what the store throws. */
   async look(signal: AbortSignal): Promise<void> {
     if (!this.#hasBegun) await this.#begin(signal)
     await this.trail.drain()
-    if (this.#hasBegun) await this.#noteBehind()
+    if (!this.#hasBegun) return
+    await this.#noteBehind()
+    if (this.#options.clock.now() - this.#headMs < HEAD_MS) return
+    // Before the first copy there is none.
+    if ((await this.headLines()).length > 0) this.#headMs = this.#options.clock.now()
+  }
+
+  /** Sends on what is new, where that is wanted; of several nodes one. Throws what the store throws. */
+  async forward(leads: boolean, signal: AbortSignal): Promise<void> {
+    if (leads) await this.#syslog?.look(signal)
+  }
+
+  /** Why the receiver of syslog lags for five minutes; null when it does not, or there is none. */
+  get forwardLate(): string | null {
+    return this.#syslog?.late ?? null
   }
 
   /** What people are to be told of a system's copy, or null. */
@@ -79,6 +103,7 @@ export class AuditKeeper {
   ): Promise<void> {
     const { store, node, clock } = this.#options
     const { system } = repository
+    if (!this.#hasBegun) await this.#begin(signal)
     if (!this.#hasBegun) return
     this.#keys.set(system, await keepKey(repository, this.#keys.get(system), { node, nowMs: clock.now(), signal }))
     if (!(await this.#isFilled(repository, signal))) return
@@ -112,7 +137,7 @@ export class AuditKeeper {
     try {
       const lines = (await this.heads()).map(({ publicKey: _publicKey, ...head }) => JSON.stringify(head))
       if (lines.length > 0) await replaceFile(join(this.#options.state, 'audit-head.json'), `${lines.join('\n')}\n`)
-      return lines.map((line) => `audit head (keep it: "resus audit verify --head FILE" holds the trail against it): ${line}`)
+      return lines.map((line) => `audit head, keep it: ${line}`)
     } catch (error) {
       if (isStoreAway(error)) return []
       throw error
@@ -132,9 +157,10 @@ export class AuditKeeper {
       if (unread.length > 0 && clock.now() - this.#startedMs < UNREAD_MS) return
       // Nothing is configured yet: what is to come may have a trail.
       if (systems().length === 0) return
-      await this.trail.begin(newest, unread)
-      if (newest !== undefined) report(`the audit trail goes on behind entry ${newest.seq}`)
-      if (unread.length > 0) report(`the audit trail goes on without what these repositories may know: ${unread.join(', ')}`)
+      const isFirst = await this.trail.begin(newest, unread)
+      if (isFirst && newest !== undefined) report(`the audit trail goes on behind entry ${newest.seq}`)
+      if (isFirst && unread.length > 0)
+        report(`the audit trail goes on without what these repositories may know: ${unread.join(', ')}`)
     }
     this.#hasBegun = true
   }

@@ -10,6 +10,7 @@ import { Failure } from '../errors.ts'
 import { resusVersion } from '../version.ts'
 import { AcceptedConfiguration } from './accepted-configuration.ts'
 import { Administrator, administratorToken } from './administrator.ts'
+import { AuditKeeper } from './audit-keeper.ts'
 import { CatalogueRefresh } from './catalogue-refresh.ts'
 import { Catalogue } from './catalogue.ts'
 import { configurationFingerprint, ConfigurationWatch } from './configuration-watch.ts'
@@ -51,6 +52,7 @@ export interface ServeOptions {
 
 const RENEW_MS = 5_000
 const REFRESH_MS = 60_000
+const AUDIT_MS = 5_000
 const SCHEDULE_MS = 2_000
 const ALARMS_MS = 10_000
 const COMPLIANCE_MS = 60_000
@@ -123,6 +125,7 @@ class Node {
   readonly #scheduler: Scheduler
   readonly #watch: Watch
   readonly #records: RecordKeeper
+  readonly #audit: AuditKeeper
   readonly #tasks = new TaskFigures()
   readonly #startedAt: Date
   readonly #servers = new ServerIdentities()
@@ -161,6 +164,7 @@ class Node {
       tasks: node.#tasks,
       scheduler: node.#scheduler,
       notices: node.#watch.notices,
+      audit: node.#audit,
       node: settings.node,
       refused: () => node.#configuration.refused?.message ?? null,
       signal,
@@ -217,10 +221,12 @@ class Node {
     })
     this.#claims = this.#newClaims(home)
     this.#board = new StatusBoard({ catalogue: this.#catalogue, receivers: this.#receivers, clock })
+    this.#audit = this.#newAudit()
     this.#records = this.#newRecords()
     this.#watch = new Watch({
       store,
       records: this.#records,
+      audit: this.#audit,
       catalogue: this.#catalogue,
       receivers: this.#receivers,
       board: this.#board,
@@ -266,8 +272,24 @@ class Node {
       clock,
       systems: () => this.#catalogue.systems.map(({ system }) => system),
       repositoryOf: async (system) => this.#catalogue.repositoryOf(system),
+      alsoWrite: async (repository, held) => this.#audit.write(repository, held),
       report,
       onError: (error) => this.#reportUnlessAway(error),
+    })
+  }
+
+  #newAudit(): AuditKeeper {
+    const { clock, report } = this.#options
+    const { state, node, auditSyslog } = this.#settings
+    return new AuditKeeper({
+      store: this.#store,
+      node,
+      clock,
+      state,
+      syslog: auditSyslog,
+      systems: () => this.#catalogue.systems.map(({ system }) => system),
+      repositoryOf: async (system) => this.#catalogue.repositoryOf(system),
+      report,
     })
   }
 
@@ -300,6 +322,8 @@ class Node {
       this.#always(RENEW_MS, async () => this.#lookAround()),
       this.#always(REFRESH_MS, async () => this.#refresh.all()),
       this.#always(RECORDS_MS, async () => this.#records.look(signal)),
+      this.#always(AUDIT_MS, async () => this.#audit.look(signal)),
+      this.#always(AUDIT_MS, async () => this.#audit.forward(this.#scheduler.isLeader, signal)),
       this.#always(SCHEDULE_MS, async () => this.#schedule(signal)),
       this.#always(
         () => this.#watch.health.pauseMs,

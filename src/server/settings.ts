@@ -34,6 +34,14 @@ const settingsSchema = z.strictObject({
   channels: channelsSchema.prefault({}).describe('ways to tell people'),
   digest: digestSchema.prefault({}).describe('when the daily digest goes out'),
   deadMan: deadManSchema.optional(),
+  auditSyslog: z
+    .strictObject({
+      host: z.string().regex(/^[A-Za-z0-9.:_-]{1,253}$/, 'a host name or an address'),
+      port: z.int().min(1).max(65_535).default(6514),
+      ca: z.string().min(1).optional().describe('a file of certificates (PEM) that are trusted instead of the public ones'),
+    })
+    .optional()
+    .describe('where each entry of the audit trail goes on to: RFC 5424 over TLS'),
 })
 
 /** server.yaml with its defaults: paths absolute. */
@@ -46,6 +54,7 @@ export interface ServerSettings {
   readonly channels: readonly Channel[]
   readonly digest: z.infer<typeof digestSchema>
   readonly deadMan: z.infer<typeof deadManSchema> | undefined
+  readonly auditSyslog: { readonly host: string; readonly port: number; readonly ca: string | undefined } | undefined
   /** Of the file: what is relative is relative to it. */
   readonly directory: string
 }
@@ -76,6 +85,10 @@ export async function loadSettings(path: string, options: { readonly named: bool
     channels: resolveChannels(data.channels, directory),
     digest: data.digest,
     deadMan: data.deadMan,
+    auditSyslog:
+      data.auditSyslog === undefined
+        ? undefined
+        : { ...data.auditSyslog, ca: data.auditSyslog.ca === undefined ? undefined : resolve(directory, data.auditSyslog.ca) },
     directory,
   }
 }

@@ -6,6 +6,7 @@ import type { Clock } from '../clock.ts'
 import { DeadMan } from '../incident/dead-man.ts'
 import { Notices } from '../incident/notices.ts'
 import { AlarmWatch } from './alarm-watch.ts'
+import type { AuditKeeper } from './audit-keeper.ts'
 import type { Catalogue } from './catalogue.ts'
 import { digestLines } from './digest-lines.ts'
 import { HealthWatch } from './health-watch.ts'
@@ -26,6 +27,7 @@ export interface WatchOptions {
   readonly receivers: Receivers
   readonly board: StatusBoard
   readonly records: RecordKeeper
+  readonly audit: AuditKeeper
   readonly settings: ServerSettings
   readonly clock: Clock
   /** Why the configuration as its files are now is not in force. */
@@ -47,7 +49,7 @@ export class Watch implements AsyncDisposable {
   #storeSeenMs: number
 
   constructor(options: WatchOptions) {
-    const { store, catalogue, receivers, board, records, settings, clock, onError } = options
+    const { store, catalogue, receivers, board, records, audit, settings, clock, onError } = options
     this.#options = options
     this.#storeSeenMs = clock.now()
     this.sizes = new SizeWatch({ store, catalogue, clock })
@@ -66,11 +68,11 @@ export class Watch implements AsyncDisposable {
       node: settings.node,
       clock,
       channels: settings.channels,
-      digest: { ...settings.digest, lines: async () => digestLines(board, this.objectives) },
+      digest: { ...settings.digest, lines: async () => [...digestLines(board, this.objectives), ...(await audit.headLines())] },
       onError,
     })
     const { notices, health, objectives } = this
-    this.#alarms = new AlarmWatch({ notices, catalogue, health, objectives, records, clock })
+    this.#alarms = new AlarmWatch({ notices, catalogue, health, objectives, records, audit, clock })
     this.#deadMan = this.#startDeadMan()
   }
 

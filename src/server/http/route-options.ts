@@ -1,4 +1,5 @@
 import type { Notices } from '../../incident/notices.ts'
+import type { AuditKeeper } from '../audit-keeper.ts'
 import type { Control } from '../control.ts'
 import type { HealthWatch } from '../health-watch.ts'
 import type { ObjectivesWatch } from '../objectives-watch.ts'
@@ -17,6 +18,7 @@ export interface RouteOptions {
   readonly tasks: TaskFigures
   readonly scheduler: Scheduler
   readonly notices: Notices
+  readonly audit: AuditKeeper
   readonly node: string
   /** Why the configuration as its files are now is not in force. */
   readonly refused: () => string | null

@@ -12,6 +12,7 @@ import {
 import { Failure } from '../../errors.ts'
 import { resusVersion } from '../../version.ts'
 import type { TlsFiles } from '../listening.ts'
+import { auditRoutes } from './audit-routes.ts'
 import { backupRoutes } from './backup-routes.ts'
 import { guard, type Gate } from './guard.ts'
 import { historyRoutes } from './history-routes.ts'
@@ -67,6 +68,7 @@ export async function buildApi(options: ApiOptions): Promise<FastifyInstance> {
       await api.register(historyRoutes, routes)
       await api.register(backupRoutes, routes)
       await api.register(taskRoutes, routes)
+      await api.register(auditRoutes, routes)
       await api.register(notBuiltRoutes)
     },
     { prefix: API },
