@@ -151,7 +151,7 @@ test('the secret of a code in the store opens for its person and row alone, and 
   const ada = await enrolled(all, 'ada')
   const eve = await enrolled(all, 'eve')
   const digest = randomBytes(32)
-  const other = all.another({ key: new Secret(randomBytes(32)) })
+  const other = all.another({ key: () => new Secret(randomBytes(32)) })
   await assert.rejects(other.freshFactor(ada.person.id, { kind: 'totp', code: ada.code() }, digest), {
     code: 'SECRET_UNREADABLE',
   })

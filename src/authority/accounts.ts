@@ -28,7 +28,7 @@ export interface AccountsOptions {
   readonly store: Store
   readonly clock: Clock
   /** 32 bytes; of the installation, the same on all nodes. */
-  readonly key: Secret
+  readonly key: () => Secret
   /** Where people reach us; null: no passkeys. */
   readonly site: Site | null
   /** What happened; awaited before whoever asked is answered. */

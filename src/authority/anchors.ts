@@ -39,6 +39,12 @@ export async function readDecision(repository: Repository, id: string): Promise<
   throw new Failure('OBJECT_DAMAGED', `the decision on "${id}" in the repository is none`, { hint: 'run "resus verify --all"' })
 }
 
+/** Whether this run has it already: it goes on, however late. */
+export async function isInUseBy(repository: Repository, id: string, run: string): Promise<boolean> {
+  const used = usedSchema.safeParse(await readAuthority(repository, `approvals/${id}.used`))
+  return used.success && used.data.run === run
+}
+
 /** Nobody uses it any more. Throws APPROVAL_INVALID when it is being used. */
 export async function anchorRevocation(repositories: readonly Repository[], id: string, nowMs: number): Promise<void> {
   for (const repository of repositories) await takeUse(repository, { id, run: null, nowMs })

@@ -54,7 +54,8 @@ async function place(t: TestContext, more: Partial<ApprovalsOptions> = {}) {
   const operator = person('operator', { role: 'operator', facilities: null })
   const approver = person('approver', { role: 'approver', facilities: null })
   const approvals = new Approvals(options)
-  const ask = async () => approvals.ask(operator, 'restore', RESTORE, { to: '/restored', target: { time: 'noon' } })
+  const ask = async () =>
+    approvals.ask(operator, { operation: 'restore', parameters: { to: '/restored', target: { time: 'noon' } } }, RESTORE)
   return { approvals, options, repository, storage, store, clock, notes, executed, operator, approver, ask }
 }
 

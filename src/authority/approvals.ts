@@ -31,6 +31,12 @@ export interface Subject {
   readonly facilities: readonly string[]
 }
 
+export interface NewRequest {
+  readonly operation: Operation
+  readonly parameters: Asked['parameters'] | (() => Promise<Asked['parameters']>)
+  readonly id?: string | undefined
+}
+
 export interface Decision {
   readonly decision: 'approve' | 'refuse'
   /** A factor of Resus's own, given for this decision. */
@@ -47,8 +53,8 @@ export interface ApprovalsOptions {
   readonly freshFactor: (person: string, given: unknown, digest: string) => Promise<'totp' | 'passkey'>
   /** Whether one person made another's account, or reset a factor of it, since then. */
   readonly wasInHandOf: (person: string, by: string, since: Date) => Promise<boolean>
-  /** Does what was approved; gives what came of it. May be called again for the same approval after a crash. */
-  readonly execute: (approval: Approval) => Promise<Readonly<Record<string, unknown>>>
+  /** Does what was approved; gives what came of it, or nothing where somebody else does it, on a host. May be called again for the same approval after a crash. */
+  readonly execute: (approval: Approval) => Promise<Readonly<Record<string, unknown>> | undefined>
   /** Tells people, and the trail. */
   readonly note: (
     event: 'asked' | 'approved' | 'refused' | 'revoked' | 'expired' | 'used' | 'failed' | 'waits',
@@ -64,18 +70,20 @@ export class Approvals {
     this.#options = options
   }
 
-  /** Throws BUSY when too many wait. */
-  async ask(by: Principal, operation: Operation, subject: Subject, parameters: Asked['parameters']): Promise<Approval> {
+  /** Under an id of one's own it is asked for once. Throws BUSY when too many wait. */
+  async ask(by: Principal, { operation, parameters, id = randomUUID() }: NewRequest, subject: Subject): Promise<Approval> {
     const { store, clock, note } = this.#options
+    const before = await readApproval(store.sql, id)
+    if (before !== undefined) return before
     const waiting = await listApprovals(store.sql, { states: ['pending'] }, { limit: WAITING_MAX })
     if (waiting.length >= WAITING_MAX) {
       throw new Failure('BUSY', `${WAITING_MAX} requests wait for a decision already`, { hint: 'decide on them, or revoke some' })
     }
     const nowMs = clock.now()
     const asked: Asked = {
-      id: randomUUID(),
+      id,
       operation,
-      parameters,
+      parameters: typeof parameters === 'function' ? await parameters() : parameters,
       askedBy: { id: by.person ?? by.id, name: by.name },
       askedAt: new Date(nowMs).toISOString(),
       expiresAt: new Date(nowMs + EXPIRES_MS).toISOString(),
@@ -173,6 +181,7 @@ export class Approvals {
     let moved: Approval | undefined
     try {
       const outcome = await execute(approval)
+      if (outcome === undefined) return approval
       moved = await moveApproval(store.sql, approval.id, ['approved'], { state: 'used', at: new Date(clock.now()), outcome })
     } catch (error) {
       if (!(error instanceof Failure) || FAILURES[error.code].retry) throw error

@@ -62,7 +62,7 @@ test('without people nobody is asked; with the first of them a second one is', a
 })
 
 test('an approval lets through what it is for, whoever comes again with the same run, and nothing else', async () => {
-  const { repository, clear } = await place()
+  const { repository, clock, clear } = await place()
   const id = await decided(repository)
   const others: Deed[] = [
     { ...DEED, parameters: { ...DEED.parameters, to: '/elsewhere' } },
@@ -75,6 +75,8 @@ test('an approval lets through what it is for, whoever comes again with the same
   await clear({ kind: 'approval', id })
   await clear({ kind: 'approval', id })
   await assert.rejects(clear({ kind: 'approval', id }, { ...DEED, run: 'another' }), refusedWith('APPROVAL_INVALID', /was used/))
+  clock.nowMs += 5 * HOUR_MS
+  await clear({ kind: 'approval', id })
 })
 
 test('what nobody has decided on, was refused, is too old or is only asked for lets nothing through', async () => {

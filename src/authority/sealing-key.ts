@@ -13,18 +13,25 @@ const MAC_BYTES = 16
  * AES-256-GCM, bound to a context.
  */
 export class SealingKey {
-  readonly #key: Buffer
-  readonly #macKey: Buffer
+  readonly #find: () => Secret
+  #keys: { readonly key: Buffer; readonly macKey: Buffer } | undefined
 
-  constructor(key: Secret) {
-    this.#key = key.reveal()
-    assert(this.#key.length === KEY_BYTES, 'the key for secrets of people has 32 bytes')
-    this.#macKey = Buffer.from(hkdfSync('sha256', this.#key, '', 'resus: marks of sessions', KEY_BYTES))
+  /** `find` may throw while nobody knows it yet: then whatever needs it does. */
+  constructor(find: () => Secret) {
+    this.#find = find
+  }
+
+  #there(): { readonly key: Buffer; readonly macKey: Buffer } {
+    if (this.#keys !== undefined) return this.#keys
+    const key = this.#find().reveal()
+    assert(key.length === KEY_BYTES, 'the key for secrets of people has 32 bytes')
+    this.#keys = { key, macKey: Buffer.from(hkdfSync('sha256', key, '', 'resus: marks of sessions', KEY_BYTES)) }
+    return this.#keys
   }
 
   seal(plain: Uint8Array, context: string): Buffer {
     const nonce = randomBytes(NONCE_BYTES)
-    const cipher = createCipheriv('aes-256-gcm', this.#key, nonce).setAAD(Buffer.from(context))
+    const cipher = createCipheriv('aes-256-gcm', this.#there().key, nonce).setAAD(Buffer.from(context))
     const sealed = Buffer.concat([cipher.update(plain), cipher.final()])
     return Buffer.concat([nonce, cipher.getAuthTag(), sealed])
   }
@@ -34,7 +41,7 @@ export class SealingKey {
     const tagEnd = NONCE_BYTES + TAG_BYTES
     try {
       const nonce = sealed.subarray(0, NONCE_BYTES)
-      const decipher = createDecipheriv('aes-256-gcm', this.#key, nonce, { authTagLength: TAG_BYTES })
+      const decipher = createDecipheriv('aes-256-gcm', this.#there().key, nonce, { authTagLength: TAG_BYTES })
       decipher.setAAD(Buffer.from(context)).setAuthTag(sealed.subarray(NONCE_BYTES, tagEnd))
       return Buffer.concat([decipher.update(sealed.subarray(tagEnd)), decipher.final()])
     } catch (cause) {
@@ -47,7 +54,7 @@ export class SealingKey {
 
   /** 16 bytes that nobody else can make for this purpose and text. */
   mark(purpose: string, text: string): Buffer {
-    return createHmac('sha256', this.#macKey).update(`${purpose}\0${text}`).digest().subarray(0, MAC_BYTES)
+    return createHmac('sha256', this.#there().macKey).update(`${purpose}\0${text}`).digest().subarray(0, MAC_BYTES)
   }
 
   /** In constant time. */

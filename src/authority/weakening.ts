@@ -46,7 +46,7 @@ function isHarmless({ path, before, after }: Change): boolean {
   if (NEW.test(path)) return before === null
   if (MORE.test(path)) return typeof after === 'number' && (before === null || (typeof before === 'number' && after > before))
   if (LESS.test(path)) return typeof after === 'number' && (before === null || (typeof before === 'number' && after < before))
-  if (/^components\.[^.]+\.tier$/.test(path)) return TIERS.indexOf(String(after)) > TIERS.indexOf(String(before))
+  if (/^components\.[^.]+\.tier$/.test(path)) return TIERS.indexOf(after as string) > TIERS.indexOf(before as string)
   if (/^components\.[^.]+\.stream\.synchronous$/.test(path)) return before === false && after === true
   if (/^components\.[^.]+\.stream\.acknowledge$/.test(path)) return before === 'spool' && after === 'repository'
   return false

@@ -77,8 +77,13 @@ export async function listPeople(
   return rows.map((row) => ({ ...row, factors: row.factors ?? 0 }))
 }
 
+/** Whether anybody could log on, or ever could: somebody who was named and has chosen no password yet is nobody so far. */
 export async function arePeopleKnown(queries: Kysely<Schema>): Promise<boolean> {
-  return (await queries.selectFrom('people').select('id').limit(1).executeTakeFirst()) !== undefined
+  const of = queries
+    .selectFrom('people')
+    .select('id')
+    .where((each) => each.or([each('password', 'is not', null), each('issuer', 'is not', null)]))
+  return (await of.limit(1).executeTakeFirst()) !== undefined
 }
 
 export interface PersonChange {

@@ -16,6 +16,8 @@ export interface NewTask {
   readonly requestedBy: string
   /** Of a schedule and the instant it fell due: there is one task for each. */
   readonly scheduleKey?: string
+  /** `approval:<id>` or `emergency:<id>`. */
+  readonly clearance?: string
   readonly at: Date
 }
 
@@ -61,6 +63,7 @@ export async function insertTask(queries: Kysely<Schema>, task: NewTask): Promis
       parameters: JSON.stringify(task.parameters),
       requested_by: task.requestedBy,
       schedule_key: task.scheduleKey ?? null,
+      clearance: task.clearance ?? null,
       state: 'waiting',
       created_at: task.at,
       due_at: task.at,

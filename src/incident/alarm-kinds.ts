@@ -143,6 +143,26 @@ export const ALARM_KINDS = {
     title: 'A change of the configuration was refused',
     hint: 'correct the file; the old one is in force',
   },
+  APPROVAL_WAITS: {
+    severity: 'warning',
+    title: 'A second person has to decide',
+    hint: 'an approver looks at what is asked for, and at its digest, and approves or refuses it',
+  },
+  EMERGENCY_DECLARED: {
+    severity: 'alarm',
+    title: 'An emergency was declared: restores to new places take one person for four hours',
+    hint: 'another person reviews it within 72 hours',
+  },
+  BREAK_GLASS_USED: {
+    severity: 'alarm',
+    title: 'The sealed code was used',
+    hint: 'find out by whom and why; another person reviews it within 72 hours; seal another code',
+  },
+  SESSION_STOLEN: {
+    severity: 'alarm',
+    title: 'A secret of a session came twice: somebody may have stolen it',
+    hint: 'the session was ended: ask whose it was what they did, and look at the trail',
+  },
   CHANNEL_FAILED: {
     severity: 'alarm',
     title: 'Notices do not get through on a channel',

@@ -41,6 +41,7 @@ test('a change that cannot be taken for a while is told once, and taken when it 
     fingerprint,
     refused: null,
     clock,
+    admit: async (all) => ({ systems: all, waiting: [] }),
     report: (text) => {
       reports.push(text)
       // A change that is given up would be waited for without end.

@@ -3,7 +3,9 @@ import { join } from 'node:path'
 import { isStoreAway } from '../catalog/store.ts'
 import type { Clock } from '../clock.ts'
 import { loadSystems, type Systems } from '../config/systems.ts'
+import type { Configuration } from '../config/configuration.ts'
 import { Failure } from '../errors.ts'
+import type { Admitted } from './authority/configuration-gate.ts'
 
 const LOOK_MS = 2_000
 
@@ -15,6 +17,8 @@ export interface ConfigurationWatchOptions {
   readonly refused: string | null
   readonly clock: Clock
   readonly report: (text: string) => void
+  /** What of it may come into force. Throws what the store throws. */
+  readonly admit: (systems: readonly Configuration[]) => Promise<Admitted>
   /** The new configuration is in force from here on. */
   readonly take: (systems: Systems) => Promise<void>
 }
@@ -22,6 +26,7 @@ export interface ConfigurationWatchOptions {
 /** Takes a change of the configuration without a restart, as a whole; or refuses it with line and reason, and the old one stays in force. */
 export class ConfigurationWatch {
   readonly #options: ConfigurationWatchOptions
+  #isToBeRead = false
   /** Why the files as they are now were refused; null when they are in force. */
   refused: { readonly message: string; readonly at: string } | null
 
@@ -29,6 +34,11 @@ export class ConfigurationWatch {
     this.#options = options
     const { refused, clock } = options
     this.refused = refused === null ? null : { message: refused, at: new Date(clock.now()).toISOString() }
+  }
+
+  /** Looks at the files again, though they are as they were. */
+  reload(): void {
+    this.#isToBeRead = true
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -39,7 +49,8 @@ export class ConfigurationWatch {
       await clock.sleep(LOOK_MS, signal).catch(() => undefined)
       const now = await configurationFingerprint(configPath)
       // Looked at once it stands still: an editor writes in several steps.
-      if (now !== seen && now === changed && !signal.aborted) {
+      if ((now !== seen || this.#isToBeRead) && now === changed && !signal.aborted) {
+        this.#isToBeRead = false
         seen = (await this.#change()) ? now : undefined
       }
       changed = now
@@ -48,8 +59,9 @@ export class ConfigurationWatch {
 
   /** False when it has to be tried again: the files are right, and what kept them from being taken may pass. */
   async #change(): Promise<boolean> {
-    const { configPath, report, take } = this.#options
+    const { configPath, admit, report, take } = this.#options
     let systems: Systems
+    let waiting: readonly string[] = []
     try {
       systems = await loadSystems(configPath)
     } catch (error) {
@@ -57,10 +69,16 @@ export class ConfigurationWatch {
       return true
     }
     try {
-      await take(systems)
+      const admitted = await admit(systems.systems)
+      waiting = admitted.waiting
+      await take({ ...systems, systems: [...admitted.systems] })
     } catch (error) {
       if (!isStoreAway(error)) this.#refuse(error, 'a change of the configuration cannot be taken yet')
       return false
+    }
+    if (waiting.length > 0) {
+      this.#refuse(new Failure('APPROVAL_NEEDED', waiting.join('; ')), 'a change of the configuration waits')
+      return true
     }
     this.refused = null
     report('the configuration has changed and is in force')

@@ -1,4 +1,5 @@
 import { createHash, randomUUID } from 'node:crypto'
+import type { Clearance } from '../authority/clearance.ts'
 import type { Clock } from '../clock.ts'
 import type { Store } from '../catalog/store.ts'
 import { readTask, type Task } from '../catalog/tasks.ts'
@@ -17,6 +18,8 @@ export interface TaskRequest {
   /** What comes of it; not looked at for a request that was sent before. */
   readonly parameters: () => Readonly<Record<string, unknown>> | Promise<Readonly<Record<string, unknown>>>
   readonly requestedBy: string
+  /** What allows it, where it takes a second person. */
+  readonly clearance?: Extract<Clearance, { readonly id: string }> | undefined
   /** The same key and request again give the same task. */
   readonly idempotencyKey?: string | undefined
 }
@@ -51,7 +54,7 @@ export class Control {
 
   /** Asks for work. Throws KEY_REUSED when the key was used for something else. */
   async request(request: TaskRequest): Promise<Task> {
-    const { kind, picture, requestedBy, idempotencyKey } = request
+    const { kind, picture, requestedBy, idempotencyKey, clearance } = request
     const component = picture.component.name
     const hash = hashOf([picture.system, component, kind, request.asked])
     const before = idempotencyKey === undefined ? undefined : await this.#taskOfKey(idempotencyKey, hash)
@@ -59,7 +62,17 @@ export class Control {
     const parameters = PARAMETERS[kind].parse(await request.parameters()) as Record<string, unknown>
     const id = randomUUID()
     const at = new Date(this.#clock.now())
-    const task = { id, system: picture.system, component, kind, lane: LANES[kind], parameters, requestedBy, at }
+    const task = {
+      id,
+      system: picture.system,
+      component,
+      kind,
+      lane: LANES[kind],
+      parameters,
+      requestedBy,
+      at,
+      ...(clearance === undefined ? {} : { clearance: `${clearance.kind}:${clearance.id}` }),
+    }
     try {
       await this.#queue.request(task, async (queries) => {
         if (idempotencyKey === undefined) return
@@ -80,16 +93,15 @@ export class Control {
     return (await readTask(this.store.sql, id))!
   }
 
-  /** The name of a new restore's directory, which is not there yet on this node. Throws what `newRestorePlace` throws. */
-  async restoreName(component: string, asked: string | undefined): Promise<string> {
+  /** A new restore's directory, which is not there yet on this node. Throws what `newRestorePlace` throws. */
+  async restorePlace(component: string, asked: string | undefined): Promise<string> {
     const name =
       asked ??
       `${component}-${new Date(this.now)
         .toISOString()
         .replaceAll(/[-:]|\.\d+/g, '')
         .toLowerCase()}`
-    await newRestorePlace(this.#restoreRoots, name)
-    return name
+    return await newRestorePlace(this.#restoreRoots, name)
   }
 
   async #taskOfKey(key: string, hash: Buffer): Promise<Task | undefined> {

@@ -28,7 +28,8 @@ try {
     report,
     onReady: ({ url, tokenPath, isNewToken }) => {
       process.stdout.write(`resus serve: ${url}/api/v1/docs/\n`)
-      process.stdout.write(`the administrator token is in "${tokenPath}"${isNewToken ? ' (made just now)' : ''}\n`)
+      if (tokenPath === null) process.stdout.write('people log on\n')
+      else process.stdout.write(`the administrator token is in "${tokenPath}"${isNewToken ? ' (made just now)' : ''}\n`)
     },
   })
 } catch (error) {

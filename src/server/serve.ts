@@ -4,18 +4,20 @@ import type { NodeReach } from '../catalog/schema.ts'
 import { isStoreAway, isStoreBroken, Store } from '../catalog/store.ts'
 import { deleteOldTasks } from '../catalog/tasks.ts'
 import type { Clock } from '../clock.ts'
-import type { Configuration } from '../config/configuration.ts'
-import { loadSystems, serverFileOf, type Systems } from '../config/systems.ts'
+import { serverFileOf, type Systems } from '../config/systems.ts'
 import { Failure } from '../errors.ts'
 import { resusVersion } from '../version.ts'
 import { AcceptedConfiguration } from './accepted-configuration.ts'
 import { Administrator, administratorToken } from './administrator.ts'
+import { isAnybodyKnown } from './authority/known-people.ts'
+import { NodeAuthority } from './authority/node-authority.ts'
 import { AuditKeeper } from './audit-keeper.ts'
 import { CatalogueRefresh } from './catalogue-refresh.ts'
 import { Catalogue } from './catalogue.ts'
 import { configurationFingerprint, ConfigurationWatch } from './configuration-watch.ts'
 import { Control } from './control.ts'
-import { administratorGate } from './http/administrator-gate.ts'
+import { authorityGate } from './http/authority-gate.ts'
+import { loadBeginning, type Beginning } from './beginning.ts'
 import { buildApi } from './http/server.ts'
 import { listen, readTls, TlsReload } from './listening.ts'
 import { findReach, ServerIdentities } from './reach.ts'
@@ -47,13 +49,14 @@ export interface ServeOptions {
   /** One line for people. */
   readonly report: (text: string) => void
   /** It answers. */
-  readonly onReady?: (at: { readonly url: string; readonly tokenPath: string; readonly isNewToken: boolean }) => void
+  readonly onReady?: (at: { readonly url: string; readonly tokenPath: string | null; readonly isNewToken: boolean }) => void
 }
 
 const RENEW_MS = 5_000
 const REFRESH_MS = 60_000
 const AUDIT_MS = 5_000
 const SCHEDULE_MS = 2_000
+const AUTHORITY_MS = 5_000
 const ALARMS_MS = 10_000
 const COMPLIANCE_MS = 60_000
 const SIZES_MS = 600_000
@@ -73,38 +76,13 @@ export async function serve(options: ServeOptions): Promise<void> {
   const serverFile = options.serverFile ?? (await serverFileOf(options.configPath))
   const settings = await loadSettings(serverFile, { named: options.serverFile !== undefined })
   const accepted = new AcceptedConfiguration(settings.state, options.configPath)
-  const loaded = await loadOrAccepted(options, accepted)
+  const loaded = await loadBeginning(options, accepted, settings.state)
   await using stack = new AsyncDisposableStack()
   const failed = new AbortController()
   const signal = AbortSignal.any([options.signal, failed.signal])
-  const node = await Node.start({ ...options, signal }, { ...loaded, settings, accepted, fingerprint }, stack)
+  const node = await Node.start({ ...options, signal }, { settings, accepted, fingerprint, ...loaded }, stack)
   // One part that has failed ends all: half a control plane would look like a whole one.
   await node.run((error) => failed.abort(error))
-}
-
-/** What is in force: the files; or, where they are refused, what was accepted last. Protection does not wait for a typing mistake to be found. */
-async function loadOrAccepted({ configPath, report }: ServeOptions, accepted: AcceptedConfiguration): Promise<InForce> {
-  try {
-    return { systems: (await loadSystems(configPath)).systems, refused: null }
-  } catch (error) {
-    if (!(error instanceof Failure)) throw error
-    const systems = await accepted.load()
-    if (systems === undefined) throw error
-    report(`the configuration is refused, what was accepted last is in force: ${error.message}`)
-    return { systems, refused: error.message }
-  }
-}
-
-interface InForce {
-  readonly systems: readonly Configuration[]
-  /** Why the files as they are now are not in force, or not kept. */
-  readonly refused: string | null
-}
-
-interface Beginning extends InForce {
-  readonly settings: ServerSettings
-  readonly accepted: AcceptedConfiguration
-  readonly fingerprint: string | undefined
 }
 
 /** One `resus serve`. */
@@ -126,6 +104,7 @@ class Node {
   readonly #watch: Watch
   readonly #records: RecordKeeper
   readonly #audit: AuditKeeper
+  readonly #authority: NodeAuthority
   readonly #tasks = new TaskFigures()
   readonly #startedAt: Date
   readonly #servers = new ServerIdentities()
@@ -140,7 +119,7 @@ class Node {
     await chmod(settings.state, 0o711)
     const unkept = beginning.refused === null ? await accepted.begin(systems) : null
     if (unkept !== null) report(`${unkept}: until it can, its files are read as they are`)
-    const token = await administratorToken(settings.state)
+    const token = (await isAnybodyKnown(settings.state)) ? null : await administratorToken(settings.state)
     const home = stack.use(new StoreHome({ ...options, state: settings.state }))
     const store = stack.use(Store.later(async () => home.find()))
     const queue = stack.use(TaskQueue.later(store, (error) => report(`queue: ${error.message}`)))
@@ -154,6 +133,8 @@ class Node {
     await node.#lookAround()
     const { restoreRoots } = settings
     const control = new Control({ catalogue: node.#catalogue, store, queue, clock, restoreRoots })
+    node.#authority.serves(control)
+    await node.#authority.begin(clock)
     const tls = await readTls(settings)
     const api = await buildApi({
       control,
@@ -168,13 +149,20 @@ class Node {
       node: settings.node,
       refused: () => node.#configuration.refused?.message ?? null,
       signal,
-      gate: administratorGate(new Administrator(token.token)),
+      authority: node.#authority.authority,
+      isSecure: node.#authority.isSecure,
+      gate: authorityGate(
+        node.#authority.authority,
+        token === null ? undefined : new Administrator(token.token),
+        node.#authority.isSecure,
+      ),
       tls,
     })
     stack.defer(async () => api.close())
     node.#tls = new TlsReload(settings, api, tls)
     const url = await listen(api, settings)
-    options.onReady?.({ url, tokenPath: token.path, isNewToken: token.isNew })
+    node.#authority.listens(url)
+    options.onReady?.({ url, tokenPath: token?.path ?? null, isNewToken: token?.isNew ?? false })
     return node
   }
 
@@ -202,16 +190,7 @@ class Node {
     this.#queue = queue
     this.#catalogue = new Catalogue(store, clock)
     this.#refresh = this.#newRefresh()
-    this.#scheduler = new Scheduler({
-      store,
-      queue,
-      catalogue: this.#catalogue,
-      clock,
-      isReached: (system, component) =>
-        this.#board.nodes.some(({ reach }) =>
-          reach.some((each) => each.system === system && each.component === component && each.reached),
-        ),
-    })
+    this.#scheduler = this.#newScheduler()
     this.#accepted = accepted
     this.#receivers = new Receivers({
       configPath: () => accepted.path,
@@ -242,9 +221,39 @@ class Node {
       refused: beginning.refused,
       clock,
       report,
+      admit: async (systems) => this.#authority.gate.admit(this.#catalogue.systems, systems),
       take: async (systems) => this.#take(systems),
     })
+    this.#authority = this.#newAuthority()
     this.#worker = this.#newWorker(queue)
+  }
+
+  #newScheduler(): Scheduler {
+    return new Scheduler({
+      store: this.#store,
+      queue: this.#queue,
+      catalogue: this.#catalogue,
+      clock: this.#options.clock,
+      isReached: (system, component) =>
+        this.#board.nodes.some(({ reach }) =>
+          reach.some((each) => each.system === system && each.component === component && each.reached),
+        ),
+    })
+  }
+
+  #newAuthority(): NodeAuthority {
+    const { clock, report } = this.#options
+    return new NodeAuthority({
+      store: this.#store,
+      clock,
+      settings: this.#settings,
+      catalogue: this.#catalogue,
+      trail: this.#audit.trail,
+      notices: this.#watch.notices,
+      reload: () => this.#configuration.reload(),
+      report,
+      onError: (error) => this.#reportUnlessAway(error),
+    })
   }
 
   #newRefresh(): CatalogueRefresh {
@@ -324,6 +333,7 @@ class Node {
       this.#always(RECORDS_MS, async () => this.#records.look(signal)),
       this.#always(AUDIT_MS, async () => this.#audit.look(signal)),
       this.#always(AUDIT_MS, async () => this.#audit.forward(this.#scheduler.isLeader, signal)),
+      this.#always(AUTHORITY_MS, async () => this.#authority.authority.look(this.#scheduler.isLeader)),
       this.#always(SCHEDULE_MS, async () => this.#schedule(signal)),
       this.#always(
         () => this.#watch.health.pauseMs,

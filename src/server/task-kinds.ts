@@ -80,7 +80,14 @@ export async function commandOf(
     component,
     parameters,
     restoreRoots,
-  }: { id: string; component: string; parameters: unknown; restoreRoots: readonly string[] },
+    clearance,
+  }: {
+    id: string
+    component: string
+    parameters: unknown
+    restoreRoots: readonly string[]
+    clearance: string | null
+  },
 ): Promise<string[]> {
   switch (kind) {
     case 'backup': {
@@ -105,11 +112,17 @@ export async function commandOf(
       const { target, name } = PARAMETERS.restore.parse(parameters)
       // One that was whole when its node died is reported by the next attempt.
       const place = await restorePlace(restoreRoots, name)
-      return ['restore', component, '--to', place, '--request', id, ...targetOptions(target)]
+      return ['restore', component, '--to', place, '--request', id, ...targetOptions(target), ...clearanceOptions(clearance)]
     }
     default:
       return kind satisfies never
   }
+}
+
+/** `approval:<id>` as `--approval <id>`. */
+function clearanceOptions(clearance: string | null): string[] {
+  const [, kind, id] = /^(approval|emergency):([0-9a-f-]{36})$/.exec(clearance ?? '') ?? []
+  return kind === undefined || id === undefined ? [] : [`--${kind}`, id]
 }
 
 function targetOptions({ backup, time, lsn, xid, name, timeline, exclusive }: Target): string[] {

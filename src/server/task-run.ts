@@ -57,6 +57,7 @@ export async function runTask(run: TaskRun): Promise<TaskOutcome | undefined> {
         component: task.component ?? '',
         parameters: task.parameters,
         restoreRoots: run.place.restoreRoots,
+        clearance: task.clearance,
       }),
       configPath: run.place.configPath,
       onProgress: (progress) => record.note(progress),

@@ -37,7 +37,9 @@ export class View {
 
   pictures(): readonly ComponentPicture[] {
     const all = this.#catalogue.pictures()
-    return this.isWhole ? all : all.filter((picture) => reaches(this.principal, 'status.read', this.#facilitiesOf(picture)))
+    return this.isWhole
+      ? all
+      : all.filter((picture) => reaches(this.principal, 'status.read', facilitiesOf(this.#catalogue, picture)))
   }
 
   systems(): readonly Configuration[] {
@@ -51,7 +53,7 @@ export class View {
   sees(system: string | null, component: string | null): boolean {
     if (this.isWhole) return true
     const picture = system === null || component === null ? undefined : this.#catalogue.picture(system, component)
-    return picture !== undefined && reaches(this.principal, 'status.read', this.#facilitiesOf(picture))
+    return picture !== undefined && reaches(this.principal, 'status.read', facilitiesOf(this.#catalogue, picture))
   }
 
   seesFacility(facility: string): boolean {
@@ -125,7 +127,7 @@ export class View {
   }
 
   #reached(picture: ComponentPicture): ComponentPicture {
-    if (reaches(this.principal, this.#action, this.#facilitiesOf(picture))) return picture
+    if (reaches(this.principal, this.#action, facilitiesOf(this.#catalogue, picture))) return picture
     throw this.#forbidden(picture.system, picture.component.name)
   }
 
@@ -134,8 +136,9 @@ export class View {
       hint: 'somebody with a grant for all of them can do it',
     })
   }
+}
 
-  #facilitiesOf({ system, component }: ComponentPicture): readonly string[] {
-    return component.facilities ?? Object.keys(this.#catalogue.systems.find((each) => each.system === system)?.facilities ?? {})
-  }
+/** Whose data a component holds: of all facilities of its system, where it does not say. */
+export function facilitiesOf(catalogue: Catalogue, { system, component }: ComponentPicture): readonly string[] {
+  return component.facilities ?? Object.keys(catalogue.systems.find((each) => each.system === system)?.facilities ?? {})
 }

@@ -43,18 +43,19 @@ export interface TestAccounts {
   readonly events: AccountEvent[]
   readonly replays: unknown[]
   /** Another node on the same store. */
-  another(changes?: Partial<AccountsOptions>): Accounts
+  readonly another: (changes?: Partial<AccountsOptions>) => Accounts
 }
 
 export async function testAccounts(t: TestContext, changes: Partial<AccountsOptions> = {}): Promise<TestAccounts> {
   const store = changes.store ?? (await testStore(t))
   const clock = handClock()
+  const key = new Secret(randomBytes(32))
   const events: AccountEvent[] = []
   const replays: unknown[] = []
   const options: AccountsOptions = {
     store,
     clock,
-    key: new Secret(randomBytes(32)),
+    key: () => key,
     site: { origin: 'https://resus.test', rpId: 'resus.test' },
     note: async (event) => {
       events.push(event)

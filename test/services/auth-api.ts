@@ -16,7 +16,7 @@ export interface Browser {
   readonly url: string
   cookie: string
   csrf: string
-  ask(what: string, body?: unknown, headers?: Record<string, string>): Promise<Answer>
+  readonly ask: (what: string, body?: unknown, headers?: Record<string, string>) => Promise<Answer>
 }
 
 /** The routes of logging on, on a server of their own. */
@@ -24,7 +24,7 @@ export async function authApi(
   t: TestContext,
   accounts: Accounts,
   more: (server: FastifyInstance) => Promise<void> = async () => undefined,
-): Promise<{ readonly url: string; browser(): Browser }> {
+): Promise<{ readonly url: string; readonly browser: () => Browser }> {
   const server = Fastify().withTypeProvider<ZodTypeProvider>()
   server.setValidatorCompiler(validatorCompiler)
   server.setSerializerCompiler(serializerCompiler)

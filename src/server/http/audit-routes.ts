@@ -2,16 +2,9 @@ import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { z } from 'zod'
 import { auditHeadsSchema, auditPageSchema } from '../../api/audit-schemas.ts'
 import { problemSchema } from '../../api/schemas.ts'
-import type { Action } from '../../authority/roles.ts'
 import { Failure } from '../../errors.ts'
 import { cursorOf, readCursor } from './cursor.ts'
 import type { RouteOptions } from './route-options.ts'
-
-declare module 'fastify' {
-  interface FastifyContextConfig {
-    action?: Action
-  }
-}
 
 const read = { '4xx': problemSchema, '5xx': problemSchema }
 const instant = z.iso.datetime({ offset: true })

@@ -1,17 +1,21 @@
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { z } from 'zod'
 import { backupPageSchema, backupSchema, componentQuery, pageQuery, problemSchema, taskSchema } from '../../api/schemas.ts'
+import { approvalSchema } from '../../api/authority-schemas.ts'
 import { BACKUP_TYPES } from '../../repository/backups.ts'
 import { Failure } from '../../errors.ts'
 import { restoreNameSchema, targetSchema } from '../task-kinds.ts'
 import { cursorOf, readCursor } from './cursor.ts'
 import { newestPage, type Dated } from './newest-page.ts'
+import { restoreOrAsk } from './restore-or-ask.ts'
 import { startWork, startHeaders } from './start-work.ts'
 import type { RouteOptions } from './route-options.ts'
 
 const PREFIX = '/backup-dr'
 const idParameter = z.object({ id: z.string().min(1).max(64) })
 const started = { 202: taskSchema, '4xx': problemSchema, '5xx': problemSchema }
+/** Once there are people, a restore is asked for first. */
+const askedOrStarted = { ...started, 202: z.union([taskSchema, approvalSchema]) }
 const read = { '4xx': problemSchema, '5xx': problemSchema }
 
 /** API-01 to 07 and API-10: what a system's operators do every day, and on the day. */
@@ -152,7 +156,7 @@ const expiryRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { contr
   )
 }
 
-const restoreRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control }) => {
+const restoreRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control, authority }) => {
   server.post(
     `${PREFIX}/backups/:id/restore`,
     {
@@ -162,7 +166,7 @@ const restoreRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { cont
         params: idParameter,
         headers: startHeaders,
         body: z.strictObject({ ...componentQuery, target: targetSchema.optional(), name: restoreNameSchema.optional() }),
-        response: started,
+        response: askedOrStarted,
       },
     },
     async (request, reply) => {
@@ -173,18 +177,12 @@ const restoreRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { cont
           hint: 'leave it out',
         })
       }
-      return await startWork(
-        { request, reply, control },
-        {
-          picture,
-          kind: 'restore',
-          asked: { id: backup.id, ...request.body },
-          parameters: async () => ({
-            target: { ...target, backup: backup.id },
-            name: await control.restoreName(picture.component.name, name),
-          }),
-        },
-      )
+      const asked = { id: backup.id, ...request.body }
+      return await restoreOrAsk({ request, reply, control, authority }, picture, {
+        asked,
+        target: { ...target, backup: backup.id },
+        name,
+      })
     },
   )
 
@@ -196,21 +194,13 @@ const restoreRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { cont
         summary: 'Recover a component into a new directory, to the newest moment or another',
         headers: startHeaders,
         body: z.strictObject({ ...componentQuery, target: targetSchema.optional(), name: restoreNameSchema.optional() }),
-        response: started,
+        response: askedOrStarted,
       },
     },
     async (request, reply) => {
       const { target = {}, name, ...which } = request.body
       const picture = request.view.component(which)
-      return await startWork(
-        { request, reply, control },
-        {
-          picture,
-          kind: 'restore',
-          asked: request.body,
-          parameters: async () => ({ target, name: await control.restoreName(picture.component.name, name) }),
-        },
-      )
+      return await restoreOrAsk({ request, reply, control, authority }, picture, { asked: request.body, target, name })
     },
   )
 }

@@ -1,15 +1,11 @@
-import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Principal } from '../../authority/principal.ts'
-import { mayAsk, type Action } from '../../authority/roles.ts'
+import { mayAsk } from '../../authority/roles.ts'
 import { Failure } from '../../errors.ts'
 import type { Catalogue } from '../catalogue.ts'
 import { View } from '../view.ts'
 
 declare module 'fastify' {
-  interface FastifyContextConfig {
-    /** What the route lets somebody do; `none` for what everybody may ask without being known. */
-    action?: Action | 'none'
-  }
   interface FastifyRequest {
     /** Of whoever asks; only routes whose action is not `none` have it. */
     view: View
@@ -19,7 +15,7 @@ declare module 'fastify' {
 /** Finds out who asks. */
 export interface Gate {
   /** Undefined for nobody that is known. */
-  principalOf(request: FastifyRequest): Promise<Principal | undefined>
+  principalOf(request: FastifyRequest, reply: FastifyReply): Promise<Principal | undefined>
   /** Somebody known asked for what they may not. */
   noteRefused(principal: Principal, request: FastifyRequest, failure: Failure): Promise<void>
 }
@@ -35,11 +31,11 @@ export function guard(server: FastifyInstance, gate: Gate, catalogue: Catalogue)
   server.addHook('onRoute', ({ url, method, config }) => {
     if (config?.action === undefined) throw new Error(`the route ${String(method)} ${url} says no action`)
   })
-  server.addHook('onRequest', async (request) => {
+  server.addHook('onRequest', async (request, reply) => {
     // What met no route tells nobody so who is not known.
     const action = request.routeOptions.config.action ?? 'self'
     if (action === 'none') return
-    const principal = await gate.principalOf(request)
+    const principal = await gate.principalOf(request, reply)
     if (principal === undefined) throw UNKNOWN
     if (!mayAsk(principal, action)) {
       const failure = new Failure('FORBIDDEN', `"${principal.name}" may not do that (${action})`, {

@@ -1,5 +1,6 @@
 import type { Notices } from '../../incident/notices.ts'
 import type { AuditKeeper } from '../audit-keeper.ts'
+import type { Authority } from '../authority/authority.ts'
 import type { Control } from '../control.ts'
 import type { HealthWatch } from '../health-watch.ts'
 import type { ObjectivesWatch } from '../objectives-watch.ts'
@@ -20,6 +21,9 @@ export interface RouteOptions {
   readonly notices: Notices
   readonly audit: AuditKeeper
   readonly node: string
+  readonly authority: Authority
+  /** Browsers reach us by https. */
+  readonly isSecure: boolean
   /** Why the configuration as its files are now is not in force. */
   readonly refused: () => string | null
   /** Ends streams of events. */

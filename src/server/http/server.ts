@@ -13,6 +13,10 @@ import { Failure } from '../../errors.ts'
 import { resusVersion } from '../../version.ts'
 import type { TlsFiles } from '../listening.ts'
 import { auditRoutes } from './audit-routes.ts'
+import { approvalRoutes } from './approval-routes.ts'
+import { emergencyRoutes } from './emergency-routes.ts'
+import { logOnRoutes } from './log-on-routes.ts'
+import { peopleRoutes } from './people-routes.ts'
 import { backupRoutes } from './backup-routes.ts'
 import { guard, type Gate } from './guard.ts'
 import { historyRoutes } from './history-routes.ts'
@@ -70,6 +74,10 @@ export async function buildApi(options: ApiOptions): Promise<FastifyInstance> {
       await api.register(taskRoutes, routes)
       await api.register(auditRoutes, routes)
       await api.register(notBuiltRoutes)
+      await api.register(approvalRoutes, routes)
+      await api.register(emergencyRoutes, routes)
+      await api.register(peopleRoutes, routes)
+      await api.register(logOnRoutes, { accounts: options.authority.accounts, isSecure: options.isSecure })
     },
     { prefix: API },
   )

@@ -1,0 +1,122 @@
+import { sql, type Kysely } from 'kysely'
+import { z } from 'zod'
+import type { Schema } from './schema.ts'
+
+// People as the repositories keep them: all that lets them in again, and nothing that changes each day.
+
+const base64 = z.string().regex(/^[A-Za-z0-9+/]*={0,2}$/)
+const time = z.iso.datetime({ precision: 3 })
+
+const factorSchema = z.object({
+  id: z.uuid(),
+  kind: z.enum(['totp', 'passkey']),
+  label: z.string(),
+  sealedSecret: base64.nullable(),
+  credentialId: z.string().nullable(),
+  publicKey: base64.nullable(),
+  transports: z.array(z.string()).nullable(),
+  madeAt: time,
+})
+
+export const personCopySchema = z.object({
+  id: z.uuid(),
+  name: z.string(),
+  displayName: z.string(),
+  email: z.string().nullable(),
+  grants: z.array(z.object({ role: z.string(), facilities: z.array(z.string()).nullable() })),
+  state: z.enum(['active', 'disabled']),
+  password: z.string().nullable(),
+  issuer: z.string().nullable(),
+  subject: z.string().nullable(),
+  madeBy: z.string(),
+  madeAt: time,
+  resetBy: z.string().nullable(),
+  resetAt: time.nullable(),
+  factors: z.array(factorSchema),
+})
+/** A person as a repository has them. */
+export type PersonCopy = z.infer<typeof personCopySchema>
+
+/** All people, in the order of their ids. */
+export async function readPeopleCopies(queries: Kysely<Schema>): Promise<PersonCopy[]> {
+  const people = await queries.selectFrom('people').selectAll().orderBy('id').execute()
+  const factors = await queries.selectFrom('factors').selectAll().orderBy('id').execute()
+  const byPerson = Map.groupBy(factors, ({ person }) => person)
+  return people.map((person) => ({
+    id: person.id,
+    name: person.name,
+    displayName: person.display_name,
+    email: person.email,
+    grants: person.grants.map(({ role, facilities }) => ({ role, facilities: facilities === null ? null : [...facilities] })),
+    state: person.state,
+    password: person.password,
+    issuer: person.issuer,
+    subject: person.subject,
+    madeBy: person.made_by,
+    madeAt: person.made_at.toISOString(),
+    resetBy: person.reset_by,
+    resetAt: person.reset_at?.toISOString() ?? null,
+    factors: (byPerson.get(person.id) ?? []).map((factor) => ({
+      id: factor.id,
+      kind: factor.kind,
+      label: factor.label,
+      sealedSecret: factor.sealed_secret?.toString('base64') ?? null,
+      credentialId: factor.credential_id,
+      publicKey: factor.public_key?.toString('base64') ?? null,
+      transports: factor.transports,
+      madeAt: factor.made_at.toISOString(),
+    })),
+  }))
+}
+
+/** Fills a store without people; one that has some is left as it is. Gives how many came. */
+export async function insertPeopleCopies(queries: Kysely<Schema>, copies: readonly PersonCopy[]): Promise<number> {
+  return await queries.transaction().execute(async (transaction) => {
+    await sql`lock table resus_control.people in exclusive mode`.execute(transaction)
+    if ((await transaction.selectFrom('people').select('id').limit(1).executeTakeFirst()) !== undefined) return 0
+    for (const copy of copies) await insertCopy(transaction, copy)
+    return copies.length
+  })
+}
+
+async function insertCopy(queries: Kysely<Schema>, { factors, ...person }: PersonCopy): Promise<void> {
+  await queries
+    .insertInto('people')
+    .values({
+      id: person.id,
+      name: person.name,
+      display_name: person.displayName,
+      email: person.email,
+      grants: JSON.stringify(person.grants),
+      state: person.state,
+      password: person.password,
+      issuer: person.issuer,
+      subject: person.subject,
+      made_by: person.madeBy,
+      made_at: person.madeAt,
+      reset_by: person.resetBy,
+      reset_at: person.resetAt,
+    })
+    .execute()
+  for (const factor of factors) {
+    await queries
+      .insertInto('factors')
+      .values({
+        id: factor.id,
+        person: person.id,
+        kind: factor.kind,
+        label: factor.label,
+        sealed_secret: bytesOf(factor.sealedSecret),
+        credential_id: factor.credentialId,
+        public_key: bytesOf(factor.publicKey),
+        counter: factor.kind === 'passkey' ? 0 : null,
+        transports: factor.transports,
+        made_at: factor.madeAt,
+      })
+      .execute()
+  }
+}
+
+function bytesOf(text: string | null): Buffer | null {
+  return text === null ? null : Buffer.from(text, 'base64')
+}

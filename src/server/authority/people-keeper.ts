@@ -1,0 +1,96 @@
+import { z } from 'zod'
+import { canonicalJson } from '../../authority/canonical-json.ts'
+import { insertPeopleCopies, personCopySchema, readPeopleCopies, type PersonCopy } from '../../catalog/people-copies.ts'
+import type { Store } from '../../catalog/store.ts'
+import type { Clock } from '../../clock.ts'
+import { Failure } from '../../errors.ts'
+import { listAuthority, putAuthority, readAuthority } from '../../repository/authority-objects.ts'
+import { randomId, timeName } from '../../repository/layout.ts'
+import type { Repository } from '../../repository/repository.ts'
+
+const schema = z.object({ format: z.literal(1), at: z.iso.datetime({ precision: 3 }), person: personCopySchema })
+
+interface Kept {
+  readonly name: string
+  readonly person: PersonCopy
+  readonly text: string
+}
+
+/** Keeps people in the repositories, and brings them back into a store that has lost them (docs/authority.md). */
+export class PeopleKeeper {
+  readonly #store: Store
+  readonly #clock: Clock
+  /** What each repository has of each person. */
+  readonly #kept = new WeakMap<Repository, Map<string, Kept>>()
+
+  constructor(store: Store, clock: Clock) {
+    this.#store = store
+    this.#clock = clock
+  }
+
+  /** Puts what has changed into each of these. Throws what the store throws, and what the last storage that failed threw: the others have it. */
+  async keep(repositories: readonly Repository[]): Promise<void> {
+    const people = await readPeopleCopies(this.#store.sql)
+    let failure: unknown
+    for (const repository of repositories) await this.#keepIn(repository, people).catch((error: unknown) => (failure = error))
+    if (failure !== undefined) throw failure as Error
+  }
+
+  /** Fills a store that knows nobody. Gives how many came. */
+  async restore(repositories: readonly Repository[]): Promise<number> {
+    const newest = new Map<string, Kept>()
+    for (const repository of repositories) {
+      for (const [id, kept] of await this.#read(repository)) {
+        const before = newest.get(id)
+        if (before === undefined || before.name < kept.name) newest.set(id, kept)
+      }
+    }
+    const copies = [...newest.values()].map(({ person }) => person)
+    return copies.length === 0 ? 0 : await insertPeopleCopies(this.#store.sql, copies)
+  }
+
+  async #keepIn(repository: Repository, people: readonly PersonCopy[]): Promise<void> {
+    const kept = await this.#read(repository)
+    for (const person of people) {
+      const text = canonicalJson(person)
+      const before = kept.get(person.id)
+      if (before?.text === text) continue
+      // Names tell seconds apart, and the newest has to sort last, also by a clock that is behind.
+      const beforeMs = before === undefined ? 0 : timeOf(before.name) + 1000
+      const nowMs = Math.max(this.#clock.now(), beforeMs)
+      const name = `people/${person.id}/${timeName(nowMs)}-${randomId()}`
+      await putAuthority(repository, name, { format: 1, at: new Date(nowMs).toISOString(), person })
+      kept.set(person.id, { name, person, text })
+    }
+  }
+
+  /** The newest of each person; read once. One that is damaged is passed over, and the one before counts. */
+  async #read(repository: Repository): Promise<Map<string, Kept>> {
+    const known = this.#kept.get(repository)
+    if (known !== undefined) return known
+    const found = new Map<string, Kept>()
+    for (const name of (await listAuthority(repository, 'people/')).toReversed()) {
+      const id = name.split('/')[1] ?? ''
+      if (found.has(id)) continue
+      const person = await readPerson(repository, name)
+      if (person?.id === id) found.set(id, { name, person, text: canonicalJson(person) })
+    }
+    this.#kept.set(repository, found)
+    return found
+  }
+}
+
+async function readPerson(repository: Repository, name: string): Promise<PersonCopy | undefined> {
+  try {
+    const read = schema.safeParse(await readAuthority(repository, name))
+    return read.success ? read.data.person : undefined
+  } catch (error) {
+    if (error instanceof Failure && error.code === 'OBJECT_DAMAGED') return undefined
+    throw error
+  }
+}
+
+function timeOf(name: string): number {
+  const text = name.split('/')[2]?.slice(0, 16) ?? ''
+  return Date.parse(text.replace(/^(....)(..)(..)T(..)(..)(..)Z$/, '$1-$2-$3T$4:$5:$6Z'))
+}

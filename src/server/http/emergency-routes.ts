@@ -1,0 +1,100 @@
+import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
+import { z } from 'zod'
+import { emergenciesSchema, emergencySchema, reasonBody, reviewBody, sealedCodeSchema } from '../../api/authority-schemas.ts'
+import { problemSchema } from '../../api/schemas.ts'
+import { newBreakGlass } from '../../authority/break-glass.ts'
+import { approvalDocument } from './approval-document.ts'
+import type { RouteOptions } from './route-options.ts'
+
+const failures = { '4xx': problemSchema, '5xx': problemSchema }
+
+/** What one person may do alone because it cannot wait, and what others say of it afterwards. */
+export const emergencyRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, options) => {
+  await server.register(declareRoutes, options)
+  await server.register(reviewRoutes, options)
+}
+
+const declareRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { authority }) => {
+  const { reviews } = authority
+  server.get(
+    '/emergencies',
+    {
+      config: { action: 'status.read' },
+      schema: {
+        summary: 'Emergencies that were declared, and sealed codes that were used',
+        response: { 200: emergenciesSchema, ...failures },
+      },
+    },
+    async ({ view }) => ({ items: view.isWhole ? [...reviews.all] : [] }),
+  )
+
+  server.post(
+    '/emergencies',
+    {
+      config: { action: 'emergency.declare' },
+      schema: {
+        summary: 'Declare an emergency: for four hours restores to new places take one person, and everybody is told',
+        body: reasonBody,
+        response: { 201: emergencySchema, ...failures },
+      },
+    },
+    async ({ body, view, ip }, reply) => {
+      const declared = await reviews.declare(await authority.repositories(), view.principal, body.reason)
+      await authority.noteDone(view.principal, {
+        address: ip,
+        action: 'emergency.declared',
+        object: { id: declared.id },
+        outcome: 'done',
+        reason: body.reason,
+      })
+      reply.code(201)
+      return declared
+    },
+  )
+}
+
+const reviewRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { authority }) => {
+  const { reviews, approvals } = authority
+  server.post(
+    '/emergencies/:id/review',
+    {
+      config: { action: 'emergency.review' },
+      schema: {
+        summary: 'Say how it was: another person than who did it',
+        params: z.object({ id: z.uuid() }),
+        body: reviewBody,
+        response: { 200: emergenciesSchema, ...failures },
+      },
+    },
+    async ({ params, body, view, ip }) => {
+      await reviews.review(await authority.repositories(), params.id, view.principal, body.text)
+      const object = { id: params.id }
+      await authority.noteDone(view.principal, {
+        address: ip,
+        action: 'emergency.reviewed',
+        object,
+        outcome: 'done',
+        reason: body.text,
+      })
+      return { items: [...reviews.all] }
+    },
+  )
+
+  server.post(
+    '/break-glass',
+    {
+      config: { action: 'people.ask' },
+      schema: {
+        summary: 'Make a sealed code, good once another person has approved it',
+        response: { 202: sealedCodeSchema, ...failures },
+      },
+    },
+    async ({ view }, reply) => {
+      const { id, code, digest } = newBreakGlass()
+      const subject = { system: null, component: null, facilities: [] }
+      const approval = await approvals.ask(view.principal, { operation: 'break-glass', parameters: { id, digest } }, subject)
+      reply.code(202).header('Location', `/api/v1/approvals/${approval.id}`)
+      return { code, approval: approvalDocument(approval) }
+    },
+  )
+}
