@@ -21,6 +21,8 @@ const CHALLENGE_MS = 5 * 60_000
 const NONCE_BYTES = 16
 const CHALLENGE_BYTES = NONCE_BYTES + 32
 const RP_NAME = 'Resus'
+/** EdDSA, ES256, RS256: what authenticators have. */
+const ALGORITHMS = [-8, -7, -257]
 
 /** Where people reach us: a passkey is bound to it. */
 export interface Site {
@@ -84,6 +86,7 @@ export class Passkeys {
       timeout: CHALLENGE_MS,
       attestationType: 'none',
       excludeCredentials: credentialsOf(own),
+      supportedAlgorithmIDs: ALGORITHMS,
       authenticatorSelection: { residentKey: 'preferred', userVerification: 'required' },
     })
   }
@@ -103,6 +106,7 @@ export class Passkeys {
         expectedOrigin: origin,
         expectedRPID: rpId,
         requireUserVerification: true,
+        supportedAlgorithmIDs: ALGORITHMS,
       }),
     )
     if (verified?.verified !== true) return undefined

@@ -24,7 +24,7 @@ export async function authApi(
   t: TestContext,
   accounts: Accounts,
   more: (server: FastifyInstance) => Promise<void> = async () => undefined,
-): Promise<{ readonly url: string; browser(): Browser }> {
+): Promise<{ readonly url: string; readonly browser: () => Browser }> {
   const server = Fastify().withTypeProvider<ZodTypeProvider>()
   server.setValidatorCompiler(validatorCompiler)
   server.setSerializerCompiler(serializerCompiler)
