@@ -1,16 +1,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import test, { after } from 'node:test'
-import {
-  enrolled,
-  HERE,
-  invited,
-  PASSWORD,
-  selfOf,
-  sessionOf,
-  testAccounts,
-  type TestAccounts,
-} from '../../test/services/accounts.ts'
+import { HERE, invited, PASSWORD, selfOf, sessionOf, testAccounts, type TestAccounts } from '../../test/services/accounts.ts'
 import { Authenticator } from '../../test/services/authenticator.ts'
 import { stopTestStore } from '../../test/services/store.ts'
 

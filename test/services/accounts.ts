@@ -50,7 +50,7 @@ export interface TestAccounts {
   readonly events: AccountEvent[]
   readonly replays: unknown[]
   /** Another node on the same store. */
-  another(changes?: Partial<AccountsOptions>): Accounts
+  readonly another: (changes?: Partial<AccountsOptions>) => Accounts
 }
 
 export async function testAccounts(t: TestContext, changes: Partial<AccountsOptions> = {}): Promise<TestAccounts> {
