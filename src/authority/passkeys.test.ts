@@ -4,6 +4,7 @@ import test, { after } from 'node:test'
 import { HERE, invited, PASSWORD, selfOf, sessionOf, testAccounts, type TestAccounts } from '../../test/services/accounts.ts'
 import { Authenticator } from '../../test/services/authenticator.ts'
 import { stopTestStore } from '../../test/services/store.ts'
+import { siteOf } from './passkeys.ts'
 
 after(stopTestStore)
 
@@ -122,4 +123,9 @@ test('where nobody has said under which name people reach us, there are no passk
   await invited(accounts, 'ada')
   const self = await selfOf(accounts, sessionOf(await accounts.logOn(ADA, HERE)))
   await assert.rejects(accounts.own.beginPasskey(self, { label: 'key' }), { code: 'ARGUMENTS_INVALID', message: /url|name/ })
+})
+
+test('a passkey belongs to the name that people reach us by, and to no number', () => {
+  assert.deepEqual(siteOf('https://resus.test:8443'), { origin: 'https://resus.test:8443', rpId: 'resus.test' })
+  for (const url of [undefined, 'https://192.0.2.1', 'http://127.0.0.1:7400']) assert.equal(siteOf(url), null)
 })

@@ -1,4 +1,5 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { isIP } from 'node:net'
 import {
   generateAuthenticationOptions,
   generateRegistrationOptions,
@@ -29,6 +30,13 @@ export interface Site {
   readonly origin: string
   /** The name of the host alone; browsers take no address of numbers. */
   readonly rpId: string
+}
+
+/** Of `url` in server.yaml; null where there is none, or one that browsers make no passkeys for. */
+export function siteOf(url: string | undefined): Site | null {
+  if (url === undefined) return null
+  const { origin, hostname } = new URL(url)
+  return isIP(hostname) === 0 ? { origin, rpId: hostname } : null
 }
 
 /** What a challenge is for: an answer to it is good for nothing else. */

@@ -37,15 +37,15 @@ const settingsSchema = z.strictObject({
     .optional()
     .describe('the name of this node; by default that of the host'),
   restoreRoots: z.array(z.string().min(1)).default([]).describe('directories below which the API may restore'),
-  channels: channelsSchema.prefault({}).describe('ways to tell people'),
-  digest: digestSchema.prefault({}).describe('when the daily digest goes out'),
-  deadMan: deadManSchema.optional(),
   url: z
     .string()
     .regex(SITE, '"https://name" or "https://name:port"; http for localhost alone')
     .optional()
     .describe('where browsers reach Resus: passkeys are bound to its name, and cookies go there by https alone'),
   identityProvider: identityProviderSchema.optional(),
+  channels: channelsSchema.prefault({}).describe('ways to tell people'),
+  digest: digestSchema.prefault({}).describe('when the daily digest goes out'),
+  deadMan: deadManSchema.optional(),
 })
 
 /** server.yaml with its defaults: paths absolute. */
@@ -55,12 +55,12 @@ export interface ServerSettings {
   readonly state: string
   readonly node: string
   readonly restoreRoots: readonly string[]
-  readonly channels: readonly Channel[]
-  readonly digest: z.infer<typeof digestSchema>
-  readonly deadMan: z.infer<typeof deadManSchema> | undefined
   /** Where browsers reach us. */
   readonly url: string | undefined
   readonly identityProvider: IdentityProviderSettings | undefined
+  readonly channels: readonly Channel[]
+  readonly digest: z.infer<typeof digestSchema>
+  readonly deadMan: z.infer<typeof deadManSchema> | undefined
   /** Of the file: what is relative is relative to it. */
   readonly directory: string
 }
@@ -88,11 +88,11 @@ export async function loadSettings(path: string, options: { readonly named: bool
         .replaceAll(/[^A-Za-z0-9._-]/g, '-')
         .slice(0, 63),
     restoreRoots: data.restoreRoots.map((root) => resolve(directory, root)),
+    url: data.url,
+    identityProvider: data.identityProvider === undefined ? undefined : resolveIdentityProvider(data.identityProvider, directory),
     channels: resolveChannels(data.channels, directory),
     digest: data.digest,
     deadMan: data.deadMan,
-    url: data.url,
-    identityProvider: data.identityProvider === undefined ? undefined : resolveIdentityProvider(data.identityProvider, directory),
     directory,
   }
 }

@@ -4,7 +4,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { after, type TestContext } from 'node:test'
-import { enrolled, testAccounts } from '../../../test/services/accounts.ts'
+import { generateSync } from 'otplib'
+import { enrolled, HERE, PASSWORD, selfOf, sessionOf, testAccounts } from '../../../test/services/accounts.ts'
 import { authApi, type Browser } from '../../../test/services/auth-api.ts'
 import { CLIENT_SECRET, passProvider, testProvider } from '../../../test/services/identity-provider.ts'
 import { stopTestStore } from '../../../test/services/store.ts'
@@ -165,6 +166,28 @@ test('the provider’s word makes no factor and no token; with local grants, it 
   const known = (await accounts.people.readByName('idp/ada'))!
   await accounts.people.setGrants(known.id, [{ role: 'approver', facilities: null }], { id: 'bootstrap' })
   assert.deepEqual((await own.ask('GET /me')).body['grants'], [{ role: 'operator', facilities: null }])
+})
+
+test('with a factor of ours as well, what we have granted counts too', async (t) => {
+  const { browser, accounts, clock } = await setUp(t)
+  await logOn(browser())
+  const { id, name } = (await accounts.people.readByName('idp/ada'))!
+  await accounts.people.setGrants(id, [{ role: 'approver', facilities: null }], { id: 'bootstrap' })
+  const { code } = await accounts.people.invite(id, { id: 'bootstrap' })
+  const self = await selfOf(accounts, sessionOf(await accounts.acceptInvitation({ code, password: PASSWORD }, HERE)))
+  const { ticket, secret } = await accounts.own.beginTotp(self, { label: 'phone' })
+  const totp = () => generateSync({ secret, epoch: Math.floor(clock.now() / 1000) })
+  await accounts.own.finishTotp(self, { ticket, code: totp() })
+  clock.move(30_000)
+  const own = browser()
+  const back = await logOn(own)
+  assert.equal(own.cookie, '')
+  const second = /^0; url=\/#second-factor=([\w-]{43})$/.exec(back.headers.get('refresh') ?? '')?.[1]
+  const done = await own.ask('POST /second-factor', { ticket: second, factor: { kind: 'totp', code: totp() } })
+  assert.equal(done.status, 200, JSON.stringify(done.body))
+  const roles = ((await own.ask('GET /me')).body['grants'] as { role: string }[]).map(({ role }) => role)
+  assert.deepEqual(roles, ['approver', 'operator'])
+  assert.equal((await accounts.logOn({ name, password: PASSWORD }, HERE)).kind, 'second-factor')
 })
 
 test('a provider that fails is said to fail, and is asked again', async (t) => {
