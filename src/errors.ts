@@ -65,6 +65,7 @@ export const FAILURES = {
   LOCKED_OUT: { exit: 2, http: 429, retry: true },
   FACTOR_NEEDED: { exit: 2, http: 403, retry: false },
   FACTOR_WRONG: { exit: 2, http: 403, retry: false },
+  IDENTITY_PROVIDER_UNREACHABLE: { exit: 1, http: 502, retry: true },
   PASSWORD_WEAK: { exit: 2, http: 400, retry: false },
   PERSON_UNKNOWN: { exit: 2, http: 404, retry: false },
   PERSON_EXISTS: { exit: 2, http: 409, retry: false },

@@ -14,6 +14,7 @@ const passkeyOptions = z.record(z.string(), z.unknown())
 
 export const logOnBody = z.strictObject({ name: z.string().min(1).max(200), password })
 export const secondFactorBody = z.strictObject({ ticket, factor: givenFactorSchema })
+export const ticketBody = z.strictObject({ ticket })
 export const invitationBody = z.strictObject({ code: ticket, password })
 export const beginFactorBody = z.strictObject({ label, shown })
 export const finishTotpBody = z.strictObject({ ticket, code: z.string().regex(/^\d{6}$/, 'six digits') })

@@ -54,6 +54,7 @@ export class Accounts {
   readonly #principals: Principals
   readonly #logOns: LogOns
   readonly #fresh: FreshFactors
+  readonly #addresses: AddressAttempts
 
   constructor({ store, clock, key, site, note, onReplay = () => undefined }: AccountsOptions) {
     const parts: AccountParts = { store, clock, note, seal: new SealingKey(key), memory: new CredentialMemory() }
@@ -61,6 +62,7 @@ export class Accounts {
     const passwords = new PasswordHashes()
     const addresses = new AddressAttempts(clock)
     this.#parts = parts
+    this.#addresses = addresses
     this.people = new People(parts)
     this.factors = new Factors(parts, site)
     this.sessions = new Sessions(parts, onReplay)
@@ -89,6 +91,11 @@ export class Accounts {
     return await this.#logOns.bySecondFactor(ticket, given, from)
   }
 
+  /** What a browser needs to show a passkey for a ticket that it did not get from `logOn`. */
+  async secondFactorChallenge(ticket: string): Promise<PublicKeyCredentialRequestOptionsJSON | null> {
+    return await this.#logOns.challenge(ticket)
+  }
+
   /** Chooses a password with a code of `people.invite`, and logs on. */
   async acceptInvitation(given: { readonly code: string; readonly password: string }, from: From): Promise<LogOn> {
     return await this.#logOns.byInvitation(given, from)
@@ -97,6 +104,11 @@ export class Accounts {
   /** For somebody whom an identity provider has vouched for. */
   async logOnByIdentity(person: Person, grants: readonly Grant[], from: From): Promise<LogOn> {
     return await this.#logOns.byIdentity(person, grants, from)
+  }
+
+  /** An attempt from an address, failed until it is released. Throws LOCKED_OUT. */
+  claimAddress({ address }: From): { release(): void } {
+    return this.#addresses.claim(address)
   }
 
   async logOff(session: string, principal: Principal, from: From): Promise<void> {

@@ -9,7 +9,7 @@ import { wrongFactor, type Factors } from './factors.ts'
 import type { GivenFactor } from './given-factor.ts'
 import type { AddressAttempts, Attempts } from './lock-out.ts'
 import { requireGoodPassword, type PasswordHashes } from './password.ts'
-import { INVITATION, PERSON_NAME } from './people.ts'
+import { INVITATION, LOG_ON_NAME } from './people.ts'
 import { grantSchema, type Factor, type Grant } from './principal.ts'
 import { digestOf, randomSecret } from './sealing-key.ts'
 import type { NewSession, Sessions } from './sessions.ts'
@@ -55,7 +55,7 @@ export class LogOns {
   async byPassword({ name, password }: { readonly name: string; readonly password: string }, from: From): Promise<LogOn> {
     const { attempts, passwords, addresses } = this.#of
     const place = addresses.claim(from.address)
-    const person = PERSON_NAME.test(name) ? await readPersonByName(this.#sql, name) : undefined
+    const person = LOG_ON_NAME.test(name) ? await readPersonByName(this.#sql, name) : undefined
     const claimed = await attempts.claim(person?.id)
     const isRight = await passwords.verify(password, claimed?.password).catch(async (error: unknown) => {
       // It was not looked at.
@@ -126,6 +126,14 @@ export class LogOns {
     place.release()
     if ((await takeTicket(this.#sql, which)) === undefined) throw refused()
     return await this.#begin(claimed, { shown: shown.kind, grants, from })
+  }
+
+  /** What a browser needs to show a passkey for a ticket; null where they have none. Throws LOG_ON_REFUSED. */
+  async challenge(ticket: string): Promise<PublicKeyCredentialRequestOptionsJSON | null> {
+    const which = { digest: digestOf(ticket), purpose: SECOND_FACTOR, at: this.#now() }
+    const person = (await readTicket(this.#sql, which))?.person ?? undefined
+    if (person === undefined) throw refused()
+    return await this.#of.factors.assertionOptions(person, { kind: 'log-on', bound: which.digest })
   }
 
   /** Begins a session for somebody who has shown all they had to. */

@@ -1,4 +1,5 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { isIP } from 'node:net'
 import {
   generateAuthenticationOptions,
   generateRegistrationOptions,
@@ -21,12 +22,21 @@ const CHALLENGE_MS = 5 * 60_000
 const NONCE_BYTES = 16
 const CHALLENGE_BYTES = NONCE_BYTES + 32
 const RP_NAME = 'Resus'
+/** EdDSA, ES256, RS256: what authenticators have. */
+const ALGORITHMS = [-8, -7, -257]
 
 /** Where people reach us: a passkey is bound to it. */
 export interface Site {
   readonly origin: string
   /** The name of the host alone; browsers take no address of numbers. */
   readonly rpId: string
+}
+
+/** Of `url` in server.yaml; null where there is none, or one that browsers make no passkeys for. */
+export function siteOf(url: string | undefined): Site | null {
+  if (url === undefined) return null
+  const { origin, hostname } = new URL(url)
+  return isIP(hostname) === 0 ? { origin, rpId: hostname } : null
 }
 
 /** What a challenge is for: an answer to it is good for nothing else. */
@@ -84,6 +94,7 @@ export class Passkeys {
       timeout: CHALLENGE_MS,
       attestationType: 'none',
       excludeCredentials: credentialsOf(own),
+      supportedAlgorithmIDs: ALGORITHMS,
       authenticatorSelection: { residentKey: 'preferred', userVerification: 'required' },
     })
   }
@@ -103,6 +114,7 @@ export class Passkeys {
         expectedOrigin: origin,
         expectedRPID: rpId,
         requireUserVerification: true,
+        supportedAlgorithmIDs: ALGORITHMS,
       }),
     )
     if (verified?.verified !== true) return undefined

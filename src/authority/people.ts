@@ -5,6 +5,7 @@ import {
   insertPerson,
   listPeople,
   readPerson,
+  readPersonByIdentity,
   readPersonByName,
   updatePerson,
   type Person,
@@ -20,6 +21,8 @@ import type { Grant } from './principal.ts'
 import { digestOf, randomSecret } from './sealing-key.ts'
 
 export const PERSON_NAME = /^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$/
+/** As the name of somebody whom an identity provider has made known: nobody of ours is called so. */
+export const LOG_ON_NAME = /^(idp\/)?[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$/
 export const INVITATION = 'invitation'
 const INVITATION_MS = 24 * 3_600_000
 
@@ -46,6 +49,15 @@ export interface NewPerson {
   readonly displayName: string
   readonly email: string | null
   readonly grants: readonly Grant[]
+}
+
+/** What an identity provider says about somebody. */
+export interface IdentityClaims {
+  readonly issuer: string
+  readonly subject: string
+  readonly name: string
+  readonly displayName: string
+  readonly email: string | null
 }
 
 /** Who does it, and from where. `id` of a person, or "bootstrap". */
@@ -75,7 +87,7 @@ export class People {
   }
 
   async readByName(name: string): Promise<PersonView | undefined> {
-    const person = PERSON_NAME.test(name) ? await readPersonByName(this.#sql, name) : undefined
+    const person = LOG_ON_NAME.test(name) ? await readPersonByName(this.#sql, name) : undefined
     return person === undefined ? undefined : viewOf(person)
   }
 
@@ -98,6 +110,28 @@ export class People {
     }
     await this.#note('person.made', { id, name: person.name }, by, { after: { ...person } })
     return await this.read(id)
+  }
+
+  /** Who an identity provider says somebody is: made known, without a grant of ours, when they are not. */
+  async ofIdentity(claims: IdentityClaims): Promise<Person> {
+    const { issuer, subject, displayName, email } = claims
+    const identity = { issuer, subject }
+    const found = await readPersonByIdentity(this.#sql, identity)
+    if (found !== undefined) return found
+    // The provider's people choose their names there: nobody takes one of ours by it.
+    for (const name of [claims.name, subject, randomUUID()].map(
+      (each) => `idp/${each.replaceAll(/[^A-Za-z0-9._@-]/g, '-').slice(0, 60)}`,
+    )) {
+      if (!LOG_ON_NAME.test(name)) continue
+      const id = randomUUID()
+      const row = { id, name, displayName, email, grants: [], identity, madeBy: 'identity-provider', at: this.#now() }
+      if (await insertPerson(this.#sql, row)) {
+        await this.#note('person.made', { id, name }, { id: 'identity-provider' }, { after: { name, ...identity } })
+      }
+      const made = await readPersonByIdentity(this.#sql, identity)
+      if (made !== undefined) return made
+    }
+    throw new Failure('PERSON_EXISTS', 'the names that the identity provider gives are taken')
   }
 
   async setGrants(id: string, grants: readonly Grant[], by: By): Promise<PersonView> {

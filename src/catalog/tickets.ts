@@ -8,29 +8,42 @@ export type Ticket = Selectable<TicketsTable>
 export interface NewTicket {
   readonly digest: Buffer
   readonly purpose: string
-  readonly person: string | null
+  readonly person: string
   readonly data: Readonly<Record<string, unknown>>
   readonly sealed?: Buffer
   readonly at: Date
   readonly expiresAt: Date
 }
 
-/** How many of one purpose a person, or nobody, may have at once: the newest. */
+/** How many of one purpose a person may have at once: the newest. */
 const OPEN_MAX = 20
-const OPEN_OF_NOBODY_MAX = 10_000
 
 /** Also forgets what has expired, and the oldest of too many. */
 export async function insertTicket(queries: Kysely<Schema>, ticket: NewTicket): Promise<void> {
   const { digest, purpose, person, data, sealed, at, expiresAt } = ticket
-  const open = person === null ? OPEN_OF_NOBODY_MAX : OPEN_MAX
   await sql`
     delete from resus_control.tickets where expires_at <= ${at}::timestamptz or digest in (
-      select digest from resus_control.tickets where person is not distinct from ${person}::uuid and purpose = ${purpose}
-      order by made_at desc offset ${open - 1})`.execute(queries)
+      select digest from resus_control.tickets where person = ${person}::uuid and purpose = ${purpose}
+      order by made_at desc offset ${OPEN_MAX - 1})`.execute(queries)
   await queries
     .insertInto('tickets')
     .values({ digest, purpose, person, data: JSON.stringify(data), sealed: sealed ?? null, made_at: at, expires_at: expiresAt })
     .execute()
+}
+
+/** Marks something as used that we did not have to keep until now. False when it was: of two at once, on whatever node, one gets it. */
+export async function useOnce(
+  queries: Kysely<Schema>,
+  { digest, purpose, at, expiresAt }: Pick<NewTicket, 'digest' | 'purpose' | 'at' | 'expiresAt'>,
+): Promise<boolean> {
+  await queries.deleteFrom('tickets').where('expires_at', '<=', at).execute()
+  const row = await queries
+    .insertInto('tickets')
+    .values({ digest, purpose, person: null, data: '{}', made_at: at, expires_at: expiresAt })
+    .onConflict((conflict) => conflict.doNothing())
+    .returning('digest')
+    .executeTakeFirst()
+  return row !== undefined
 }
 
 interface WhichTicket {

@@ -14,7 +14,7 @@ export interface ConfigurationText {
 const SHOWN_CHARACTERS = 60
 const NEAR_EDITS_MAX = 3
 /** What stands here may be a secret that somebody put in by mistake: it is never shown. */
-const NEVER_SHOWN: ReadonlySet<PropertyKey> = new Set(['passphrase', 'connection', 'password', 'secret', 'url'])
+const NEVER_SHOWN: ReadonlySet<PropertyKey> = new Set(['passphrase', 'connection', 'password', 'secret', 'clientSecret', 'url'])
 
 /** Each mistake as `file:line:column: what: found this, wanted that`, in the order of the file. */
 export function describeMistakes(source: ConfigurationText, issues: readonly z.core.$ZodIssue[], schema: unknown): string[] {

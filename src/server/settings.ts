@@ -2,6 +2,11 @@ import { existsSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
+import {
+  identityProviderSchema,
+  resolveIdentityProvider,
+  type IdentityProviderSettings,
+} from '../authority/identity-provider-settings.ts'
 import { invalid, readDocument } from '../config/document.ts'
 import { channelsSchema, digestSchema, resolveChannels, type Channel } from '../incident/channel.ts'
 import { deadManSchema } from '../incident/dead-man.ts'
@@ -12,6 +17,7 @@ import { parseSecretReference, secretReferenceSchema } from '../config/secret-re
 export const DEFAULT_PORT = 7400
 const DEFAULT_STATE = '/var/lib/resus/server'
 const LISTEN = /^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(\d{1,5})$/
+const SITE = /^(https:\/\/[a-z0-9.-]{1,253}|http:\/\/localhost)(:\d{1,5})?$/
 const LOOPBACK = /^(127\.\d+\.\d+\.\d+|localhost|::1)$/
 
 const settingsSchema = z.strictObject({
@@ -31,6 +37,12 @@ const settingsSchema = z.strictObject({
     .optional()
     .describe('the name of this node; by default that of the host'),
   restoreRoots: z.array(z.string().min(1)).default([]).describe('directories below which the API may restore'),
+  url: z
+    .string()
+    .regex(SITE, '"https://name" or "https://name:port"; http for localhost alone')
+    .optional()
+    .describe('where browsers reach Resus: passkeys are bound to its name, and cookies go there by https alone'),
+  identityProvider: identityProviderSchema.optional(),
   channels: channelsSchema.prefault({}).describe('ways to tell people'),
   digest: digestSchema.prefault({}).describe('when the daily digest goes out'),
   deadMan: deadManSchema.optional(),
@@ -55,6 +67,9 @@ export interface ServerSettings {
   readonly state: string
   readonly node: string
   readonly restoreRoots: readonly string[]
+  /** Where browsers reach us. */
+  readonly url: string | undefined
+  readonly identityProvider: IdentityProviderSettings | undefined
   readonly channels: readonly Channel[]
   readonly digest: z.infer<typeof digestSchema>
   readonly deadMan: z.infer<typeof deadManSchema> | undefined
@@ -88,6 +103,8 @@ export async function loadSettings(path: string, options: { readonly named: bool
         .replaceAll(/[^A-Za-z0-9._-]/g, '-')
         .slice(0, 63),
     restoreRoots: data.restoreRoots.map((root) => resolve(directory, root)),
+    url: data.url,
+    identityProvider: data.identityProvider === undefined ? undefined : resolveIdentityProvider(data.identityProvider, directory),
     channels: resolveChannels(data.channels, directory),
     digest: data.digest,
     deadMan: data.deadMan,

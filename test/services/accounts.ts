@@ -24,15 +24,22 @@ export interface HandClock extends Clock {
 
 export function handClock(): HandClock {
   let nowMs = BEGIN
+  const sleepers = new Set<{ readonly untilMs: number; readonly wake: () => void }>()
   return {
     now: () => nowMs,
     move: (ms) => {
       nowMs += ms
+      for (const { untilMs, wake } of sleepers) if (untilMs <= nowMs) wake()
     },
-    // Nothing here waits but for what never comes.
-    sleep: async (_, signal) => {
-      await new Promise<void>((_resolve, reject) => signal?.addEventListener('abort', () => reject(new Error('aborted'))))
-    },
+    sleep: async (ms, signal) =>
+      new Promise<void>((resolve, reject) => {
+        const sleeper = { untilMs: nowMs + ms, wake: resolve }
+        sleepers.add(sleeper)
+        signal?.addEventListener('abort', () => {
+          sleepers.delete(sleeper)
+          reject(new Error('aborted'))
+        })
+      }),
   }
 }
 

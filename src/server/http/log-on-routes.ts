@@ -1,7 +1,15 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { z } from 'zod'
-import { invitationBody, logOnBody, logOnSchema, meSchema, secondFactorBody } from '../../api/auth-schemas.ts'
+import {
+  challengeSchema,
+  invitationBody,
+  logOnBody,
+  logOnSchema,
+  meSchema,
+  secondFactorBody,
+  ticketBody,
+} from '../../api/auth-schemas.ts'
 import { problemSchema } from '../../api/schemas.ts'
 import type { LogOn } from '../../authority/log-on.ts'
 import { fromOf, identityOf, type IdentityOptions } from './identity.ts'
@@ -48,6 +56,22 @@ const beginRoutes: FastifyPluginAsyncZod<IdentityOptions> = async (server, optio
       const { ticket, factor } = request.body
       const session = await accounts.secondFactor(ticket, factor, fromOf(request))
       return await begun({ kind: 'session', session, isFactorNeeded: false }, { request, reply, options })
+    },
+  )
+
+  server.post(
+    `${PREFIX}/second-factor/challenge`,
+    {
+      config: OPEN,
+      schema: {
+        summary: 'Show a passkey for the second step',
+        body: ticketBody,
+        response: { 200: challengeSchema, ...failures },
+      },
+    },
+    async (request) => {
+      const passkey = await accounts.secondFactorChallenge(request.body.ticket)
+      return { passkey: passkey === null ? null : { ...passkey } }
     },
   )
 
