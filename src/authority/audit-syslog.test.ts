@@ -22,7 +22,7 @@ const MINUTE_MS = 60_000
 class Receiver {
   readonly messages: string[] = []
   /** What becomes of the next connections. */
-  mode: 'takes' | 'breaks' | 'closes' | 'stalls' = 'takes'
+  mode: 'takes' | 'breaks' | 'closes' | 'ends' | 'stalls' = 'takes'
   readonly #server
   readonly #sockets = new Set<TLSSocket>()
   port = 0
@@ -32,6 +32,7 @@ class Receiver {
       this.#sockets.add(socket)
       socket.on('error', () => undefined)
       if (this.mode === 'stalls') return void socket.pause()
+      if (this.mode === 'ends') return void socket.pause().end()
       if (this.mode === 'closes') return void socket.destroy()
       const pieces: Buffer[] = []
       socket.on('data', (piece: Buffer) => {
@@ -84,8 +85,8 @@ async function place(t: TestContext, certificate = authority.issue(['localhost',
   return { store, clock, trail, receiver, pass: (ms: number) => (now += ms) }
 }
 
-function syslogOf(store: Store, port: number, clock = systemClock, ca: string = authority.cert): AuditSyslog {
-  return new AuditSyslog({ store, clock, host: '127.0.0.1', port, readCa: async () => Buffer.from(ca) })
+function syslogOf(store: Store, port: number, clock = systemClock, pauseMs = 20): AuditSyslog {
+  return new AuditSyslog({ store, clock, host: '127.0.0.1', port, pauseMs, readCa: async () => Buffer.from(authority.cert) })
 }
 
 async function append(trail: AuditTrail, store: Store, reason: string, outcome: 'done' | 'refused' = 'done'): Promise<void> {
@@ -117,16 +118,17 @@ test('each entry goes out as a message of RFC 5424 with its length before it, in
 test('a receiver that breaks off, or closes without having read, gets the same again; none is left out', async (t) => {
   const { store, trail, receiver, clock } = await place(t)
   const syslog = syslogOf(store, receiver.port, clock)
-  for (const mode of ['closes', 'breaks'] as const) {
+  for (const mode of ['closes', 'ends', 'breaks'] as const) {
     receiver.mode = mode
     receiver.messages.length = 0
     for (let at = 0; at < 150; at += 1) await append(trail, store, 'x'.repeat(1500))
-    await syslog.look(signal)
+    // One that ends has to do so before we do, also on a machine that is slow.
+    await syslogOf(store, receiver.port, clock, mode === 'ends' ? 2000 : 20).look(signal)
   }
   receiver.mode = 'takes'
   await syslog.look(signal)
   const taken = new Set(seqs(receiver))
-  const all = Array.from({ length: 301 }, (_, at) => at + 1)
+  const all = Array.from({ length: 451 }, (_, at) => at + 1)
   assert.deepEqual(
     all.filter((seq) => !taken.has(seq)),
     [],

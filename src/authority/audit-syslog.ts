@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { isIP } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 import { connect, type TLSSocket } from 'node:tls'
 import { entriesBehind, newestEntry, readMark, writeMark } from '../catalog/audit-entries.ts'
 import type { Store } from '../catalog/store.ts'
@@ -18,6 +19,8 @@ const BATCH = 100
 const BATCHES_AT_ONCE = 50
 /** To connect, to take a batch, and to close in good order. */
 const TIMEOUT_MS = 20_000
+/** Between our last byte and our end. */
+const PAUSE_MS = 100
 const LATE_MS = 5 * 60_000
 const MESSAGE_ID_CHARACTERS = 32
 
@@ -34,6 +37,7 @@ export class AuditSyslog {
   readonly #clock: Clock
   readonly #target: () => Promise<SyslogTarget>
   readonly #name: string
+  readonly #pauseMs: number
   /** Since when nothing was taken that was to be. */
   #behindSinceMs: number | undefined
   #problem: string | null = null
@@ -45,8 +49,10 @@ export class AuditSyslog {
     readonly port: number
     /** Read anew for each connection: a certificate may have been renewed. */
     readonly readCa: () => Promise<Buffer | undefined>
+    readonly pauseMs?: number
   }) {
     const { store, clock, host, port, readCa } = options
+    this.#pauseMs = options.pauseMs ?? PAUSE_MS
     this.#store = store
     this.#clock = clock
     this.#name = `syslog:${host}:${port}`
@@ -75,7 +81,7 @@ export class AuditSyslog {
       }
       this.#behindSinceMs ??= this.#clock.now()
       try {
-        await sendFrames(await this.#target(), rows.map(frameOf), signal)
+        await sendFrames(await this.#target(), { frames: rows.map(frameOf), pauseMs: this.#pauseMs, signal })
       } catch (error) {
         this.#problem = error instanceof Error ? error.message : String(error)
         return
@@ -85,6 +91,12 @@ export class AuditSyslog {
       this.#behindSinceMs = (await newestEntry(this.#store.sql))?.seq === last.seq ? undefined : this.#clock.now()
     }
   }
+}
+
+interface Sending {
+  readonly frames: readonly Buffer[]
+  readonly pauseMs: number
+  readonly signal: AbortSignal
 }
 
 /** One entry, as it goes over the wire. */
@@ -108,7 +120,7 @@ export function frameOf(row: ChainedText): Buffer {
  * Sends frames on a connection of their own. The protocol has no word for "taken": they are, when the receiver has closed in good order behind the end of what we sent, which it
  * can only do when it has read all of it.
  */
-async function sendFrames({ host, port, ca }: SyslogTarget, frames: readonly Buffer[], signal: AbortSignal): Promise<void> {
+async function sendFrames({ host, port, ca }: SyslogTarget, { frames, pauseMs, signal }: Sending): Promise<void> {
   const until = AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)])
   const socket = connect({
     host,
@@ -122,9 +134,7 @@ async function sendFrames({ host, port, ca }: SyslogTarget, frames: readonly Buf
   socket.on('error', () => undefined)
   try {
     await once(socket, 'secureConnect', { signal: until })
-    const closed = closedWell(socket, until)
-    socket.end(Buffer.concat(frames))
-    await closed
+    await exchange(socket, { frames, pauseMs, signal: until })
   } catch (error) {
     if (until.aborted && !signal.aborted) throw new Error(`it has taken nothing for ${TIMEOUT_MS / 1000} s`, { cause: error })
     throw error
@@ -133,16 +143,25 @@ async function sendFrames({ host, port, ca }: SyslogTarget, frames: readonly Buf
   }
 }
 
-/** Whether the other side has ended, and not broken off, behind our own end. */
-async function closedWell(socket: TLSSocket, signal: AbortSignal): Promise<void> {
+/** Sends all, and then ends. Throws when the other side ends before that, or breaks off. */
+async function exchange(socket: TLSSocket, { frames, pauseMs, signal }: Sending): Promise<void> {
+  let haveEnded = false
+  let isInOrder = false
   // What it says nobody reads; but its end is only seen by who reads.
   socket.resume()
-  let isEnded = false
   socket.on('end', () => {
-    isEnded = socket.writableFinished
+    isInOrder = haveEnded
   })
-  await once(socket, 'close', { signal })
-  if (!isEnded) throw new Error('it has closed the connection before it had taken all')
+  const closed = once(socket, 'close', { signal })
+  const sent = (async () => {
+    await new Promise<void>((resolve) => socket.write(Buffer.concat(frames), () => resolve()))
+    // The end of one that closes by itself, whatever we send, is there before ours.
+    await delay(pauseMs, undefined, { signal })
+    haveEnded = true
+    socket.end()
+  })()
+  await Promise.all([closed, sent])
+  if (!isInOrder) throw new Error('it has closed the connection before it had taken all')
 }
 
 /** As RFC 5424 wants names: visible ASCII. */

@@ -24,7 +24,7 @@ interface Options extends Pick<AccountsOptions, 'store' | 'clock' | 'note'> {
   readonly settings: IdentityProviderSettings
   readonly accounts: Accounts
   /** Of the accounts. */
-  readonly key: Secret
+  readonly key: () => Secret
 }
 
 /**

@@ -59,7 +59,7 @@ export class SealingKey {
 
   /** 43 characters that follow from a text and that nobody else can tell. */
   derive(purpose: string, text: string): string {
-    return createHmac('sha256', this.#macKey).update(`${purpose}\0${text}`).digest('base64url')
+    return createHmac('sha256', this.#there().macKey).update(`${purpose}\0${text}`).digest('base64url')
   }
 
   /** In constant time. */

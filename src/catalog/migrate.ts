@@ -40,7 +40,7 @@ export async function migrate(connectionString: string): Promise<string[]> {
       'create table if not exists resus_control.migrations (name text primary key, sha256 text not null, at timestamptz not null default now())',
     )
     const names = await runAll(client)
-    await giveRights(client)
+    await giveRights(client, connectionString)
     return names
   } finally {
     await client.end().catch(() => undefined)

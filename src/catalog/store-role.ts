@@ -54,8 +54,9 @@ begin
   end loop;
 end $$`
 
-/** Makes the role where we may, and gives it what the control plane needs: of the audit trail to read it, and to add to it. */
-export async function giveRights(client: pg.Client): Promise<void> {
+/** On a server of our own: makes the role, and gives it what the control plane needs; of the audit trail to read it, and to add to it. */
+export async function giveRights(client: pg.Client, connectionString: string): Promise<void> {
+  if (!BY_SOCKET.test(connectionString)) return
   await client.query(GRANT)
   await client.query(GIVE_QUEUE)
 }

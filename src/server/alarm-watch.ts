@@ -119,6 +119,9 @@ export class AlarmWatch {
     const unseen = this.#health.hasCertificate ? undefined : null
     const found = view === undefined ? unseen : certificateFound(view)
     await this.#tell({ kind: 'CERTIFICATE_EXPIRING', place: { system: OWN_SYSTEM, subject: node }, found })
+    for (const { system } of this.#catalogue.systems) {
+      for (const condition of ofAuditCopy(system, this.#audit.broken(system))) await this.#tell(condition)
+    }
   }
 
   /** Looks at all that is known. */
@@ -136,7 +139,11 @@ export class AlarmWatch {
         .flatMap(ofHealth),
       ...this.#withoutCertificate(),
       ...this.#catalogue.systems.flatMap(({ system }) => ofRecords(system, this.#records.state(system))),
-      ...this.#catalogue.systems.flatMap(({ system }) => ofAudit(system, this.#audit.state(system))),
+      ...this.#catalogue.systems.map(({ system }) => ({
+        kind: 'AUDIT_LATE' as const,
+        place: { system },
+        found: this.#audit.late(system),
+      })),
       { kind: 'AUDIT_LATE' as const, place: { system: OWN_SYSTEM, subject: 'syslog' }, found: this.#audit.forwardLate },
       ...this.#nodes.map((node) => this.#ofNode(node)),
       { kind: 'CONFIGURATION_REFUSED' as const, place: { system: OWN_SYSTEM }, found: this.#refused },
@@ -290,11 +297,11 @@ function ofRecords(system: string, { late, damaged }: RecordsState): Condition[]
   ]
 }
 
-function ofAudit(system: string, { late, broken }: ReturnType<AuditKeeper['state']>): Condition[] {
+/** Of who writes the copy. */
+function ofAuditCopy(system: string, { forked, damaged }: ReturnType<AuditKeeper['broken']>): Condition[] {
   return [
-    { kind: 'AUDIT_LATE', place: { system }, found: late },
-    // What was found once stays until people have looked.
-    { kind: 'AUDIT_BROKEN', place: { system }, found: broken ?? undefined },
+    { kind: 'AUDIT_BROKEN', place: { system, subject: 'forked' }, found: forked },
+    { kind: 'AUDIT_BROKEN', place: { system, subject: 'damaged' }, found: damaged },
   ]
 }
 

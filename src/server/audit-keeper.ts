@@ -51,7 +51,7 @@ export class AuditKeeper {
   /** Since when each copy is behind, and has come no further. */
   readonly #behind = new Map<string, { readonly mark: number; readonly sinceMs: number }>()
   readonly #forked = new Map<string, string>()
-  readonly #damaged = new Map<string, string>()
+  readonly #damaged = new Map<string, string | null>()
   readonly #startedMs: number
   #hasBegun = false
   #headMs = Number.NEGATIVE_INFINITY
@@ -87,13 +87,17 @@ export class AuditKeeper {
     return this.#syslog?.late ?? null
   }
 
-  /** What people are to be told of a system's copy, or null. */
-  state(system: string): { readonly late: string | null; readonly broken: string | null } {
+  /** What people are to be told of a system's copy, as of the last look of any node. */
+  late(system: string): string | null {
     const behind = this.#behind.get(copyTarget(system))
     const lateMs = behind === undefined ? 0 : this.#options.clock.now() - behind.sinceMs
-    const late =
-      lateMs < LATE_MS ? null : `entries of the trail wait for ${Math.floor(lateMs / 60_000)} min to come into its repository`
-    return { late, broken: this.#forked.get(system) ?? this.#damaged.get(system) ?? null }
+    if (lateMs < LATE_MS) return null
+    return `entries of the trail wait for ${Math.floor(lateMs / 60_000)} min to come into its repository`
+  }
+
+  /** What this node has found wrong with a system's copy while it wrote there: undefined where it did not look. That it is forked stays so. */
+  broken(system: string): { readonly forked: string | undefined; readonly damaged: string | null | undefined } {
+    return { forked: this.#forked.get(system), damaged: this.#damaged.get(system) }
   }
 
   /** Brings a system's copy up to date; only while nobody else writes there. Throws what the storage and the store throw. */
@@ -109,7 +113,7 @@ export class AuditKeeper {
     if (!(await this.#isFilled(repository, signal))) return
     const { forked } = await writeCopy({ store, repository, node, now: () => clock.now(), hold, signal })
     if (forked !== null) {
-      const text = `its repository has an entry ${forked} that the store does not have: the trail went on without having read it, or one of them was changed`
+      const text = `from entry ${forked} on its repository has others than the store: the trail went on without having read it, or one of them was changed`
       this.#forked.set(system, text)
       this.#options.report(`the audit trail of "${system}": ${text}`)
     }
@@ -216,9 +220,7 @@ export class AuditKeeper {
     if (nowMs - (this.#tidiedMs.get(system) ?? Number.NEGATIVE_INFINITY) < TIDY_MS) return
     this.#tidiedMs.set(system, nowMs)
     const { unreadable } = await tidyControlRecords(repository, { stream: 'audit', node, nowMs }, { signal })
-    const [first] = unreadable
-    if (first !== undefined) this.#damaged.set(system, first.problem)
-    else this.#damaged.delete(system)
+    this.#damaged.set(system, unreadable[0]?.problem ?? null)
   }
 
   async #keyOf(system: string, signal: AbortSignal | undefined): Promise<AuditKey | undefined> {

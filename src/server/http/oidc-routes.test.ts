@@ -27,7 +27,8 @@ async function setUp(t: TestContext) {
   await writeFile(join(directory, 'secret'), `${CLIENT_SECRET}\n`, { mode: 0o600 })
   const provider = await testProvider(t, REDIRECT)
   provider.account = WHOLE
-  const key = new Secret(randomBytes(32))
+  const secret = new Secret(randomBytes(32))
+  const key = () => secret
   const all = await testAccounts(t, { key })
   const given = { issuer: provider.issuer, clientId: 'resus', clientSecret: 'file:secret', redirect: REDIRECT, groups: GROUPS }
   const settings = resolveIdentityProvider(identityProviderSchema.parse(given), directory)
