@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict'
 import test, { after } from 'node:test'
+import fastifySwagger from '@fastify/swagger'
+import Fastify from 'fastify'
+import { jsonSchemaTransform, jsonSchemaTransformObject, serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod'
 import { generateSync } from 'otplib'
 import { enrolled, invited, PASSWORD, testAccounts } from '../../../test/services/accounts.ts'
 import { authApi, type Browser } from '../../../test/services/auth-api.ts'
 import { stopTestStore } from '../../../test/services/store.ts'
+import { logOnRoutes } from './log-on-routes.ts'
 
 after(stopTestStore)
 
@@ -195,4 +199,35 @@ test('a token of a program is shown once, says who it is, and neither makes toke
   assert.equal(JSON.stringify(items).includes('resus_'), false)
   assert.equal((await own.ask(`DELETE /tokens/${items[0]!.id}`)).status, 204)
   assert.equal((await program.ask('GET /me', undefined, headers)).status, 401)
+})
+
+test('each route says what it lets somebody do, and is described', async (t) => {
+  const { accounts } = await testAccounts(t)
+  const server = Fastify()
+  server.setValidatorCompiler(validatorCompiler)
+  server.setSerializerCompiler(serializerCompiler)
+  const routes = new Map<string, unknown>()
+  server.addHook('onRoute', ({ method, url, config }) => {
+    if (method !== 'HEAD') routes.set(`${String(method)} ${url}`, config?.action)
+  })
+  await server.register(fastifySwagger, {
+    openapi: {},
+    transform: jsonSchemaTransform,
+    transformObject: jsonSchemaTransformObject,
+  })
+  await server.register(logOnRoutes, { prefix: '/api/v1', accounts, isSecure: true })
+  await server.ready()
+  t.after(async () => server.close())
+  const open = [...routes].filter(([, action]) => action === 'none').map(([route]) => route)
+  assert.deepEqual(open, [
+    'POST /api/v1/auth/log-on',
+    'POST /api/v1/auth/second-factor',
+    'POST /api/v1/auth/second-factor/challenge',
+    'POST /api/v1/auth/invitation',
+  ])
+  assert.deepEqual([...new Set(routes.values())], ['none', 'self'])
+  assert.equal(
+    Object.keys(server.swagger().paths ?? {}).length,
+    new Set([...routes.keys()].map((each) => each.split(' ')[1])).size,
+  )
 })

@@ -118,6 +118,18 @@ test('a state is good once, in the browser that began, for ten minutes', async (
   const first = await go(own)
   assert.equal((await comeBack(own, first)).status, 200)
   assert.equal((await comeBack(browser(), first)).status, 401, 'replayed')
+  const begun = await own.ask('GET /oidc/begin')
+  const cookie = begun.headers.getSetCookie()[0]!.split(';')[0]!
+  const codes = [
+    await passProvider(begun.headers.get('location')!, REDIRECT),
+    await passProvider(begun.headers.get('location')!, REDIRECT),
+  ]
+  const both = await Promise.all(codes.map(async (query) => (await comeBack(own, { query, cookie })).status))
+  assert.deepEqual(
+    both.toSorted((left, right) => left - right),
+    [200, 401],
+    'with another code',
+  )
   const second = await go(own)
   assert.equal((await comeBack(browser(), { ...second, cookie: 'x=y' })).status, 401, 'in another browser')
   const third = await go(own)
