@@ -51,7 +51,12 @@ export class ConfigurationWatch {
       // Looked at once it stands still: an editor writes in several steps.
       if ((now !== seen || this.#isToBeRead) && now === changed && !signal.aborted) {
         this.#isToBeRead = false
-        seen = (await this.#change()) ? now : undefined
+        const isDone = await this.#change().catch((error: unknown) => {
+          // What it asks is ending too.
+          if (signal.aborted) return false
+          throw error
+        })
+        seen = isDone ? now : undefined
       }
       changed = now
     }

@@ -9,7 +9,6 @@ import { Failure } from '../errors.ts'
 import { resusVersion } from '../version.ts'
 import { AcceptedConfiguration } from './accepted-configuration.ts'
 import { Administrator, administratorToken } from './administrator.ts'
-import { isAnybodyKnown } from './authority/known-people.ts'
 import { NodeAuthority } from './authority/node-authority.ts'
 import { AuditKeeper } from './audit-keeper.ts'
 import { CatalogueRefresh } from './catalogue-refresh.ts'
@@ -119,7 +118,6 @@ class Node {
     await chmod(settings.state, 0o711)
     const unkept = beginning.refused === null ? await accepted.begin(systems) : null
     if (unkept !== null) report(`${unkept}: until it can, its files are read as they are`)
-    const token = (await isAnybodyKnown(settings.state)) ? null : await administratorToken(settings.state)
     const home = stack.use(new StoreHome({ ...options, state: settings.state }))
     const store = stack.use(Store.later(async () => home.find()))
     const queue = stack.use(TaskQueue.later(store, (error) => report(`queue: ${error.message}`)))
@@ -135,6 +133,8 @@ class Node {
     const control = new Control({ catalogue: node.#catalogue, store, queue, clock, restoreRoots })
     node.#authority.serves(control)
     await node.#authority.begin(clock)
+    const { authority, isSecure } = node.#authority
+    const token = authority.isGuarded ? null : await administratorToken(settings.state)
     const tls = await readTls(settings)
     const api = await buildApi({
       control,
@@ -149,13 +149,9 @@ class Node {
       node: settings.node,
       refused: () => node.#configuration.refused?.message ?? null,
       signal,
-      authority: node.#authority.authority,
-      isSecure: node.#authority.isSecure,
-      gate: authorityGate(
-        node.#authority.authority,
-        token === null ? undefined : new Administrator(token.token),
-        node.#authority.isSecure,
-      ),
+      authority,
+      isSecure,
+      gate: authorityGate(authority, token === null ? undefined : new Administrator(token.token), isSecure),
       tls,
     })
     stack.defer(async () => api.close())

@@ -46,10 +46,6 @@ const settingsSchema = z.strictObject({
   channels: channelsSchema.prefault({}).describe('ways to tell people'),
   digest: digestSchema.prefault({}).describe('when the daily digest goes out'),
   deadMan: deadManSchema.optional(),
-  publicUrl: z
-    .url({ protocol: /^https?$/ })
-    .optional()
-    .describe('where people reach this server by their browsers; passkeys are bound to its name'),
   auditSyslog: z
     .strictObject({
       host: z.string().regex(/^[A-Za-z0-9.:_-]{1,253}$/, 'a host name or an address'),
@@ -73,8 +69,6 @@ export interface ServerSettings {
   readonly channels: readonly Channel[]
   readonly digest: z.infer<typeof digestSchema>
   readonly deadMan: z.infer<typeof deadManSchema> | undefined
-  /** Where people reach it; null: where it listens. */
-  readonly publicUrl: string | null
   readonly auditSyslog: { readonly host: string; readonly port: number; readonly ca: string | undefined } | undefined
   /** Of the file: what is relative is relative to it. */
   readonly directory: string
@@ -108,7 +102,6 @@ export async function loadSettings(path: string, options: { readonly named: bool
     channels: resolveChannels(data.channels, directory),
     digest: data.digest,
     deadMan: data.deadMan,
-    publicUrl: data.publicUrl?.replace(/\/+$/, '') ?? null,
     auditSyslog:
       data.auditSyslog === undefined
         ? undefined

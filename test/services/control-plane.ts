@@ -20,8 +20,11 @@ export interface ControlPlane extends AsyncDisposable {
   readonly token: string
   readonly state: string
   readonly reports: readonly string[]
-  /** "GET /path" below /api/v1, as the administrator. */
-  ask(what: string, options?: { readonly body?: unknown; readonly headers?: Record<string, string> }): Promise<ApiAnswer>
+  /** "GET /path" below /api/v1, with the token of the file unless said. */
+  ask(
+    what: string,
+    options?: { readonly body?: unknown; readonly headers?: Record<string, string>; readonly token?: null },
+  ): Promise<ApiAnswer>
   /** Waits until a task has ended. */
   ended(id: string): Promise<Record<string, unknown>>
 }
@@ -65,12 +68,12 @@ export async function controlPlane(
   const { url, tokenPath } = ready!
   // None once there are people.
   const token = tokenPath === null ? '' : (await readFile(tokenPath, 'utf8')).trim()
-  const ask: ControlPlane['ask'] = async (what, { body, headers } = {}) => {
+  const ask: ControlPlane['ask'] = async (what, { body, headers, token: own } = {}) => {
     const [method = 'GET', path = ''] = what.split(' ')
     const answer = await fetch(`${url}/api/v1${path}`, {
       method,
       headers: {
-        authorization: `Bearer ${token}`,
+        ...(own === null ? {} : { authorization: `Bearer ${token}` }),
         ...(body === undefined ? {} : { 'content-type': 'application/json' }),
         ...headers,
       },

@@ -5,6 +5,8 @@ import { actorOf, type NewAuditEntry } from '../../authority/audit-entry.ts'
 import type { AuditTrail } from '../../authority/audit-trail.ts'
 import type { Json } from '../../authority/canonical-json.ts'
 import { givenFactorSchema } from '../../authority/given-factor.ts'
+import { IdentityProvider } from '../../authority/identity-provider.ts'
+import type { IdentityProviderSettings } from '../../authority/identity-provider-settings.ts'
 import { keepConfiguration } from '../../authority/configurations.ts'
 import type { Site } from '../../authority/passkeys.ts'
 import type { Principal } from '../../authority/principal.ts'
@@ -34,6 +36,7 @@ export interface AuthorityOptions {
   readonly catalogue: Catalogue
   readonly trail: AuditTrail
   readonly site: Site | null
+  readonly identityProvider: IdentityProviderSettings | undefined
   readonly control: () => Control
   /** Where people reach us. */
   readonly url: () => string
@@ -45,10 +48,13 @@ export interface AuthorityOptions {
 }
 
 const DIGEST_BYTES = 32
+const FIRST_DAY_MS = 24 * 3_600_000
 
 /** Who people are, what they may do, and what they decided: what `src/authority` knows, put together for a node. */
 export class Authority {
   readonly accounts: Accounts
+  /** Null where none is configured. */
+  readonly identityProvider: IdentityProvider | null
   readonly approvals: Approvals
   readonly reviews: Reviews
   readonly first: FirstAdministrator
@@ -81,6 +87,17 @@ export class Authority {
       note: async (event) => this.note(entryOf(event)),
       onReplay: ({ person }) => void this.#news.tellReplay(person.name).catch(options.onError),
     })
+    this.identityProvider =
+      options.identityProvider === undefined
+        ? null
+        : new IdentityProvider({
+            settings: options.identityProvider,
+            accounts: this.accounts,
+            store,
+            clock,
+            key: () => this.#keyNow(),
+            note: async (event) => this.note(entryOf(event)),
+          })
     this.approvals = new Approvals({
       store,
       clock,
@@ -135,16 +152,16 @@ export class Authority {
     await this.#keeper.keep(await this.repositories()).catch(this.#options.onError)
   }
 
-  /** Whether somebody could approve what this person asks for: until there was ever anybody, people are made by one. */
-  async hasApproverBeside(person: string): Promise<boolean> {
-    const rows = await this.#options.store.sql
-      .selectFrom('people')
-      .innerJoin('factors', 'factors.person', 'people.id')
-      .select(['people.id', 'people.grants'])
-      .where('people.id', '<>', person)
-      .where('people.state', '=', 'active')
-      .execute()
-    return rows.some(({ grants }) => grants.some(({ role, facilities }) => role === 'approver' && facilities === null))
+  /** Whether people are still made by one: on the first day, and until there is an approver beside whoever asks. */
+  async isSetUp(person: string): Promise<boolean> {
+    const { store, clock } = this.#options
+    const people = await store.sql.selectFrom('people').select(['id', 'grants', 'state', 'made_at']).execute()
+    const first = Math.min(...people.map(({ made_at: at }) => at.getTime()))
+    if (clock.now() - first < FIRST_DAY_MS) return true
+    return !people.some(
+      ({ id, state, grants }) =>
+        id !== person && state === 'active' && grants.some(({ role, facilities }) => role === 'approver' && facilities === null),
+    )
   }
 
   /** Of all systems that can be reached. */

@@ -1,5 +1,5 @@
 import type { AuditTrail } from '../../authority/audit-trail.ts'
-import type { Site } from '../../authority/passkeys.ts'
+import { siteOf } from '../../authority/passkeys.ts'
 import { assert } from '../../assert.ts'
 import type { Store } from '../../catalog/store.ts'
 import type { Clock } from '../../clock.ts'
@@ -42,7 +42,7 @@ export class NodeAuthority {
     this.#onError = onError
     const { host, port } = settings.listen
     const isTls = settings.tls !== undefined
-    this.#url = settings.publicUrl ?? `${isTls ? 'https' : 'http'}://${host}:${port}`
+    this.#url = settings.url ?? `${isTls ? 'https' : 'http'}://${host}:${port}`
     this.isSecure = this.#url.startsWith('https:')
     this.authority = new Authority({
       store,
@@ -50,7 +50,8 @@ export class NodeAuthority {
       directory: settings.state,
       catalogue,
       trail,
-      site: siteOf(settings.publicUrl),
+      site: settings.url === undefined ? null : siteOf(settings.url),
+      identityProvider: settings.identityProvider,
       control: () => {
         assert(this.#control !== undefined, 'what is approved is done when the node is at work')
         return this.#control
@@ -93,11 +94,4 @@ function alarmsTo(notices: Notices): RaiseAlarm {
     if (found === null) await notices.clear(alarmKey(kind, place))
     else await notices.raise(alarmOf(kind, { ...place, ...found }))
   }
-}
-
-/** Browsers take no address of numbers for a passkey. */
-function siteOf(publicUrl: string | null): Site | null {
-  if (publicUrl === null) return null
-  const { origin, hostname } = new URL(publicUrl)
-  return { origin, rpId: hostname }
 }

@@ -72,8 +72,7 @@ const changeRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { autho
       if (principal.person === null) throw new Failure('FORBIDDEN', 'people are made by people: the first comes by the link')
       if ('person' in body) await authority.accounts.people.read(body.person)
       reply.code(202)
-      // Nobody could decide: there never was an approver beside the one who asks.
-      if (!(await authority.hasApproverBeside(principal.person))) {
+      if (await authority.isSetUp(principal.person)) {
         const { person } = await changePeople(
           body,
           { id: principal.person, since: new Date(control.now) },

@@ -16,6 +16,7 @@ import { auditRoutes } from './audit-routes.ts'
 import { approvalRoutes } from './approval-routes.ts'
 import { emergencyRoutes } from './emergency-routes.ts'
 import { logOnRoutes } from './log-on-routes.ts'
+import { oidcRoutes } from './oidc-routes.ts'
 import { peopleRoutes } from './people-routes.ts'
 import { backupRoutes } from './backup-routes.ts'
 import { guard, type Gate } from './guard.ts'
@@ -78,6 +79,8 @@ export async function buildApi(options: ApiOptions): Promise<FastifyInstance> {
       await api.register(emergencyRoutes, routes)
       await api.register(peopleRoutes, routes)
       await api.register(logOnRoutes, { accounts: options.authority.accounts, isSecure: options.isSecure })
+      const { identityProvider, accounts } = options.authority
+      if (identityProvider !== null) await api.register(oidcRoutes, { accounts, isSecure: options.isSecure, identityProvider })
     },
     { prefix: API },
   )
