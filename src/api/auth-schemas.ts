@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { givenFactorSchema, registrationSchema } from '../authority/given-factor.ts'
+import { approvalSchema } from './authority-schemas.ts'
 import { FACTORS, grantSchema } from '../authority/principal.ts'
 
 // The documents of logging on, and of one's own account.
@@ -90,6 +91,10 @@ export const tokenSchema = z.object({
   revokedAt: time.nullable(),
 })
 export const tokensSchema = z.object({ items: z.array(tokenSchema) })
+export const tokenAskedSchema = z.object({
+  token: z.string().describe('shown this once; worth nothing before it is approved'),
+  approval: approvalSchema,
+})
 export const tokenMadeSchema = z.object({ token: z.string().describe('shown this once'), view: tokenSchema })
 
 export const ownSessionsSchema = z.object({

@@ -4,7 +4,7 @@ import { canonicalJson, jsonSchema } from './canonical-json.ts'
 
 // What takes two people, and what a decision on it is bound to (docs/authority.md, "Two pairs of eyes").
 
-export const OPERATIONS = ['restore', 'expire', 'configuration', 'people', 'break-glass'] as const
+export const OPERATIONS = ['restore', 'expire', 'configuration', 'people', 'token', 'break-glass'] as const
 export type Operation = (typeof OPERATIONS)[number]
 
 const askerSchema = z.object({ id: z.string(), name: z.string() })

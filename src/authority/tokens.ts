@@ -1,6 +1,14 @@
 import { randomUUID } from 'node:crypto'
 import { readPerson } from '../catalog/people.ts'
-import { insertToken, listTokens, noteTokenUse, readToken, revokeToken, type TokenRow } from '../catalog/tokens.ts'
+import {
+  insertToken,
+  listTokens,
+  noteTokenUse,
+  readToken,
+  revokeToken,
+  type NewTokenRow,
+  type TokenRow,
+} from '../catalog/tokens.ts'
 import { Failure } from '../errors.ts'
 import type { From } from './account-event.ts'
 import type { AccountParts } from './account-parts.ts'
@@ -28,6 +36,12 @@ export interface TokenView {
   readonly revokedAt: Date | null
 }
 
+export interface WantedToken {
+  readonly name: string
+  readonly grants: readonly Grant[]
+  readonly expiresAt: Date
+}
+
 /** API tokens: of somebody, for less than they may themselves. */
 export class Tokens {
   readonly #parts: AccountParts
@@ -36,13 +50,24 @@ export class Tokens {
     this.#parts = parts
   }
 
-  /** The token is shown this once. What more than reads was approved before. Throws FORBIDDEN for more than the owner may, ARGUMENTS_INVALID. */
+  /** Of what only reads. The token is shown this once. Throws FORBIDDEN for more than the owner may, ARGUMENTS_INVALID. */
   async make(
     owner: Pick<Principal, 'kind' | 'id' | 'grants'>,
-    wanted: { readonly name: string; readonly grants: readonly Grant[]; readonly expiresAt: Date },
+    wanted: WantedToken,
     from: From,
   ): Promise<{ readonly token: string; readonly view: TokenView }> {
-    const { store, clock, note } = this.#parts
+    const { token, made } = await this.prepare(owner, wanted)
+    await this.keep(made, from)
+    const { id, name, expiresAt } = made
+    return { token, view: { id, name, grants: wanted.grants, madeAt: made.at, expiresAt, lastUsedAt: null, revokedAt: null } }
+  }
+
+  /** A token that is worth nothing before it is kept: for one that another person decides on first. Throws what `make` throws. */
+  async prepare(
+    owner: Pick<Principal, 'kind' | 'id' | 'grants'>,
+    wanted: WantedToken,
+  ): Promise<{ readonly token: string; readonly made: NewTokenRow }> {
+    const { store, clock } = this.#parts
     const at = new Date(clock.now())
     const { name, grants, expiresAt } = wanted
     if (owner.kind !== 'person') throw new Failure('FORBIDDEN', 'only people make tokens')
@@ -56,15 +81,22 @@ export class Tokens {
     }
     const lastsMs = expiresAt.getTime() - at.getTime()
     if (!(lastsMs > 0 && lastsMs <= LONGEST_MS)) throw new Failure('ARGUMENTS_INVALID', 'a token ends within 400 days')
-    const id = randomUUID()
     const token = `resus_${randomSecret()}`
-    const row = { id, person: person.id, name, digest: digestOf(token), grants, at, expiresAt }
-    if (!(await insertToken(store.sql, row, LIVE_MAX))) {
+    return { token, made: { id: randomUUID(), person: person.id, name, digest: digestOf(token), grants, at, expiresAt } }
+  }
+
+  /** From now on it is good. The same again is the same. Throws ARGUMENTS_INVALID, PERSON_UNKNOWN. */
+  async keep(made: NewTokenRow, from: From): Promise<void> {
+    const { store, note } = this.#parts
+    const person = await readPerson(store.sql, made.person)
+    if (person === undefined) throw new Failure('PERSON_UNKNOWN', 'there is no such person')
+    if ((await readToken(store.sql, made.digest)) !== undefined) return
+    if (!(await insertToken(store.sql, made, LIVE_MAX))) {
       throw new Failure('ARGUMENTS_INVALID', `there are ${LIVE_MAX} tokens already`, { hint: 'revoke one' })
     }
+    const { id, name, grants, expiresAt } = made
     const after = { token: id, name, grants, expiresAt: expiresAt.toISOString() }
     await note({ action: 'token.made', outcome: 'done', person: { id: person.id, name: person.name }, from, after })
-    return { token, view: { id, name, grants, madeAt: at, expiresAt, lastUsedAt: null, revokedAt: null } }
   }
 
   /** Newest first. */

@@ -3,6 +3,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { Accounts } from '../../src/authority/accounts.ts'
 import { logOnRoutes } from '../../src/server/http/log-on-routes.ts'
+import { Failure } from '../../src/errors.ts'
 import { answerError } from '../../src/server/http/problem.ts'
 
 export interface Answer {
@@ -29,7 +30,12 @@ export async function authApi(
   server.setValidatorCompiler(validatorCompiler)
   server.setSerializerCompiler(serializerCompiler)
   server.setErrorHandler(answerError)
-  await server.register(logOnRoutes, { prefix: '/api/v1', accounts, isSecure: false })
+  await server.register(logOnRoutes, {
+    prefix: '/api/v1',
+    accounts,
+    isSecure: false,
+    askForToken: async () => Promise.reject(new Failure('APPROVAL_NEEDED', 'nobody decides here')),
+  })
   await more(server as unknown as FastifyInstance)
   const url = await server.listen({ host: '127.0.0.1', port: 0 })
   t.after(async () => server.close())

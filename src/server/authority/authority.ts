@@ -10,6 +10,8 @@ import type { IdentityProviderSettings } from '../../authority/identity-provider
 import { keepConfiguration } from '../../authority/configurations.ts'
 import type { Site } from '../../authority/passkeys.ts'
 import type { Principal } from '../../authority/principal.ts'
+import type { Approval } from '../../catalog/approvals.ts'
+import type { NewTokenRow } from '../../catalog/tokens.ts'
 import type { Store } from '../../catalog/store.ts'
 import type { Clock } from '../../clock.ts'
 import type { Configuration } from '../../config/configuration.ts'
@@ -108,6 +110,7 @@ export class Authority {
         execute(approval, {
           control: options.control,
           people: () => this.accounts.people,
+          tokens: () => this.accounts.tokens,
           repositories: async () => this.repositories(),
           clock,
           admit: options.admit,
@@ -162,6 +165,18 @@ export class Authority {
       ({ id, state, grants }) =>
         id !== person && state === 'active' && grants.some(({ role, facilities }) => role === 'approver' && facilities === null),
     )
+  }
+
+  /** A token that does more than read: good when another person has approved it. */
+  async askForToken(owner: Principal, { digest, at, expiresAt, grants, ...made }: NewTokenRow): Promise<Approval> {
+    const parameters = {
+      ...made,
+      grants: plain(grants),
+      digest: digest.toString('base64'),
+      at: at.toISOString(),
+      expiresAt: expiresAt.toISOString(),
+    }
+    return await this.approvals.ask(owner, { operation: 'token', parameters }, { system: null, component: null, facilities: [] })
   }
 
   /** Of all systems that can be reached. */

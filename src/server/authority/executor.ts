@@ -1,6 +1,8 @@
 import { basename } from 'node:path'
 import { z } from 'zod'
 import type { People } from '../../authority/people.ts'
+import { NOWHERE } from '../../authority/account-event.ts'
+import type { Tokens } from '../../authority/tokens.ts'
 import { keepBreakGlass } from '../../authority/break-glass.ts'
 import { grantSchema } from '../../authority/principal.ts'
 import type { Approval } from '../../catalog/approvals.ts'
@@ -28,6 +30,16 @@ export const peopleSchema = z.discriminatedUnion('change', [
   z.strictObject({ change: z.literal('reset'), person: z.uuid() }),
 ])
 export type PeopleChange = z.infer<typeof peopleSchema>
+
+const tokenSchema = z.strictObject({
+  id: z.uuid(),
+  person: z.uuid(),
+  name: z.string(),
+  grants: z.array(grantSchema),
+  digest: z.string(),
+  at: z.iso.datetime(),
+  expiresAt: z.iso.datetime(),
+})
 
 const restoreSchema = z.object({
   verb: z.literal('restore'),
@@ -62,6 +74,7 @@ export function restoreParameters(component: string, to: string, target: Target)
 export interface Execution {
   readonly control: () => Control
   readonly people: () => People
+  readonly tokens: () => Tokens
   readonly repositories: () => Promise<readonly Repository[]>
   readonly clock: Clock
   /** A configuration that waited may come into force. */
@@ -80,6 +93,12 @@ export async function execute(approval: Approval, execution: Execution): Promise
         { id: approval.asked_by, since: approval.asked_at },
         execution.people(),
       )
+    case 'token': {
+      const { digest, at, expiresAt, ...made } = tokenSchema.parse(approval.parameters)
+      const row = { ...made, digest: Buffer.from(digest, 'base64'), at: new Date(at), expiresAt: new Date(expiresAt) }
+      await execution.tokens().keep(row, NOWHERE)
+      return { token: made.id }
+    }
     case 'configuration':
       await execution.admit(String((approval.parameters as { digest?: unknown }).digest))
       return {}

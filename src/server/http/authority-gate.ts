@@ -1,10 +1,11 @@
+import type { Json } from '../../authority/canonical-json.ts'
 import { actorOf } from '../../authority/audit-entry.ts'
 import type { Principal } from '../../authority/principal.ts'
 import { Failure } from '../../errors.ts'
 import type { Administrator } from '../administrator.ts'
 import type { Authority } from '../authority/authority.ts'
 import { tokenOf } from './credentials.ts'
-import type { Gate } from './guard.ts'
+import { READS, type Gate } from './guard.ts'
 import { identityOf } from './identity.ts'
 import { requireSameSite } from './same-site.ts'
 
@@ -16,7 +17,6 @@ const ADMINISTRATOR: Principal = {
   grants: [],
   factor: 'file',
 }
-const READS = new Set(['GET', 'HEAD', 'OPTIONS'])
 
 /** People by their sessions and tokens; and, while nobody is known, whoever has the token of the file. */
 export function authorityGate(authority: Authority, administrator: Administrator | undefined, isSecure: boolean): Gate {
@@ -41,6 +41,20 @@ export function authorityGate(authority: Authority, administrator: Administrator
       }
       return identified.principal
     },
+    noteDone: async (request, { status, text }) => {
+      const { principal } = request.view
+      await authority.note({
+        actor: actorOf(principal),
+        factor: principal.factor,
+        address: request.ip,
+        action: String(request.routeOptions.config.action),
+        object: { method: request.method, route: request.routeOptions.url ?? '', ...(request.params as Record<string, string>) },
+        // What was refused may be anything; what was taken holds no secret but a factor's answer, which is used up by then.
+        after: status < 400 ? plain(request.body ?? null, new Set(['factor'])) : null,
+        outcome: status < 400 ? 'done' : status < 500 ? 'refused' : 'failed',
+        reason: status < 400 ? null : detailOf(text),
+      })
+    },
     noteRefused: async (principal, request, failure) =>
       authority.note({
         actor: actorOf(principal),
@@ -51,5 +65,18 @@ export function authorityGate(authority: Authority, administrator: Administrator
         outcome: 'refused',
         reason: failure.message,
       }),
+  }
+}
+
+function plain(body: unknown, without: ReadonlySet<string>): Json {
+  return JSON.parse(JSON.stringify(body, (name, value: unknown) => (without.has(name) ? undefined : value))) as Json
+}
+
+/** Of a problem, as it is sent. */
+function detailOf(text: string): string {
+  try {
+    return (JSON.parse(text) as { detail?: string }).detail ?? ''
+  } catch {
+    return ''
   }
 }

@@ -18,7 +18,11 @@ export interface Gate {
   principalOf(request: FastifyRequest, reply: FastifyReply): Promise<Principal | undefined>
   /** Somebody known asked for what they may not. */
   noteRefused(principal: Principal, request: FastifyRequest, failure: Failure): Promise<void>
+  /** Somebody has changed something, or could not; before they are answered. */
+  noteDone(request: FastifyRequest, answer: { readonly status: number; readonly text: string }): Promise<void>
 }
+
+export const READS: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
 
 /** What people get who are not known. */
 const UNKNOWN = new Failure('UNAUTHENTICATED', 'the request has no token that is known here', {
@@ -45,5 +49,12 @@ export function guard(server: FastifyInstance, gate: Gate, catalogue: Catalogue)
       throw failure
     }
     request.view = new View(catalogue, principal, action)
+  })
+  // What people do with their own account is noted where it is done: bodies there hold secrets.
+  server.addHook('onSend', async (request, reply, payload) => {
+    const { action } = request.routeOptions.config
+    if (request.view === undefined || READS.has(request.method) || action === undefined || action === 'self') return payload
+    await gate.noteDone(request, { status: reply.statusCode, text: typeof payload === 'string' ? payload : '' })
+    return payload
   })
 }

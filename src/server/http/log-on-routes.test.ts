@@ -215,7 +215,12 @@ test('each route says what it lets somebody do, and is described', async (t) => 
     transform: jsonSchemaTransform,
     transformObject: jsonSchemaTransformObject,
   })
-  await server.register(logOnRoutes, { prefix: '/api/v1', accounts, isSecure: true })
+  await server.register(logOnRoutes, {
+    prefix: '/api/v1',
+    accounts,
+    isSecure: true,
+    askForToken: async () => assert.fail('nobody asks for one'),
+  })
   await server.ready()
   t.after(async () => server.close())
   const open = [...routes].filter(([, action]) => action === 'none').map(([route]) => route)

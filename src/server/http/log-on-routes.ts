@@ -18,14 +18,14 @@ import { nobody, ownSession, showSession } from './own-session.ts'
 import { OPEN, SELF } from './route-action.ts'
 import { requireOwnOrigin } from './same-site.ts'
 import { clearSessionCookie } from './session-cookie.ts'
-import { tokenRoutes } from './token-routes.ts'
+import { tokenRoutes, type TokenOptions } from './token-routes.ts'
 
 const PREFIX = '/auth'
 const failures = { '4xx': problemSchema, '5xx': problemSchema }
 const done = { 204: z.null(), ...failures }
 
 /** Logging on and off, and all of one's own account. */
-export const logOnRoutes: FastifyPluginAsyncZod<IdentityOptions> = async (server, { accounts, isSecure }) => {
+export const logOnRoutes: FastifyPluginAsyncZod<TokenOptions> = async (server, { accounts, isSecure, askForToken }) => {
   const options = { accounts, isSecure }
   // Of what a page asks, browsers must not ask people by a window of their own.
   server.addHook('onSend', async (_, reply) => {
@@ -35,7 +35,7 @@ export const logOnRoutes: FastifyPluginAsyncZod<IdentityOptions> = async (server
   await server.register(beginRoutes, options)
   await server.register(sessionRoutes, options)
   await server.register(ownAccountRoutes, options)
-  await server.register(tokenRoutes, options)
+  await server.register(tokenRoutes, { ...options, askForToken })
 }
 
 const beginRoutes: FastifyPluginAsyncZod<IdentityOptions> = async (server, options) => {

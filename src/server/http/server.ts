@@ -25,6 +25,7 @@ import { metricsRoutes } from './metrics-routes.ts'
 import { notBuiltRoutes } from './not-built-routes.ts'
 import { answerError, problemOf, SECURITY_HEADERS } from './problem.ts'
 import type { RouteOptions } from './route-options.ts'
+import type { TokenOptions } from './token-routes.ts'
 import { statusRoutes } from './status-routes.ts'
 import { taskRoutes } from './task-routes.ts'
 
@@ -78,8 +79,9 @@ export async function buildApi(options: ApiOptions): Promise<FastifyInstance> {
       await api.register(approvalRoutes, routes)
       await api.register(emergencyRoutes, routes)
       await api.register(peopleRoutes, routes)
-      await api.register(logOnRoutes, { accounts: options.authority.accounts, isSecure: options.isSecure })
       const { identityProvider, accounts } = options.authority
+      const askForToken: TokenOptions['askForToken'] = async (owner, made) => options.authority.askForToken(owner, made)
+      await api.register(logOnRoutes, { accounts, isSecure: options.isSecure, askForToken })
       if (identityProvider !== null) await api.register(oidcRoutes, { accounts, isSecure: options.isSecure, identityProvider })
     },
     { prefix: API },

@@ -1,9 +1,12 @@
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { z } from 'zod'
-import { tokenBody, tokenMadeSchema, tokensSchema } from '../../api/auth-schemas.ts'
+import { tokenAskedSchema, tokenBody, tokenMadeSchema, tokensSchema } from '../../api/auth-schemas.ts'
 import { problemSchema } from '../../api/schemas.ts'
 import type { TokenView } from '../../authority/tokens.ts'
-import { Failure } from '../../errors.ts'
+import type { Principal } from '../../authority/principal.ts'
+import type { Approval } from '../../catalog/approvals.ts'
+import type { NewTokenRow } from '../../catalog/tokens.ts'
+import { approvalDocument } from './approval-document.ts'
 import { fromOf, type IdentityOptions } from './identity.ts'
 import { ownSession } from './own-session.ts'
 import { SELF } from './route-action.ts'
@@ -13,8 +16,13 @@ const failures = { '4xx': problemSchema, '5xx': problemSchema }
 const done = { 204: z.null(), ...failures }
 const READS = new Set<string>(['viewer', 'auditor'])
 
+export interface TokenOptions extends IdentityOptions {
+  /** Asks a second person for one that does more than read. */
+  readonly askForToken: (owner: Principal, made: NewTokenRow) => Promise<Approval>
+}
+
 /** One's own API tokens. */
-export const tokenRoutes: FastifyPluginAsyncZod<IdentityOptions> = async (server, options) => {
+export const tokenRoutes: FastifyPluginAsyncZod<TokenOptions> = async (server, options) => {
   const { accounts } = options
   server.get(
     PREFIX,
@@ -32,14 +40,17 @@ export const tokenRoutes: FastifyPluginAsyncZod<IdentityOptions> = async (server
       schema: {
         summary: 'Make an API token that reads; one that does more is asked for and approved',
         body: tokenBody,
-        response: { 201: tokenMadeSchema, ...failures },
+        response: { 201: tokenMadeSchema, 202: tokenAskedSchema, ...failures },
       },
     },
     async (request, reply) => {
       const { principal } = await ownSession(request, reply, options)
       const { name, grants, expiresAt } = request.body
       if (grants.some(({ role }) => !READS.has(role))) {
-        throw new Failure('APPROVAL_NEEDED', 'a token that does more than read is asked for, and another person decides')
+        const { token, made } = await accounts.tokens.prepare(principal, { name, grants, expiresAt: new Date(expiresAt) })
+        const approval = await options.askForToken(principal, made)
+        reply.code(202).header('Location', `/api/v1/approvals/${approval.id}`)
+        return { token, approval: approvalDocument(approval) }
       }
       const wanted = { name, grants, expiresAt: new Date(expiresAt) }
       const { token, view } = await accounts.tokens.make(principal, wanted, fromOf(request))
