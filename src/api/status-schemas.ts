@@ -92,6 +92,9 @@ export const statusSchema = z.object({
     refused: z.string().nullable().describe('why the files as they are now are not in force'),
   }),
   nodes: z.array(z.object({ name: z.string(), renewedAt: time.nullable(), reached: z.int(), notReached: z.int() })),
+  authority: z
+    .enum(['people', 'one token'])
+    .describe('one token: nobody is known yet, and whoever has the token of the file may do everything'),
   health: z.enum(['up', 'degraded', 'down', 'unknown']),
   objectives: z.object({ met: z.int(), broken: z.int(), notProven: z.int() }),
   proven: z.object({ components: z.int(), ofComponents: z.int() }),

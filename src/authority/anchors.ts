@@ -39,10 +39,13 @@ export async function readDecision(repository: Repository, id: string): Promise<
   throw new Failure('OBJECT_DAMAGED', `the decision on "${id}" in the repository is none`, { hint: 'run "resus verify --all"' })
 }
 
-/** Whether this run has it already: it goes on, however late. */
-export async function isInUseBy(repository: Repository, id: string, run: string): Promise<boolean> {
+/** Who has used a decision; undefined for nobody so far. */
+export async function readUse(
+  repository: Repository,
+  id: string,
+): Promise<{ readonly at: string; readonly run: string | null } | undefined> {
   const used = usedSchema.safeParse(await readAuthority(repository, `approvals/${id}.used`))
-  return used.success && used.data.run === run
+  return used.success ? used.data : undefined
 }
 
 /** Nobody uses it any more. Throws APPROVAL_INVALID when it is being used. */

@@ -4,7 +4,7 @@ import type { Clock } from '../clock.ts'
 import { Failure } from '../errors.ts'
 import { listAuthority, putAuthority, readAuthority } from '../repository/authority-objects.ts'
 import type { Repository } from '../repository/repository.ts'
-import { isInUseBy, readDecision, takeUse } from './anchors.ts'
+import { readDecision, readUse, takeUse } from './anchors.ts'
 import { useBreakGlass } from './break-glass.ts'
 import { canonicalJson } from './canonical-json.ts'
 import { digestOf, type Asked, type Operation } from './operation.ts'
@@ -93,7 +93,7 @@ async function byApproval(repository: Repository, { operation, parameters, run }
   if (decided.operation !== operation || canonicalJson(approved) !== canonicalJson(parameters)) {
     throw invalid(`is for something else: ${decided.operation} ${canonicalJson(approved)}, and not ${canonicalJson(parameters)}`)
   }
-  if (Date.parse(decided.expiresAt) <= clock.now() && !(await isInUseBy(repository, id, run)))
+  if (Date.parse(decided.expiresAt) <= clock.now() && (await readUse(repository, id))?.run !== run)
     throw invalid(`expired at ${decided.expiresAt}`)
   await takeUse(repository, { id, run, nowMs: clock.now() })
 }

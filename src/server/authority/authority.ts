@@ -111,6 +111,7 @@ export class Authority {
           control: options.control,
           people: () => this.accounts.people,
           tokens: () => this.accounts.tokens,
+          repositoryOf: async (system) => catalogue.repositoryOf(system),
           repositories: async () => this.repositories(),
           clock,
           admit: options.admit,

@@ -3,6 +3,7 @@ import { z } from 'zod'
 import type { People } from '../../authority/people.ts'
 import { NOWHERE } from '../../authority/account-event.ts'
 import type { Tokens } from '../../authority/tokens.ts'
+import { readUse } from '../../authority/anchors.ts'
 import { keepBreakGlass } from '../../authority/break-glass.ts'
 import { grantSchema } from '../../authority/principal.ts'
 import type { Approval } from '../../catalog/approvals.ts'
@@ -76,6 +77,7 @@ export interface Execution {
   readonly people: () => People
   readonly tokens: () => Tokens
   readonly repositories: () => Promise<readonly Repository[]>
+  readonly repositoryOf: (system: string) => Promise<Repository>
   readonly clock: Clock
   /** A configuration that waited may come into force. */
   readonly admit: (digest: string) => Promise<void>
@@ -83,7 +85,7 @@ export interface Execution {
 
 /** Gives what came of it; undefined where somebody else does it, on a host. */
 export async function execute(approval: Approval, execution: Execution): Promise<Record<string, unknown> | undefined> {
-  if (approval.asked_by.startsWith('host:')) return undefined
+  if (approval.asked_by.startsWith('host:')) return await usedOnHost(approval, execution)
   switch (approval.operation) {
     case 'restore':
       return await startRestore(approval, execution.control())
@@ -110,6 +112,12 @@ export async function execute(approval: Approval, execution: Execution): Promise
     default:
       throw new Failure('APPROVAL_INVALID', `nobody knows how to do "${approval.operation}"`)
   }
+}
+
+/** What runs on a host says so in the repository. */
+async function usedOnHost({ id, system }: Approval, { repositoryOf }: Execution): Promise<Record<string, unknown> | undefined> {
+  const use = system === null ? undefined : await readUse(await repositoryOf(system), id)
+  return use === undefined ? undefined : { run: use.run, at: use.at }
 }
 
 async function startRestore(approval: Approval, control: Control): Promise<Record<string, unknown>> {

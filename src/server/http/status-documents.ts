@@ -72,6 +72,7 @@ export function statusDocument(options: RouteOptions, view: View): StatusDocumen
       reached: reach.filter(({ reached }) => reached).length,
       notReached: reach.filter(({ reached }) => !reached).length,
     })),
+    authority: options.authority.isGuarded ? 'people' : 'one token',
     health: healthDocument(options, view).state,
     objectives: { met: count('met'), broken: count('broken'), notProven: count('not proven') },
     proven: { components: components.filter(({ verdict }) => verdict === 'verified').length, ofComponents: components.length },
