@@ -40,20 +40,23 @@ export async function readSession(url: string): Promise<KeptSession | undefined>
   }
 }
 
-/** Durably, as a whole: whoever is killed has the secret before or this one. Throws SECRET_UNREADABLE, DIRECTORY_UNWRITABLE. */
+/** Durably, as a whole: whoever is killed has the secret before or this one. Throws SECRET_UNREADABLE, DIRECTORY_UNWRITABLE; CONTROL_PLANE_UNREACHABLE for what no control plane gives. */
 export async function keepSession(session: KeptSession): Promise<void> {
+  if (!schema.safeParse(session).success) {
+    throw new Failure('CONTROL_PLANE_UNREACHABLE', `what answers at ${session.url} gives a session of an unknown form`)
+  }
   const directory = await place()
   const path = join(directory, nameOf(session.url))
   const draft = `${path}.${randomBytes(6).toString('hex')}`
   try {
     await mkdir(directory, { recursive: true, mode: 0o700 })
     await requireOwnDirectory(directory)
-    await writeNew(draft, `${JSON.stringify(schema.parse(session))}\n`)
+    await writeNew(draft, `${JSON.stringify(session)}\n`)
     await rename(draft, path)
     await syncDirectory(directory)
   } catch (error) {
     const code = systemErrorCode(error)
-    if (code === undefined) throw error
+    if (error instanceof Failure || code === undefined) throw error
     await rm(draft, { force: true }).catch(() => undefined)
     throw new Failure('DIRECTORY_UNWRITABLE', `the session cannot be kept in "${directory}": ${code}`, {
       hint: 'XDG_RUNTIME_DIR may name another directory of this account',

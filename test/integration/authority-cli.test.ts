@@ -1,19 +1,25 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, rm, stat } from 'node:fs/promises'
+import { chmod, copyFile, mkdtemp, readFile, rename, rm, stat, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { systemClock, type Clock } from '../../src/clock.ts'
+import { loadConfiguration } from '../../src/config/configuration.ts'
+import { configuredAccess, configuredStorage } from '../../src/config/open.ts'
 import { openTemporaryDirectory } from '../../src/postgres/staged-runtime.ts'
 import type { RestoreReport } from '../../src/protect/postgres/restore.ts'
+import { initRepository } from '../../src/repository/repository.ts'
 import { CliPerson } from '../services/cli-person.ts'
 import { controlPlane, withoutSchedules, type ControlPlane } from '../services/control-plane.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
-import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
+import { protectedCluster } from '../services/protected-cluster.ts'
+import { strangeSystem } from '../services/strange-system.ts'
 import { waitUntil } from '../services/wait-until.ts'
 
 const skip = await skipUnlessInstalled(18)
 const MINUTE_MS = 60_000
 const HOUR_MS = 60 * MINUTE_MS
+/** For whoever may not decide at all: no code of theirs is used up. */
+const UNLOOKED = '000000'
 
 interface Hospital {
   readonly plane: ControlPlane
@@ -22,13 +28,12 @@ interface Hospital {
 }
 
 /** A control plane that knows nobody, and a clock that can be moved on. */
-async function hospital(t: TestContext, cluster: ProtectedCluster): Promise<Hospital & AsyncDisposable> {
+async function hospital(t: TestContext, configPath: string): Promise<Hospital & AsyncDisposable> {
   let offsetMs = 0
   const clock: Clock = { ...systemClock, now: () => Date.now() + offsetMs }
-  await withoutSchedules(cluster.configPath)
   const home = await mkdtemp(join(await openTemporaryDirectory(), 'resus-people-'))
   t.after(async () => rm(home, { recursive: true, force: true }))
-  const plane = await controlPlane(t, cluster.configPath, { clock })
+  const plane = await controlPlane(t, configPath, { clock })
   return {
     plane,
     person: async (name) => CliPerson.open(name, { url: plane.url, home, clock }),
@@ -62,7 +67,8 @@ test('from the first administrator to a restore that two people wanted, by the c
   await using cluster = await protectedCluster(t, { major: 18 })
   await cluster.query('create table patients (id int primary key); insert into patients select generate_series(1, 500)')
   await cluster.backup()
-  await using his = await hospital(t, cluster)
+  await withoutSchedules(cluster.configPath)
+  await using his = await hospital(t, cluster.configPath)
   const { plane, move } = his
   const ada = await firstAdministrator(his)
   assert.equal((await stat((await ada.session()).path)).mode & 0o777, 0o600)
@@ -91,7 +97,7 @@ test('from the first administrator to a restore that two people wanted, by the c
   // From now on it takes two.
   const { approval } = (await ada.does('user add dia --grant operator:ila,ede')).body as { approval: { id: string } }
   assert.equal((await ada.refused(`user disable nobody`))[0], 'PERSON_UNKNOWN')
-  const [code, said] = await ben.refused(`approve ${approval.id} --yes`, [[/six digits\): /, () => ben.code()]])
+  const [code, said] = await ben.refused(`approve ${approval.id} --yes`, [[/six digits\): /, UNLOOKED]])
   assert.equal(code, 'FORBIDDEN', said)
   assert.match(said, /made this account/)
   assert.equal((await ada.does(`approve ${approval.id} --revoke`)).body['state'], 'revoked')
@@ -104,11 +110,11 @@ test('from the first administrator to a restore that two people wanted, by the c
     [id],
   )
   // What must not work.
-  const own = await chi.refused(`approve ${id} --yes`, [[/six digits\): /, () => chi.code()]])
+  const own = await chi.refused(`approve ${id} --yes`, [[/six digits\): /, UNLOOKED]])
   assert.equal(own[0], 'FORBIDDEN')
   assert.match(own[1], /own request/)
   assert.equal((await chi.does(`approve ${id}`)).body['state'], 'pending')
-  assert.equal((await ada.refused(`approve ${id} --yes`, [[/six digits\): /, () => ada.code()]]))[0], 'FORBIDDEN')
+  assert.equal((await ada.refused(`approve ${id} --yes`, [[/six digits\): /, UNLOOKED]]))[0], 'FORBIDDEN')
   const wrong = await ben.refused(`approve ${id} --yes`, [[/six digits\): /, ben.wrongCode()]])
   assert.equal(wrong[0], 'FACTOR_WRONG')
   assert.equal((await ben.refused(`approve ${id} --yes`, [[/six digits\): /, 'abcdef']]))[0], 'FACTOR_WRONG')
@@ -148,4 +154,153 @@ test('from the first administrator to a restore that two people wanted, by the c
   assert.match(listed.stderr, /grants "chi", as operator:ila/)
   const { items: now } = (await ada.does('user list')).body as { items: { name: string; grants: unknown }[] }
   assert.deepEqual(now.find(({ name }) => name === 'chi')?.grants, [{ role: 'operator', facilities: ['ila'] }])
+})
+
+/** With a repository, and nothing else that can be reached. */
+async function bareSystem(t: TestContext): Promise<string> {
+  const configPath = await strangeSystem(t)
+  const configuration = await loadConfiguration(configPath)
+  await configuredStorage(configuration).prepare()
+  await initRepository(await configuredAccess(configuration), { clock: systemClock, kdfCost: 1024 })
+  return configPath
+}
+
+test('a session is one account’s alone: it is replaced, and a copy of it that is used later ends it', async (t) => {
+  await using his = await hospital(t, await bareSystem(t))
+  const { move, plane } = his
+  const ada = await firstAdministrator(his)
+  const first = await ada.session()
+  const stale = `${ada.runtime}-stale`
+  await copyFile(first.path, stale)
+
+  // Two at once, when its secret is due to be replaced: both are answered, and what is kept is good.
+  move(6 * MINUTE_MS)
+  await Promise.all([ada.does('user list'), ada.does('user list')])
+  const second = await ada.session()
+  assert.notEqual(second.cookie, first.cookie)
+  assert.equal(second.csrf, first.csrf)
+  move(MINUTE_MS)
+  await ada.does('user list')
+  assert.equal((await ada.session()).cookie, second.cookie)
+
+  // What others may read, or a link to somewhere else, is not used; nothing is sent.
+  await chmod(second.path, 0o640)
+  assert.equal((await ada.refused('user list'))[0], 'SECRET_UNREADABLE')
+  await chmod(second.path, 0o600)
+  await rename(second.path, `${ada.runtime}-moved`)
+  await symlink(`${ada.runtime}-moved`, second.path)
+  assert.equal((await ada.refused('user list'))[0], 'SECRET_UNREADABLE')
+  await rename(`${ada.runtime}-moved`, second.path)
+  await ada.does('user list')
+
+  // Somebody has copied it before: the session ends, for them and for her.
+  await rename(second.path, `${ada.runtime}-now`)
+  await rename(stale, second.path)
+  assert.match((await ada.refused('user list'))[1], /has ended/)
+  await rename(`${ada.runtime}-now`, second.path)
+  assert.match((await ada.refused('user add eve --grant viewer'))[1], /has ended/)
+
+  const [name, password] = ada.logOn()
+  const wrong = await ada.refused('log-on', [name!, password!, [/six digits\): /, ada.wrongCode()]])
+  assert.equal(wrong[0], 'FACTOR_WRONG')
+  assert.equal((await ada.refused('log-on', [name!, [/password: /, 'another']]))[0], 'LOG_ON_REFUSED')
+  assert.equal((await ada.refused('log-on --name nobody', [password!]))[0], 'LOG_ON_REFUSED')
+  assert.equal((await ada.refused('log-on', [name!]))[0], 'ARGUMENTS_INVALID')
+  const elsewhere = await ada.run('log-on', [], { RESUS_URL: 'http://resus.hospital.example' })
+  assert.equal(elsewhere.code, 'ARGUMENTS_INVALID')
+  const unreachable = await ada.run('log-on', [name!, password!], { RESUS_URL: 'http://127.0.0.1:1' })
+  assert.equal(unreachable.code, 'CONTROL_PLANE_UNREACHABLE')
+  await ada.does('log-on', ada.logOn())
+  const before = await ada.session()
+  move(MINUTE_MS)
+  // Whoever logs on again leaves no session behind.
+  await ada.does('log-on', ada.logOn())
+  const mine = await ada.session()
+  assert.equal(await cookieIsGood(plane, before.cookie), false)
+  assert.equal(await cookieIsGood(plane, mine.cookie), true)
+  assert.equal((await ada.does('log-off')).body['ended'], true)
+  assert.equal(await cookieIsGood(plane, mine.cookie), false)
+  assert.match((await ada.refused('user list'))[1], /nobody is logged on/)
+  assert.equal((await ada.does('log-off')).body['ended'], false)
+  // Nothing that was printed is a secret.
+  for (const printed of ada.printed) {
+    for (const secret of [ada.password, ...[first, second, before, mine].map(({ cookie }) => cookie.slice(-40))]) {
+      assert(!printed.includes(secret), printed)
+    }
+  }
+})
+
+async function cookieIsGood({ url }: ControlPlane, cookie: string): Promise<boolean> {
+  return (await fetch(`${url}/api/v1/auth/me`, { headers: { cookie } })).status === 200
+}
+
+test('emergencies, sealed codes and tokens; what others have written does nothing to a terminal', async (t) => {
+  await using his = await hospital(t, await bareSystem(t))
+  const { move, plane } = his
+  const ada = await firstAdministrator(his)
+  await ada.does('user add ben --grant approver --grant auditor')
+  await ada.does('user add chi --grant operator')
+  const ben = await invited(his, ada, 'ben')
+  const chi = await invited(his, ada, 'chi')
+
+  assert.equal((await ben.refused('emergency declare --reason fire'))[0], 'FORBIDDEN')
+  assert.equal((await chi.refused('emergency declare'))[0], 'ARGUMENTS_INVALID')
+  const declared = (await chi.does('emergency declare --reason fire\u001b[2J')).body as { id: string }
+  const { items } = (await ada.does('emergency list')).body as { items: { id: string; review: unknown }[] }
+  assert.deepEqual(
+    items.map(({ id, review }) => [id, review]),
+    [[declared.id, null]],
+  )
+  assert.equal((await chi.refused(`emergency review ${declared.id} --text good`))[0], 'FORBIDDEN')
+  await ben.does(`emergency review ${declared.id} --text it-was-one`)
+  const reviewed = (await ben.does('emergency list')).body as { items: { review: { by: string } }[] }
+  assert.equal(reviewed.items[0]!.review.by, 'ben')
+
+  const file = `${chi.runtime}-token`
+  assert.equal((await chi.refused(`token make backups --grant operator --to ${file}`))[0], 'APPROVAL_NEEDED')
+  assert.equal(await stat(file).catch(() => undefined), undefined)
+  const made = await chi.does(`token make board --grant viewer --days 7 --to ${file}`)
+  assert.equal((await stat(file)).mode & 0o777, 0o600)
+  assert(!made.stdout.includes((await readFile(file, 'utf8')).trim()))
+  assert.equal((await chi.refused(`token make board --grant viewer --to ${file}`))[0], 'ARGUMENTS_INVALID')
+  const nobody = await his.person('nobody')
+  assert.equal((await nobody.refused('tasks --token-file /does/not/exist'))[0], 'SECRET_UNREADABLE')
+  await nobody.does(`tasks --token-file ${file}`)
+  await chi.does('tasks')
+  const id = String(made.body['id'])
+  const tokens = (await chi.does('token list')).body['items'] as { id: string; lastUsedAt: string | null }[]
+  assert.deepEqual([tokens[0]?.id, tokens[0]?.lastUsedAt === null], [id, false])
+  await chi.does(`token revoke ${id}`)
+  assert.equal((await nobody.refused(`tasks --token-file ${file}`))[0], 'UNAUTHENTICATED')
+
+  const sealed = await ada.does('break-glass make')
+  const { code, approval } = sealed.body as { code: string; approval: { id: string; digest: string } }
+  assert.match(code, /^([A-Z0-9]{5}-){5}[A-Z0-9]{5}$/)
+  assert(!sealed.stderr.includes(code) && sealed.stderr.includes(approval.id))
+  assert.equal((await chi.refused('break-glass make'))[0], 'FORBIDDEN')
+
+  // Who asks does not choose what is seen of it.
+  const hostile = { change: 'make', name: 'dia', displayName: 'Dia\u001b[1A\u001b[2K\u202e\u200b', email: null }
+  const asked = await ada.ask('POST /people', { ...hostile, grants: [{ role: 'administrator', facilities: null }] })
+  const request = (asked.body['approval'] as { id: string }).id
+  const seen = await ben.refused(`approve ${request}`, [[/approve or refuse: /, 'neither']])
+  assert.match(seen[1], /people: make "dia", as administrator/)
+  assert.match(seen[1], /"Dia\\u001b\[1A\\u001b\[2K\\u\{202e\}\\u\{200b\}"/)
+  assert.deepEqual(
+    ['\u001b', '\u202e', '\u200b'].filter((each) => seen[1].includes(each)),
+    [],
+  )
+
+  // The envelope is good when another has approved it, who was made by the asker no less than a day ago.
+  move(25 * HOUR_MS)
+  await Promise.all([ada.does('log-on', ada.logOn()), ben.does('log-on', ben.logOn())])
+  const late = await ben.refused(`approve ${approval.id} --yes`, [[/six digits\): /, UNLOOKED]])
+  assert.deepEqual([late[0], /expired/.test(late[1])], ['APPROVAL_INVALID', true])
+  const next = (await ada.does('break-glass make')).body as { approval: { id: string } }
+  const good = await ben.does(`approve ${next.approval.id} --yes`, [[/six digits\): /, () => ben.code()]])
+  assert.equal(good.body['state'], 'used')
+  assert.equal(
+    plane.reports.some((report) => report.includes(code)),
+    false,
+  )
 })

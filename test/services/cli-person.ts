@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { generateSync } from 'otplib'
 import type { Clock } from '../../src/clock.ts'
+import { HANGS_AFTER_MS } from './wait-until.ts'
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 const STEP_MS = 30_000
@@ -28,6 +29,8 @@ export class CliPerson {
   readonly name: string
   readonly password: string
   readonly runtime: string
+  /** All that its commands have written. */
+  readonly printed: string[] = []
   readonly #url: string
   readonly #clock: Clock
   #secret = ''
@@ -54,12 +57,17 @@ export class CliPerson {
   async run(verb: string, exchanges: readonly Exchange[] = [], env: Record<string, string> = {}): Promise<Said> {
     const child = spawn(process.execPath, [MAIN, ...verb.split(' '), '--json'], {
       env: { ...process.env, XDG_RUNTIME_DIR: this.runtime, RESUS_URL: this.#url, ...env },
+      // One that waits for an answer to something else than was expected.
+      timeout: HANGS_AFTER_MS / 3,
     })
     let [stdout, stderr, heard] = ['', '', 0]
     const left = [...exchanges]
+    const ended = Promise.withResolvers<number>()
+    child.once('close', (code) => ended.resolve(code ?? -1))
+    // It may end without having read everything.
+    child.stdin.on('error', () => undefined)
     child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
-    child.stderr.setEncoding('utf8').on('data', (text: string) => {
-      stderr += text
+    const answer = (): void => {
       for (let next = left[0]; next !== undefined; next = left[0]) {
         const found = next[0].exec(stderr.slice(heard))
         if (found === null) return
@@ -67,11 +75,20 @@ export class CliPerson {
         left.shift()
         child.stdin.write(`${typeof next[1] === 'string' ? next[1] : next[1](stderr)}\n`)
       }
+      child.stdin.end()
+    }
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      stderr += text
+      try {
+        if (!child.stdin.writableEnded) answer()
+      } catch (error) {
+        child.kill()
+        ended.reject(error as Error)
+      }
     })
-    // It may end without having read everything.
-    child.stdin.on('error', () => undefined)
     if (left.length === 0) child.stdin.end()
-    const status = await new Promise<number>((resolve) => child.once('close', (code) => resolve(code ?? -1)))
+    const status = await ended.promise
+    this.printed.push(stdout, stderr)
     const document: unknown = stdout === '' ? {} : JSON.parse(stdout)
     const body = Array.isArray(document) ? { items: document } : (document as Record<string, unknown>)
     const error = body['error'] as { readonly code: string } | undefined
