@@ -1,3 +1,4 @@
+import { AUTHORITY_VERBS, URL_OPTION } from './authority-verbs.ts'
 import type { VerbDefinition } from './verb.ts'
 
 const COMPONENT = ['[component]', 'name of a component; may be left out where there is only one'] as const
@@ -24,8 +25,11 @@ const CLEARANCE = [
 
 /** Of verbs that ask a running control plane. */
 const CONTROL_PLANE = [
-  ['--url <url>', 'its address (default: RESUS_URL, or http://127.0.0.1:7400)'],
-  ['--token-file <file>', 'its token (default: RESUS_TOKEN_FILE, or /var/lib/resus/server/administrator-token)'],
+  URL_OPTION,
+  [
+    '--token-file <file>',
+    'a token of it (default: RESUS_TOKEN_FILE; who is logged on; /var/lib/resus/server/administrator-token)',
+  ],
 ] as const
 
 /** Every verb: what `resus --help` shows, and where its code is. */
@@ -245,6 +249,7 @@ export const VERBS: readonly VerbDefinition[] = [
     ],
     load: () => import('./audit.ts'),
   },
+  ...AUTHORITY_VERBS,
   {
     name: 'config',
     summary: 'print the configuration as it is understood, without secrets',
