@@ -29,6 +29,10 @@ export function summaryOf({ operation, parameters, system }: ApprovalDocument, n
     }
     case 'configuration':
       return plainText(`the configuration of "${system ?? '-'}" is changed so that it protects less`)
+    case 'token': {
+      const { name, grants } = changeSchema.catch({ change: 'token' }).parse({ change: 'token', ...parameters })
+      return plainText(`an API token "${name ?? '-'}"${grants === undefined ? '' : `, as ${formatGrants(grants)}`}`)
+    }
     case 'break-glass':
       return 'a sealed code: whoever has it restores to new places alone, for four hours'
     default:

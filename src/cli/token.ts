@@ -1,7 +1,8 @@
 import { open, rm } from 'node:fs/promises'
 import { z } from 'zod'
-import { tokenMadeSchema, tokensSchema } from '../api/auth-schemas.ts'
+import { tokenAskedSchema, tokenMadeSchema, tokensSchema } from '../api/auth-schemas.ts'
 import { Failure, systemErrorCode } from '../errors.ts'
+import { waitsText } from './approval-text.ts'
 import { ControlPlaneClient } from './control-plane-client.ts'
 import { formatGrants, parseGrants } from './grants-text.ts'
 import { formatTable, formatTime } from './output.ts'
@@ -13,6 +14,8 @@ const DAY_MS = 24 * 3_600_000
 const DAYS_MAX = 400
 const DAYS = 90
 
+const answerSchema = z.union([tokenMadeSchema, tokenAskedSchema])
+type Made = z.infer<typeof answerSchema>
 type TokenView = z.infer<typeof tokensSchema>['items'][number]
 
 /** One's own API tokens, for programs. */
@@ -43,15 +46,16 @@ async function make(
   const expiresAt = new Date(context.clock.now() + daysOf(given) * DAY_MS).toISOString()
   const body = { name, grants, expiresAt }
   if (path === undefined) {
-    const { token, view } = await client.ask('POST /auth/tokens', tokenMadeSchema, body)
-    return { json: { token, ...view }, text: `${token}\nthat is ${describe(view)}; it is shown this once` }
+    const made = await client.ask('POST /auth/tokens', answerSchema, body)
+    return { json: documentOf(made), text: `${made.token}\nshown this once; ${describeMade(made)}` }
   }
-  const view = await makeInto(client, path, body)
-  return { json: { file: path, ...view }, text: `the token ${describe(view)} is in ${path}` }
+  const made = await makeInto(client, path, body)
+  const { token: _, ...document } = documentOf(made)
+  return { json: { file: path, ...document }, text: `the token is in ${path}; ${describeMade(made)}` }
 }
 
 /** First the file, so that no token is made that nobody has; nothing that is there is overwritten. */
-async function makeInto(client: ControlPlaneClient, path: string, body: unknown): Promise<TokenView> {
+async function makeInto(client: ControlPlaneClient, path: string, body: unknown): Promise<Made> {
   await using file = await open(path, 'wx', 0o600).catch((cause: unknown) => {
     throw new Failure('ARGUMENTS_INVALID', `cannot make "${path}": ${systemErrorCode(cause) ?? 'unknown'}`, {
       hint: '--to names a file that is not there yet, in a directory of this account',
@@ -59,14 +63,23 @@ async function makeInto(client: ControlPlaneClient, path: string, body: unknown)
     })
   })
   try {
-    const { token, view } = await client.ask('POST /auth/tokens', tokenMadeSchema, body)
-    await file.writeFile(`${token}\n`)
+    const made = await client.ask('POST /auth/tokens', answerSchema, body)
+    await file.writeFile(`${made.token}\n`)
     await file.sync()
-    return view
+    return made
   } catch (error) {
     await rm(path, { force: true })
     throw error
   }
+}
+
+/** One that does more than read is worth nothing before another person has approved it. */
+function describeMade(made: Made): string {
+  return 'view' in made ? `it is ${describe(made.view)}` : waitsText(made.approval)
+}
+
+function documentOf(made: Made): Record<string, unknown> {
+  return 'view' in made ? { token: made.token, ...made.view, approval: null } : made
 }
 
 function describe({ name, grants, expiresAt }: TokenView): string {
