@@ -286,6 +286,10 @@ test('emergencies, sealed codes and tokens; what others have written does nothin
   assert(!sealed.stderr.includes(code) && sealed.stderr.includes(approval.id))
   assert.equal((await chi.refused('break-glass make'))[0], 'FORBIDDEN')
 
+  // The envelope is good when another has approved it, who was made by the asker no less than a day ago.
+  move(25 * HOUR_MS)
+  await Promise.all([ada.does('log-on', ada.logOn()), ben.does('log-on', ben.logOn())])
+
   // Who asks does not choose what is seen of it.
   const hostile = { change: 'make', name: 'dia', displayName: 'Dia\u001b[1A\u001b[2K\u202e\u200b', email: null }
   const asked = await ada.ask('POST /people', { ...hostile, grants: [{ role: 'administrator', facilities: null }] })
@@ -298,9 +302,6 @@ test('emergencies, sealed codes and tokens; what others have written does nothin
     [],
   )
 
-  // The envelope is good when another has approved it, who was made by the asker no less than a day ago.
-  move(25 * HOUR_MS)
-  await Promise.all([ada.does('log-on', ada.logOn()), ben.does('log-on', ben.logOn())])
   const late = await ben.refused(`approve ${approval.id} --yes`, [[/six digits\): /, UNLOOKED]])
   assert.deepEqual([late[0], /expired/.test(late[1])], ['APPROVAL_INVALID', true])
   const next = (await ada.does('break-glass make')).body as { approval: { id: string } }
