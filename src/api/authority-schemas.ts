@@ -80,6 +80,35 @@ export const peopleChangedSchema = z.object({
   approval: approvalSchema.nullable().describe('who decides on it; null where it is done: nobody could decide yet'),
   person: z.uuid().nullable(),
 })
+export const accessReviewSchema = z.object({
+  last: time.nullable(),
+  due: time.nullable().describe('a quarter after the last, or after the first person came'),
+  people: z.array(
+    z.object({
+      id: z.uuid(),
+      name: z.string(),
+      grants: z.array(grantSchema),
+      state: z.enum(['active', 'disabled']),
+      factors: z.int(),
+      lastSeenAt: time.nullable(),
+      isAway: z.boolean().describe('not here for 60 days: has this person left?'),
+      tokens: z.int().describe('of theirs, that are good'),
+    }),
+  ),
+  copies: z
+    .array(
+      z.object({
+        at: time,
+        by: z.string(),
+        approvedBy: z.string().nullable(),
+        system: z.string().nullable(),
+        component: z.string().nullable(),
+        parameters: z.unknown(),
+      }),
+    )
+    .describe("copies of patients' records since the last review"),
+  alone: z.array(aloneSchema).describe('what one person did in an emergency since then, or that waits for a review'),
+})
 export const invitationSchema = z.object({ code: z.string().describe('shown this once; good for 24 hours'), expiresAt: time })
 export const firstBody = z.strictObject({
   code: z.string().regex(/^[\w-]{43}$/, 'the part of the link behind #'),

@@ -163,6 +163,11 @@ export const ALARM_KINDS = {
     title: 'A secret of a session came twice: somebody may have stolen it',
     hint: 'the session was ended: ask whose it was what they did, and look at the trail',
   },
+  ACCESS_REVIEW_DUE: {
+    severity: 'warning',
+    title: 'The quarterly review of access is due',
+    hint: 'look at who may do what, who has left and who got copies (GET /api/v1/access-review), and record what was found',
+  },
   CHANNEL_FAILED: {
     severity: 'alarm',
     title: 'Notices do not get through on a channel',

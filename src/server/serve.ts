@@ -393,6 +393,7 @@ class Node {
     const { clock } = this.#options
     if (!this.#scheduler.isLeader) return
     await deleteOldTasks(this.#store.sql, new Date(clock.now() - TASKS_KEPT_MS))
+    await this.#authority.authority.accounts.forgetOld()
     await forgetNodes(this.#store.sql, new Date(clock.now() - NODES_KEPT_MS))
   }
 

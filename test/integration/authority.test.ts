@@ -55,6 +55,17 @@ test('one asks for a restore, another approves it, and then it is done; each by 
   assert.equal(done['state'], 'done', JSON.stringify(done['error']))
   assert(await isThere(join(plane.state, 'restores/two-people/PG_VERSION')))
 
+  const review = (await administrator.ask('GET /access-review')).body as unknown as {
+    last: string | null
+    people: { name: string }[]
+    copies: { by: string; approvedBy: string }[]
+  }
+  assert.deepEqual([review.last, review.people.length, review.copies.length], [null, 3, 1])
+  assert.deepEqual([review.copies[0]?.by, review.copies[0]?.approvedBy], ['operator', 'approver'])
+  assert.equal((await operator.ask('POST /access-review', { text: 'all is well' })).status, 403)
+  assert.equal((await administrator.ask('POST /access-review', { text: 'all is well' })).status, 204)
+  assert.notEqual((await administrator.ask('GET /access-review')).body['last'], null)
+
   // A factor is used up with its decision.
   const second = String((await operator.ask('POST /backup-dr/recovery', { name: 'again' })).body['id'])
   assert.equal((await approver.decide(second, { factor })).body['code'], 'FACTOR_WRONG')

@@ -41,6 +41,15 @@ export class ApprovalNews {
     await this.#raise('SESSION_STOLEN', { system: OWN_SYSTEM, subject: person }, { text: `a session of "${person}" was ended` })
   }
 
+  async tellAccessReview(due: Date | null, nowMs: number): Promise<void> {
+    const isDue = due !== null && due.getTime() <= nowMs
+    const told = isDue ? due.toISOString() : ''
+    if ((this.#told.get('access review') ?? '') === told) return
+    const found = isDue ? { text: `who may do what was to be looked at until ${told}` } : null
+    await this.#raise('ACCESS_REVIEW_DUE', { system: OWN_SYSTEM, subject: 'access' }, found)
+    this.#told.set('access review', told)
+  }
+
   /** Each is open until another person has reviewed it. */
   async tellReviews(all: readonly Alone[], nowMs: number): Promise<void> {
     for (const { kind, id, at, by, reason, reviewDue, review } of all) {

@@ -20,6 +20,7 @@ import type { Repository } from '../../repository/repository.ts'
 import type { Secret } from '../../secret.ts'
 import type { Catalogue } from '../catalogue.ts'
 import type { Control } from '../control.ts'
+import { AccessReview } from './access-review.ts'
 import { ApprovalNews, type RaiseAlarm } from './approval-news.ts'
 import { documentOf } from './configuration-gate.ts'
 import { execute } from './executor.ts'
@@ -59,6 +60,7 @@ export class Authority {
   readonly identityProvider: IdentityProvider | null
   readonly approvals: Approvals
   readonly reviews: Reviews
+  readonly access: AccessReview
   readonly first: FirstAdministrator
   readonly #options: AuthorityOptions
   readonly #known: KnownPeople
@@ -80,6 +82,7 @@ export class Authority {
     this.#keeper = new PeopleKeeper(store, clock)
     this.#news = new ApprovalNews(alarms, async (entry) => this.note(entry))
     this.reviews = new Reviews(clock)
+    this.access = new AccessReview(store, options.trail, clock)
     this.first = new FirstAdministrator({ directory, clock, url })
     this.accounts = new Accounts({
       store,
@@ -145,6 +148,7 @@ export class Authority {
       this.#news.note('asked', approval),
     )
     await this.#anchorConfigurations()
+    await this.#news.tellAccessReview((await this.access.dates()).due, this.#options.clock.now())
     await this.approvals.look()
   }
 

@@ -25,6 +25,7 @@ import { metricsRoutes } from './metrics-routes.ts'
 import { notBuiltRoutes } from './not-built-routes.ts'
 import { answerError, problemOf, SECURITY_HEADERS } from './problem.ts'
 import type { RouteOptions } from './route-options.ts'
+import { reviewRoutes } from './review-routes.ts'
 import type { TokenOptions } from './token-routes.ts'
 import { statusRoutes } from './status-routes.ts'
 import { taskRoutes } from './task-routes.ts'
@@ -79,6 +80,7 @@ export async function buildApi(options: ApiOptions): Promise<FastifyInstance> {
       await api.register(approvalRoutes, routes)
       await api.register(emergencyRoutes, routes)
       await api.register(peopleRoutes, routes)
+      await api.register(reviewRoutes, routes)
       const { identityProvider, accounts } = options.authority
       const askForToken: TokenOptions['askForToken'] = async (owner, made) => options.authority.askForToken(owner, made)
       await api.register(logOnRoutes, { accounts, isSecure: options.isSecure, askForToken })
