@@ -36,6 +36,7 @@ export class NodeAuthority {
   readonly #onError: (error: unknown) => void
   #control: Control | undefined
   #url: string
+  readonly #isNamed: boolean
 
   constructor(options: NodeAuthorityOptions) {
     const { store, clock, settings, catalogue, trail, notices, reload, report, onError } = options
@@ -43,6 +44,7 @@ export class NodeAuthority {
     const { host, port } = settings.listen
     const isTls = settings.tls !== undefined
     this.#url = settings.url ?? `${isTls ? 'https' : 'http'}://${host}:${port}`
+    this.#isNamed = settings.url !== undefined
     this.isSecure = this.#url.startsWith('https:')
     this.authority = new Authority({
       store,
@@ -85,7 +87,7 @@ export class NodeAuthority {
 
   /** Where it listens, where nobody has said where people reach it. */
   listens(url: string): void {
-    if (!this.isSecure) this.#url = url
+    if (!this.#isNamed) this.#url = url
   }
 }
 

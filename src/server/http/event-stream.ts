@@ -8,6 +8,8 @@ import { eventDocument } from './task-document.ts'
 
 const POLL_MS = 500
 const KEEP_ALIVE_MS = 15_000
+/** Then whoever watches asks again, and is asked again who they are: somebody may have been disabled since. */
+const STREAM_MS_MAX = 300_000
 const EVENTS_AT_ONCE = 500
 const STREAMS_MAX = 100
 
@@ -54,7 +56,8 @@ async function send(
   let { behind } = from
   let progress = ''
   let quietMs = 0
-  while (!signal.aborted) {
+  const untilMs = control.now + STREAM_MS_MAX
+  while (!signal.aborted && control.now < untilMs) {
     const task = await readTask(control.store.sql, from.id)
     const events = await eventsBehind(control.store.sql, from.id, behind, EVENTS_AT_ONCE)
     for (const event of events) {
