@@ -50,7 +50,13 @@ const aloneSchema = z.object({
 })
 export const emergencySchema = aloneSchema
 export const emergenciesSchema = z.object({ items: z.array(aloneSchema) })
-export const reasonBody = z.strictObject({ reason })
+export const emergencyBody = z.strictObject({
+  reason,
+  factor: givenFactorSchema
+    .optional()
+    .describe('of this person, shown now; a passkey answers the challenge for this very reason'),
+})
+export const reasonQuery = z.strictObject({ reason })
 export const reviewBody = z.strictObject({ text: reason })
 
 export const sealedCodeSchema = z.object({

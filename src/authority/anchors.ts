@@ -6,6 +6,9 @@ import { decidedSchema, type Decided } from './operation.ts'
 
 // Decisions as the repository has them (docs/format.md, "Authority"): what runs reads them from there, and no row of the store runs anything.
 
+/** So long the run that has it may go on where it was interrupted. */
+export const GOES_ON_MS = 24 * 3_600_000
+
 const usedSchema = z.object({
   format: z.literal(1),
   id: z.string(),
@@ -63,7 +66,7 @@ export async function takeUse(
   const used = { format: 1, id, at: new Date(nowMs).toISOString(), run }
   if (await putAuthority(repository, `approvals/${id}.used`, used)) return
   const before = usedSchema.parse(await readAuthority(repository, `approvals/${id}.used`))
-  if (before.run === run) return
+  if (before.run === run && nowMs - Date.parse(before.at) < GOES_ON_MS) return
   const what = before.run === null ? 'was revoked' : 'was used'
   throw new Failure('APPROVAL_INVALID', `the approval ${id} ${what} at ${before.at}`, { hint: 'ask for another' })
 }

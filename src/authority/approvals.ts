@@ -12,7 +12,7 @@ import type { Store } from '../catalog/store.ts'
 import type { Clock } from '../clock.ts'
 import { Failure, FAILURES } from '../errors.ts'
 import type { Repository } from '../repository/repository.ts'
-import { anchorDecision, anchorRevocation } from './anchors.ts'
+import { anchorDecision, anchorRevocation, readDecision } from './anchors.ts'
 import { digestOf, type Asked, type Decided, type Operation } from './operation.ts'
 import type { Principal } from './principal.ts'
 import { reaches } from './roles.ts'
@@ -22,6 +22,8 @@ const ESCALATES_MS = 5 * 60_000
 /** Whoever made an account, or reset its factors, holds it for so long: what it says counts as theirs. */
 const FOREIGN_AFTER_MS = 24 * 3_600_000
 const WAITING_MAX = 500
+/** Of one who asks: nobody keeps others from asking. */
+const ASKER_MAX = 20
 
 /** What it is about. */
 export interface Subject {
@@ -76,6 +78,10 @@ export class Approvals {
     const before = await readApproval(store.sql, id)
     if (before !== undefined) return before
     const waiting = await listApprovals(store.sql, { states: ['pending'] }, { limit: WAITING_MAX })
+    const asker = by.person ?? by.id
+    if (waiting.filter(({ asked_by: each }) => each === asker).length >= ASKER_MAX) {
+      throw new Failure('BUSY', `${ASKER_MAX} requests of "${by.name}" wait for a decision already`, { hint: 'revoke some' })
+    }
     if (waiting.length >= WAITING_MAX) {
       throw new Failure('BUSY', `${WAITING_MAX} requests wait for a decision already`, { hint: 'decide on them, or revoke some' })
     }
@@ -84,7 +90,7 @@ export class Approvals {
       id,
       operation,
       parameters: typeof parameters === 'function' ? await parameters() : parameters,
-      askedBy: { id: by.person ?? by.id, name: by.name },
+      askedBy: { id: asker, name: by.name },
       askedAt: new Date(nowMs).toISOString(),
       expiresAt: new Date(nowMs + EXPIRES_MS).toISOString(),
     }
@@ -172,15 +178,19 @@ export class Approvals {
     for (const approval of await expireApprovals(store.sql, at)) await note('expired', approval)
     for (const approval of await escalateApprovals(store.sql, new Date(clock.now() - ESCALATES_MS), at))
       await note('waits', approval)
-    for (const approval of await listApprovals(store.sql, { states: ['approved'] }, { limit: WAITING_MAX }))
-      await this.#run(approval)
+    let failure: unknown
+    for (const approval of await listApprovals(store.sql, { states: ['approved'] }, { limit: WAITING_MAX })) {
+      // One that cannot be done yet keeps no other.
+      await this.#run(approval).catch((error: unknown) => (failure = error))
+    }
+    if (failure !== undefined) throw failure as Error
   }
 
   async #run(approval: Approval): Promise<Approval> {
     const { store, clock, execute, note } = this.#options
     let moved: Approval | undefined
     try {
-      const outcome = await execute(approval)
+      const outcome = await execute(await this.#asDecided(approval))
       if (outcome === undefined) return approval
       moved = await moveApproval(store.sql, approval.id, ['approved'], { state: 'used', at: new Date(clock.now()), outcome })
     } catch (error) {
@@ -196,6 +206,18 @@ export class Approvals {
     if (moved === undefined) return await this.read(approval.id)
     await note(moved.state === 'used' ? 'used' : 'failed', moved)
     return moved
+  }
+
+  /** What the repository says was approved: a row of the store that somebody has written runs nothing. */
+  async #asDecided(approval: Approval): Promise<Approval> {
+    for (const repository of await this.#options.repositoriesOf(approval.system)) {
+      const decided = await readDecision(repository, approval.id)
+      if (decided === undefined) continue
+      const { decision, digest, operation, parameters } = decided
+      if (decision === 'approve' && digest === approval.digest && operation === approval.operation)
+        return { ...approval, parameters }
+    }
+    throw new Failure('APPROVAL_INVALID', 'no repository knows of this decision', { hint: 'was the store changed? Ask again' })
   }
 
   async #requireOther(approval: Approval, by: Principal): Promise<void> {

@@ -38,6 +38,7 @@ export async function keepBreakGlass(
   approval: string,
   clock: Clock,
 ): Promise<void> {
+  if (repositories.length === 0) throw new Failure('STORAGE_UNREACHABLE', 'there is no repository to keep the code in')
   const made = { format: 1, id, at: new Date(clock.now()).toISOString(), digest, approval }
   for (const repository of repositories) await putAuthority(repository, `break-glass/${id}.made`, made)
 }
@@ -67,6 +68,21 @@ export async function useBreakGlass(repository: Repository, code: string, run: s
   throw new Failure('APPROVAL_INVALID', `this code was used at ${before.at}, and was good until ${before.until}`, {
     hint: 'take another sealed one',
   })
+}
+
+/** What one repository knows of codes all of them know: a code opens each, and is used up in all. */
+export async function spreadBreakGlass(repositories: readonly Repository[]): Promise<void> {
+  const documents = new Map<string, unknown>()
+  const known = new Map<Repository, ReadonlySet<string>>()
+  for (const repository of repositories) {
+    const names = await listAuthority(repository, 'break-glass/')
+    known.set(repository, new Set(names))
+    for (const name of names) if (!documents.has(name)) documents.set(name, await readAuthority(repository, name))
+  }
+  for (const [repository, names] of known) {
+    const missing = [...documents].filter(([name, document]) => document !== undefined && !names.has(name))
+    for (const [name, document] of missing) await putAuthority(repository, name, document as object)
+  }
 }
 
 async function idOf(repository: Repository, code: string): Promise<string | undefined> {

@@ -7,7 +7,7 @@ import { initRepository, type Repository } from '../repository/repository.ts'
 import { Secret } from '../secret.ts'
 import { MemoryStorage } from '../storage/memory-storage.ts'
 import { anchorDecision } from './anchors.ts'
-import { keepBreakGlass, newBreakGlass } from './break-glass.ts'
+import { keepBreakGlass, newBreakGlass, spreadBreakGlass } from './break-glass.ts'
 import { askFromHost, requireClearance, type Clearance, type Deed } from './clearance.ts'
 import { keepConfiguration, newestConfiguration } from './configurations.ts'
 import { digestOf, type Asked, type Decided } from './operation.ts'
@@ -77,6 +77,9 @@ test('an approval lets through what it is for, whoever comes again with the same
   await assert.rejects(clear({ kind: 'approval', id }, { ...DEED, run: 'another' }), refusedWith('APPROVAL_INVALID', /was used/))
   clock.nowMs += 5 * HOUR_MS
   await clear({ kind: 'approval', id })
+  // It was interrupted, and not for ever.
+  clock.nowMs += 20 * HOUR_MS
+  await assert.rejects(clear({ kind: 'approval', id }), refusedWith('APPROVAL_INVALID'))
 })
 
 test('what nobody has decided on, was refused, is too old or is only asked for lets nothing through', async () => {
@@ -130,6 +133,18 @@ test('the sealed code works once, for four hours, however it is typed, and over 
   clock.nowMs += 4 * HOUR_MS
   await assert.rejects(breakGlass(made.code), refusedWith('APPROVAL_INVALID', /was used/))
   for (const name of await listAuthority(repository, '')) assert(!name.includes(made.code))
+})
+
+test('a code that opened one repository is used up in the others, and is good where it was not known yet', async () => {
+  const [here, there] = [await place(), await place()]
+  const made = newBreakGlass()
+  await keepBreakGlass([here.repository], made, randomUUID(), here.clock)
+  await assert.rejects(there.clear({ kind: 'break-glass', code: made.code }), refusedWith('APPROVAL_INVALID'))
+  await spreadBreakGlass([here.repository, there.repository])
+  await there.clear({ kind: 'break-glass', code: made.code })
+  await spreadBreakGlass([here.repository, there.repository])
+  here.clock.nowMs += 4 * HOUR_MS
+  await assert.rejects(here.clear({ kind: 'break-glass', code: made.code }), refusedWith('APPROVAL_INVALID', /was used/))
 })
 
 test('the configuration in force is the newest that was kept, also by a clock that was behind', async () => {

@@ -12,6 +12,7 @@ import {
   type PersonChange,
 } from '../catalog/people.ts'
 import { endFamilies } from '../catalog/session-families.ts'
+import { revokeTokens } from '../catalog/tokens.ts'
 import { deleteTickets, insertTicket } from '../catalog/tickets.ts'
 import { Failure } from '../errors.ts'
 import { NOWHERE, type AccountEvent, type From } from './account-event.ts'
@@ -191,6 +192,7 @@ export class People {
 
   async #endAll(queries: AccountParts['store']['sql'], person: string, because: string): Promise<void> {
     await endFamilies(queries, { person, because, at: this.#now() })
+    await revokeTokens(queries, person, this.#now())
     await deleteTickets(queries, person)
   }
 

@@ -1,4 +1,4 @@
-import { sql, type Kysely } from 'kysely'
+import type { Kysely } from 'kysely'
 import { z } from 'zod'
 import type { Schema } from './schema.ts'
 
@@ -69,18 +69,19 @@ export async function readPeopleCopies(queries: Kysely<Schema>): Promise<PersonC
   }))
 }
 
-/** Fills a store without people; one that has some is left as it is. Gives how many came. */
+/** Adds whom the store does not know, each by themselves; those whom it knows stay as they are. Gives how many came. */
 export async function insertPeopleCopies(queries: Kysely<Schema>, copies: readonly PersonCopy[]): Promise<number> {
-  return await queries.transaction().execute(async (transaction) => {
-    await sql`lock table resus_control.people in exclusive mode`.execute(transaction)
-    if ((await transaction.selectFrom('people').select('id').limit(1).executeTakeFirst()) !== undefined) return 0
-    for (const copy of copies) await insertCopy(transaction, copy)
-    return copies.length
-  })
+  const known = new Set((await queries.selectFrom('people').select('id').execute()).map(({ id }) => id))
+  let came = 0
+  for (const copy of copies.filter(({ id }) => !known.has(id))) {
+    came += await queries.transaction().execute(async (transaction) => insertCopy(transaction, copy))
+  }
+  return came
 }
 
-async function insertCopy(queries: Kysely<Schema>, { factors, ...person }: PersonCopy): Promise<void> {
-  await queries
+/** 0 where somebody else has the name, or the identity, by now. */
+async function insertCopy(queries: Kysely<Schema>, { factors, ...person }: PersonCopy): Promise<0 | 1> {
+  const inserted = await queries
     .insertInto('people')
     .values({
       id: person.id,
@@ -97,7 +98,10 @@ async function insertCopy(queries: Kysely<Schema>, { factors, ...person }: Perso
       reset_by: person.resetBy,
       reset_at: person.resetAt,
     })
-    .execute()
+    .onConflict((conflict) => conflict.doNothing())
+    .returning('id')
+    .executeTakeFirst()
+  if (inserted === undefined) return 0
   for (const factor of factors) {
     await queries
       .insertInto('factors')
@@ -115,6 +119,7 @@ async function insertCopy(queries: Kysely<Schema>, { factors, ...person }: Perso
       })
       .execute()
   }
+  return 1
 }
 
 function bytesOf(text: string | null): Buffer | null {

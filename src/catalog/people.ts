@@ -79,10 +79,7 @@ export async function listPeople(
 
 /** Whether anybody could log on, or ever could: somebody who was named and has chosen no password yet is nobody so far. */
 export async function arePeopleKnown(queries: Kysely<Schema>): Promise<boolean> {
-  const of = queries
-    .selectFrom('people')
-    .select('id')
-    .where((each) => each.or([each('password', 'is not', null), each('issuer', 'is not', null)]))
+  const of = queries.selectFrom('people').select('id').where('password', 'is not', null)
   return (await of.limit(1).executeTakeFirst()) !== undefined
 }
 

@@ -62,6 +62,16 @@ export async function listTokens(queries: Kysely<Schema>, person: string, limit:
 }
 
 /** Undefined when the person has no such token. */
+/** All of somebody's. */
+export async function revokeTokens(queries: Kysely<Schema>, person: string, at: Date): Promise<void> {
+  await queries
+    .updateTable('tokens')
+    .set({ revoked_at: at })
+    .where('person', '=', person)
+    .where('revoked_at', 'is', null)
+    .execute()
+}
+
 export async function revokeToken(
   queries: Kysely<Schema>,
   { person, id, at }: { readonly person: string; readonly id: string; readonly at: Date },

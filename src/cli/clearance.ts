@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { hostname, userInfo } from 'node:os'
 import { createInterface } from 'node:readline/promises'
 import { askFromHost, requireClearance, type Clearance, type Deed } from '../authority/clearance.ts'
@@ -43,7 +44,8 @@ export async function clear(context: Context, given: Given, repository: Reposito
       hint: `when an approver has approved it, until ${expiresAt}: the same command with --approval ${id} instead of --ask`,
     })
   }
-  const run = optionalText(given, 'request') ?? `${userInfo().username}@${hostname()}`
+  // Once, but for a restore that was given a name: that goes on where it was interrupted.
+  const run = optionalText(given, 'request') ?? randomUUID()
   await requireClearance(repository, { ...deed, run }, await clearanceOf(context, given), context.clock)
 }
 

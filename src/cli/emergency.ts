@@ -4,6 +4,7 @@ import { Failure } from '../errors.ts'
 import { ControlPlaneClient } from './control-plane-client.ts'
 import { formatTable, formatTime } from './output.ts'
 import { plainText } from './plain-text.ts'
+import { Prompter } from './prompter.ts'
 import { optionalText, type Answer, type Given, type Verb } from './verb.ts'
 
 const HEAD = ['ID', 'WHAT', 'AT', 'BY', 'REASON', 'UNTIL', 'REVIEW'] as const
@@ -16,7 +17,7 @@ export const run: Verb = async (context, given) => {
   const client = await ControlPlaneClient.ofPerson(given, context.signal)
   switch (what) {
     case 'declare':
-      return await declare(client, given)
+      return await declare(client, given, new Prompter(context.signal))
     case 'list':
       return list((await client.ask('GET /emergencies', emergenciesSchema)).items)
     case 'review':
@@ -28,9 +29,13 @@ export const run: Verb = async (context, given) => {
   }
 }
 
-async function declare(client: ControlPlaneClient, given: Given): Promise<Answer> {
+async function declare(client: ControlPlaneClient, given: Given, prompter: Prompter): Promise<Answer> {
   const reason = needed(given, 'reason', 'declare --reason "what has happened"')
-  const declared = await client.ask('POST /emergencies', emergencySchema, { reason })
+  using asking = prompter
+  const question = 'to declare it, a new code of the authenticator (six digits)'
+  const declared = await asking.withCode(question, async (code) =>
+    client.ask('POST /emergencies', emergencySchema, { reason, factor: { kind: 'totp', code } }),
+  )
   const { id, until, reviewDue } = declared
   const text = [
     `the emergency ${id} is declared, and everybody is told: until ${formatTime(until)} restores to new places take one person`,

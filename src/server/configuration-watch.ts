@@ -8,6 +8,7 @@ import { Failure } from '../errors.ts'
 import type { Admitted } from './authority/configuration-gate.ts'
 
 const LOOK_MS = 2_000
+const AGAIN_MS = 30_000
 
 export interface ConfigurationWatchOptions {
   readonly configPath: string
@@ -27,6 +28,8 @@ export interface ConfigurationWatchOptions {
 export class ConfigurationWatch {
   readonly #options: ConfigurationWatchOptions
   #isToBeRead = false
+  /** When what waits is looked at again: somebody may have decided, or the store be back. */
+  #againMs = Infinity
   /** Why the files as they are now were refused; null when they are in force. */
   refused: { readonly message: string; readonly at: string } | null
 
@@ -49,8 +52,9 @@ export class ConfigurationWatch {
       await clock.sleep(LOOK_MS, signal).catch(() => undefined)
       const now = await configurationFingerprint(configPath)
       // Looked at once it stands still: an editor writes in several steps.
-      if ((now !== seen || this.#isToBeRead) && now === changed && !signal.aborted) {
+      if ((now !== seen || this.#isToBeRead || clock.now() >= this.#againMs) && now === changed && !signal.aborted) {
         this.#isToBeRead = false
+        this.#againMs = Infinity
         const isDone = await this.#change().catch((error: unknown) => {
           // What it asks is ending too.
           if (signal.aborted) return false
@@ -78,10 +82,12 @@ export class ConfigurationWatch {
       waiting = admitted.waiting
       await take({ ...systems, systems: [...admitted.systems] })
     } catch (error) {
-      if (!isStoreAway(error)) this.#refuse(error, 'a change of the configuration cannot be taken yet')
+      // Whatever it is: protection goes on by what is in force, and this is tried again.
+      if (!isStoreAway(error)) this.#refuse(asFailure(error), 'a change of the configuration cannot be taken yet')
       return false
     }
     if (waiting.length > 0) {
+      this.#againMs = this.#options.clock.now() + AGAIN_MS
       this.#refuse(new Failure('APPROVAL_NEEDED', waiting.join('; ')), 'a change of the configuration waits')
       return true
     }
@@ -98,6 +104,10 @@ export class ConfigurationWatch {
     this.refused = { message: error.message, at: new Date(clock.now()).toISOString() }
     report(`${text}: ${error.message}`)
   }
+}
+
+function asFailure(error: unknown): Failure {
+  return error instanceof Failure ? error : new Failure('CONFIG_INVALID', String(error), { cause: error })
 }
 
 /** What changes when a file of the configuration does. */

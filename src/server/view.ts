@@ -30,9 +30,9 @@ export class View {
 
   /** The same for all who see the same. */
   get key(): string {
-    if (this.isWhole) return 'all'
+    if (this.isWhole) return '*'
     const facilities = new Set(this.principal.grants.flatMap((grant) => grant.facilities ?? []))
-    return [...facilities].toSorted().join(' ')
+    return JSON.stringify([...facilities].toSorted())
   }
 
   pictures(): readonly ComponentPicture[] {
@@ -122,8 +122,13 @@ export class View {
   /** Throws FORBIDDEN where it may not be done with a component that is seen, or is configured no more. */
   requireReached(system: string, component: string | null): void {
     const picture = component === null ? undefined : this.#catalogue.picture(system, component)
-    if (picture === undefined && !this.isWhole) throw this.#forbidden(system, component)
+    if (picture === undefined && !this.reaches([])) throw this.#forbidden(system, component)
     if (picture !== undefined) this.#reached(picture)
+  }
+
+  /** Whether it may be done with what holds these facilities; none: the whole installation. */
+  reaches(facilities: readonly string[]): boolean {
+    return reaches(this.principal, this.#action, facilities)
   }
 
   #reached(picture: ComponentPicture): ComponentPicture {

@@ -244,9 +244,11 @@ test('emergencies, sealed codes and tokens; what others have written does nothin
   const ben = await invited(his, ada, 'ben')
   const chi = await invited(his, ada, 'chi')
 
-  assert.equal((await ben.refused('emergency declare --reason fire'))[0], 'FORBIDDEN')
+  assert.equal((await ben.refused('emergency declare --reason fire', [[/six digits\): /, UNLOOKED]]))[0], 'FORBIDDEN')
   assert.equal((await chi.refused('emergency declare'))[0], 'ARGUMENTS_INVALID')
-  const declared = (await chi.does('emergency declare --reason fire\u001b[2J')).body as { id: string }
+  move(MINUTE_MS)
+  const shown = [[/six digits\): /, () => chi.code()]] as const
+  const declared = (await chi.does('emergency declare --reason fire\u001b[2J', shown)).body as { id: string }
   const { items } = (await ada.does('emergency list')).body as { items: { id: string; review: unknown }[] }
   assert.deepEqual(
     items.map(({ id, review }) => [id, review]),

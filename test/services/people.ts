@@ -22,6 +22,8 @@ export interface Somebody {
   ) => Promise<ApiAnswer>
   /** An answer of the passkey, good for this request for a second person. */
   readonly factorFor: (approval: string) => Promise<unknown>
+  /** Declares an emergency. */
+  readonly declare: (reason: string) => Promise<ApiAnswer>
   readonly cookie: () => string
   readonly csrf: () => string
 }
@@ -112,6 +114,11 @@ async function withPasskey(browser: Browser, name: string): Promise<Somebody> {
     name,
     ask,
     factorFor,
+    declare: async (reason) => {
+      const { body } = await ask(`GET /emergencies/challenge?reason=${encodeURIComponent(reason)}`)
+      const answer = authenticator.assert(body['passkey'] as { challenge: string })
+      return await ask('POST /emergencies', { reason, factor: { kind: 'passkey', response: answer } })
+    },
     cookie: () => browser.cookie,
     csrf: () => browser.csrf,
     decide: async (approval, { decision = 'approve', digest, factor, reason } = {}) => {

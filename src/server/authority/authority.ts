@@ -7,6 +7,7 @@ import type { Json } from '../../authority/canonical-json.ts'
 import { givenFactorSchema } from '../../authority/given-factor.ts'
 import { IdentityProvider } from '../../authority/identity-provider.ts'
 import type { IdentityProviderSettings } from '../../authority/identity-provider-settings.ts'
+import { spreadBreakGlass } from '../../authority/break-glass.ts'
 import { keepConfiguration } from '../../authority/configurations.ts'
 import type { Site } from '../../authority/passkeys.ts'
 import type { Principal } from '../../authority/principal.ts'
@@ -28,8 +29,8 @@ import { FirstAdministrator } from './first-administrator.ts'
 import { importAsked } from './host-requests.ts'
 import { KnownPeople } from './known-people.ts'
 import { PeopleKeeper } from './people-keeper.ts'
-import { Reviews } from './reviews.ts'
-import { sealingKey } from './sealing-key.ts'
+import { emergencyDigest, Reviews, type Alone } from './reviews.ts'
+import { putKey, sealingKey } from './sealing-key.ts'
 
 export interface AuthorityOptions {
   readonly store: Store
@@ -46,6 +47,7 @@ export interface AuthorityOptions {
   readonly alarms: RaiseAlarm
   /** A configuration that waited, by its digest, may come into force. */
   readonly admit: (digest: string) => Promise<void>
+  readonly mayBeAnchored: (configuration: Configuration) => Promise<boolean>
   readonly report: (text: string) => void
   readonly onError: (error: unknown) => void
 }
@@ -67,6 +69,8 @@ export class Authority {
   readonly #keeper: PeopleKeeper
   readonly #news: ApprovalNews
   readonly #anchored = new WeakSet<Configuration>()
+  /** Repositories that have the key. */
+  readonly #keyed = new WeakSet<Repository>()
   #key: Secret | undefined
   #settling: Promise<void> | undefined
 
@@ -115,12 +119,18 @@ export class Authority {
           people: () => this.accounts.people,
           tokens: () => this.accounts.tokens,
           repositoryOf: async (system) => catalogue.repositoryOf(system),
+          repositoriesOf: async (system) => this.#repositoriesOf(system),
           repositories: async () => this.repositories(),
           clock,
           admit: options.admit,
         }),
       note: async (event, approval) => this.#news.note(event, approval),
     })
+  }
+
+  /** Whether there may be people: then what weakens waits. */
+  get mayBeGuarded(): boolean {
+    return this.#known.state !== 'none'
   }
 
   /** From now on what takes two takes two. */
@@ -134,22 +144,44 @@ export class Authority {
     await this.#settling
   }
 
-  /** What time has done, and what others have; of several nodes one leads. Throws what the store and storages throw. */
+  /** What time has done, and what others have; of several nodes one leads. What one storage or one step cannot do keeps no other. */
   async look(leads: boolean): Promise<void> {
-    await this.settle()
+    const { store, clock, catalogue, report, onError } = this.#options
+    const each = async (work: () => Promise<void>) => work().catch(onError)
+    await each(async () => this.settle())
     const repositories = await this.repositories()
-    await this.reviews.look(repositories)
-    await this.#news.tellReviews(this.reviews.all, this.#options.clock.now())
+    for (const repository of repositories) await each(async () => this.reviews.look(repository))
+    await each(async () => this.#news.tellReviews(this.reviews.all, clock.now()))
+    if (!leads) this.#keeper.forget()
     if (!this.isGuarded || !leads) return
-    const came = await this.#keeper.restore(repositories)
-    if (came > 0) this.#options.report(`the store knows the ${came} people again whom the repositories know`)
-    await this.#keeper.keep(repositories)
-    await importAsked(this.#options.store, this.#options.catalogue, repositories, async (approval) =>
-      this.#news.note('asked', approval),
-    )
-    await this.#anchorConfigurations()
-    await this.#news.tellAccessReview((await this.access.dates()).due, this.#options.clock.now())
-    await this.approvals.look()
+    for (const repository of repositories) {
+      await each(async () => {
+        const came = await this.#keeper.restore(repository)
+        if (came > 0) report(`the store knows ${came} people again whom the repository of "${repository.system}" knows`)
+      })
+    }
+    for (const repository of repositories) {
+      await each(async () => this.#keeper.keep(repository))
+      await each(async () =>
+        importAsked({ store, catalogue, nowMs: clock.now() }, [repository], async (asked) => this.#news.note('asked', asked)),
+      )
+    }
+    await each(async () => spreadBreakGlass(repositories))
+    for (const configuration of catalogue.systems) await each(async () => this.#anchorConfiguration(configuration))
+    await each(async () => this.#news.tellAccessReview((await this.access.dates()).due, clock.now()))
+    await each(async () => this.approvals.look())
+  }
+
+  /** For four hours restores to new places take one person; everybody is told now. */
+  async declareEmergency(by: Principal, reason: string, factor: unknown): Promise<Alone> {
+    if (this.isGuarded) {
+      if (by.kind !== 'person' || by.person === null)
+        throw new Failure('FORBIDDEN', 'only a person declares an emergency, and no token')
+      await this.#freshFactor(by.person, factor, emergencyDigest(reason))
+    }
+    const declared = await this.reviews.declare(await this.repositories(), by, reason)
+    await this.#news.tellReviews(this.reviews.all, this.#options.clock.now())
+    return declared
   }
 
   /** There is a first person now. */
@@ -157,7 +189,7 @@ export class Authority {
     await this.#known.note()
     await this.first.look(false)
     // A storage that does not take them now gets them by a later look.
-    await this.#keeper.keep(await this.repositories()).catch(this.#options.onError)
+    for (const repository of await this.repositories()) await this.#keeper.keep(repository).catch(this.#options.onError)
   }
 
   /** Whether people are still made by one: on the first day, and until there is an approver beside whoever asks. */
@@ -200,22 +232,37 @@ export class Authority {
     await this.note({ ...entry, actor: actorOf(by), factor: by.factor })
   }
 
-  /** What is in force: what somebody edits on a host later is held against it. */
-  async #anchorConfigurations(): Promise<void> {
-    const { catalogue, clock } = this.#options
-    for (const configuration of catalogue.systems) {
-      if (this.#anchored.has(configuration)) continue
-      await keepConfiguration(await catalogue.repositoryOf(configuration.system), documentOf(configuration), null, clock)
-      this.#anchored.add(configuration)
-    }
+  /** What is in force: what somebody edits on a host later is held against it. What weakens it without a second person never takes its place. */
+  async #anchorConfiguration(configuration: Configuration): Promise<void> {
+    const { catalogue, clock, mayBeAnchored } = this.#options
+    if (this.#anchored.has(configuration) || !(await mayBeAnchored(configuration))) return
+    await keepConfiguration(await catalogue.repositoryOf(configuration.system), documentOf(configuration), null, clock)
+    this.#anchored.add(configuration)
   }
 
   async #settle(): Promise<void> {
     const { directory } = this.#options
     const state = await this.#known.look()
-    await this.first.look(state === 'none')
-    if (this.#key !== undefined || state === 'unknown') return
-    this.#key = await sealingKey(directory, await this.repositories(), { mayMake: state === 'none' })
+    const repositories = await this.repositories()
+    if (state !== 'unknown' && !repositories.every((repository) => this.#keyed.has(repository))) {
+      const mayMake = state === 'none' && repositories.length > 0
+      const key = this.#key ?? (await sealingKey(directory, repositories, { mayMake }))
+      if (key !== undefined) for (const repository of repositories) await this.#keyIn(repository, key)
+      this.#key = key
+    }
+    // Without a repository that has the key, who comes now would not be let in again.
+    await this.first.look(state === 'none' && this.#key !== undefined)
+  }
+
+  /** One that came later gets it too. */
+  async #keyIn(repository: Repository, key: Secret): Promise<void> {
+    if (this.#keyed.has(repository)) return
+    if (!(await putKey(repository, key))) {
+      this.#options.report(
+        `the repository of "${repository.system}" has another key of second factors: factors that were made under it are lost there`,
+      )
+    }
+    this.#keyed.add(repository)
   }
 
   #keyNow(): Secret {

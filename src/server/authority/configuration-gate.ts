@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { sql } from 'kysely'
+import { newestConfiguration } from '../../authority/configurations.ts'
 import { canonicalJson, type Json } from '../../authority/canonical-json.ts'
 import { readDecision } from '../../authority/anchors.ts'
 import type { Approvals } from '../../authority/approvals.ts'
@@ -7,6 +8,7 @@ import type { Principal } from '../../authority/principal.ts'
 import { weakenings, type Change } from '../../authority/weakening.ts'
 import { isStoreAway, type Store } from '../../catalog/store.ts'
 import { configurationDocument, type Configuration } from '../../config/configuration.ts'
+import type { Clock } from '../../clock.ts'
 import { Failure } from '../../errors.ts'
 import type { Repository } from '../../repository/repository.ts'
 
@@ -16,6 +18,7 @@ const CHANGES_SHOWN = 50
 export interface ConfigurationGateOptions {
   readonly store: Store
   readonly node: string
+  readonly clock: Clock
   readonly isGuarded: () => boolean
   readonly approvals: () => Approvals
   readonly repositoryOf: (system: string) => Promise<Repository>
@@ -24,7 +27,7 @@ export interface ConfigurationGateOptions {
 /** What may come into force, and what waits for a second person. */
 export interface Admitted {
   readonly systems: readonly Configuration[]
-  /** One line for each that waits; the old one of it is in force. */
+  /** One line for each that waits; the old one of it is in force. It is to be asked about again. */
   readonly waiting: readonly string[]
 }
 
@@ -60,6 +63,7 @@ export class ConfigurationGate {
       .slice(0, 5)
       .join(', ')}${changes.length > 5 ? ', …' : ''})`
     try {
+      if (await this.#isKnown(before.system, after)) return null
       if (await this.#isApproved(before.system, digest)) return null
       const id = await this.#ask({ configuration: after ?? before, digest, changes })
       return `${what} weakens protection and waits for a second person, as request ${id}; the old one stays in force`
@@ -69,19 +73,36 @@ export class ConfigurationGate {
     }
   }
 
+  /** What the repository has as accepted, another node has let through. */
+  async #isKnown(system: string, after: Configuration | undefined): Promise<boolean> {
+    if (after === undefined) return false
+    const anchor = await newestConfiguration(await this.#options.repositoryOf(system))
+    return anchor !== undefined && canonicalJson(anchor.document) === canonicalJson(documentOf(after))
+  }
+
+  /** Whether what is in force here may be what the repository has as accepted: it does not weaken that, or two people wanted it. */
+  async mayBeAnchored(configuration: Configuration): Promise<boolean> {
+    const { system } = configuration
+    const anchor = await newestConfiguration(await this.#options.repositoryOf(system))
+    if (anchor === undefined || weakenings(anchor.document, documentOf(configuration)).length === 0) return true
+    return await this.#isApproved(system, digestOf(system, configuration))
+  }
+
   async #isApproved(system: string, digest: string): Promise<boolean> {
-    const { store, repositoryOf } = this.#options
+    const { store, clock, repositoryOf } = this.#options
     const rows = await store.sql
       .selectFrom('approvals')
       .select('id')
       .where('operation', '=', 'configuration')
       .where('system', '=', system)
       .where('state', 'in', ['approved', 'used'])
+      .where('expires_at', '>', new Date(clock.now()))
       .where(sql<boolean>`parameters ->> 'digest' = ${digest}`)
       .execute()
     for (const { id } of rows) {
       const decided = await readDecision(await repositoryOf(system), id)
-      if (decided?.decision === 'approve' && decided.parameters['digest'] === digest) return true
+      if (decided?.decision !== 'approve' || decided.operation !== 'configuration') continue
+      if (Date.parse(decided.expiresAt) > clock.now() && decided.parameters['digest'] === digest) return true
     }
     return false
   }
@@ -147,5 +168,9 @@ function digestOf(system: string, after: Configuration | undefined): string {
 
 /** As plain data: what is undefined is not there. */
 export function documentOf(configuration: Configuration): { readonly [name: string]: Json } {
-  return JSON.parse(JSON.stringify(configurationDocument(configuration))) as { readonly [name: string]: Json }
+  const text = JSON.stringify(configurationDocument(configuration), (_, value: unknown) =>
+    // What neither the store nor a digest takes.
+    typeof value === 'string' ? value.toWellFormed().replaceAll('\0', '\ufffd') : value,
+  )
+  return JSON.parse(text) as { readonly [name: string]: Json }
 }

@@ -3,7 +3,7 @@ import { z } from 'zod'
 import type { People } from '../../authority/people.ts'
 import { NOWHERE } from '../../authority/account-event.ts'
 import type { Tokens } from '../../authority/tokens.ts'
-import { readUse } from '../../authority/anchors.ts'
+import { readUse, takeUse } from '../../authority/anchors.ts'
 import { keepBreakGlass } from '../../authority/break-glass.ts'
 import { grantSchema } from '../../authority/principal.ts'
 import type { Approval } from '../../catalog/approvals.ts'
@@ -78,6 +78,7 @@ export interface Execution {
   readonly tokens: () => Tokens
   readonly repositories: () => Promise<readonly Repository[]>
   readonly repositoryOf: (system: string) => Promise<Repository>
+  readonly repositoriesOf: (system: string | null) => Promise<readonly Repository[]>
   readonly clock: Clock
   /** A configuration that waited may come into force. */
   readonly admit: (digest: string) => Promise<void>
@@ -86,6 +87,13 @@ export interface Execution {
 /** Gives what came of it; undefined where somebody else does it, on a host. */
 export async function execute(approval: Approval, execution: Execution): Promise<Record<string, unknown> | undefined> {
   if (approval.asked_by.startsWith('host:')) return await usedOnHost(approval, execution)
+  // Whoever has revoked it was quicker, or is too late.
+  if (approval.operation !== 'restore') {
+    const run = `approval ${approval.id}`
+    for (const repository of await execution.repositoriesOf(approval.system)) {
+      await takeUse(repository, { id: approval.id, run, nowMs: execution.clock.now() })
+    }
+  }
   switch (approval.operation) {
     case 'restore':
       return await startRestore(approval, execution.control())

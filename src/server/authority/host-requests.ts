@@ -2,6 +2,7 @@ import { z } from 'zod'
 import { askedSchema, digestOf } from '../../authority/operation.ts'
 import { insertApproval, readApproval, type Approval } from '../../catalog/approvals.ts'
 import type { Store } from '../../catalog/store.ts'
+import { Failure } from '../../errors.ts'
 import { listAuthority, readAuthority } from '../../repository/authority-objects.ts'
 import type { Repository } from '../../repository/repository.ts'
 import type { Catalogue } from '../catalogue.ts'
@@ -15,8 +16,7 @@ const seen = new WeakMap<Repository, Set<string>>()
 
 /** Takes in what was asked for on hosts: it lies in the repositories until a control plane finds it. */
 export async function importAsked(
-  store: Store,
-  catalogue: Catalogue,
+  { store, catalogue, nowMs }: { readonly store: Store; readonly catalogue: Catalogue; readonly nowMs: number },
   repositories: readonly Repository[],
   onNew: (approval: Approval) => Promise<void>,
 ): Promise<void> {
@@ -25,22 +25,33 @@ export async function importAsked(
     seen.set(repository, known)
     const names = (await listAuthority(repository, 'approvals/')).filter((name) => name.endsWith('.asked') && !known.has(name))
     for (const name of names.slice(0, NAMES_MAX)) {
-      const approval = await importOne({ store, catalogue, repository }, name)
+      const approval = await importOne({ store, catalogue, nowMs, repository }, name)
       if (approval !== undefined) await onNew(approval)
       known.add(name)
     }
   }
 }
 
-async function importOne(
-  { store, catalogue, repository }: { readonly store: Store; readonly catalogue: Catalogue; readonly repository: Repository },
-  name: string,
-): Promise<Approval | undefined> {
-  const parsed = schema.safeParse(await readAuthority(repository, name))
+interface Importing {
+  readonly store: Store
+  readonly catalogue: Catalogue
+  readonly nowMs: number
+  readonly repository: Repository
+}
+
+async function importOne({ store, catalogue, nowMs, repository }: Importing, name: string): Promise<Approval | undefined> {
+  // One that is damaged asks for nothing; "resus verify --all" names it.
+  const document = await readAuthority(repository, name).catch((error: unknown) => {
+    if (error instanceof Failure && error.code === 'OBJECT_DAMAGED') return undefined
+    throw error
+  })
+  const parsed = schema.safeParse(document)
   // One that was written by hand, or under another's name, asks for nothing.
   if (!parsed.success || name !== `approvals/${parsed.data.id}.asked` || !parsed.data.askedBy.id.startsWith('host:'))
     return undefined
   const { format: _, ...asked } = parsed.data
+  // Of long ago, where the store was lost.
+  if (Date.parse(asked.expiresAt) <= nowMs) return undefined
   if ((await readApproval(store.sql, asked.id)) !== undefined) return undefined
   const { system } = repository
   const component = typeof asked.parameters['component'] === 'string' ? asked.parameters['component'] : null

@@ -61,13 +61,15 @@ export class NodeAuthority {
       url: () => this.#url,
       alarms: alarmsTo(notices),
       admit: async () => reload(),
+      mayBeAnchored: async (configuration) => this.gate.mayBeAnchored(configuration),
       report,
       onError,
     })
     this.gate = new ConfigurationGate({
       store,
       node: settings.node,
-      isGuarded: () => this.authority.isGuarded,
+      clock,
+      isGuarded: () => this.authority.mayBeGuarded,
       approvals: () => this.authority.approvals,
       repositoryOf: async (system) => catalogue.repositoryOf(system),
     })

@@ -21,32 +21,27 @@ export class PeopleKeeper {
   readonly #store: Store
   readonly #clock: Clock
   /** What each repository has of each person. */
-  readonly #kept = new WeakMap<Repository, Map<string, Kept>>()
+  #kept = new WeakMap<Repository, Map<string, Kept>>()
 
   constructor(store: Store, clock: Clock) {
     this.#store = store
     this.#clock = clock
   }
 
-  /** Puts what has changed into each of these. Throws what the store throws, and what the last storage that failed threw: the others have it. */
-  async keep(repositories: readonly Repository[]): Promise<void> {
-    const people = await readPeopleCopies(this.#store.sql)
-    let failure: unknown
-    for (const repository of repositories) await this.#keepIn(repository, people).catch((error: unknown) => (failure = error))
-    if (failure !== undefined) throw failure as Error
+  /** Puts what has changed. Throws what the store and the storage throw. */
+  async keep(repository: Repository): Promise<void> {
+    await this.#keepIn(repository, await readPeopleCopies(this.#store.sql))
   }
 
-  /** Fills a store that knows nobody. Gives how many came. */
-  async restore(repositories: readonly Repository[]): Promise<number> {
-    const newest = new Map<string, Kept>()
-    for (const repository of repositories) {
-      for (const [id, kept] of await this.#read(repository)) {
-        const before = newest.get(id)
-        if (before === undefined || before.name < kept.name) newest.set(id, kept)
-      }
-    }
-    const copies = [...newest.values()].map(({ person }) => person)
+  /** Brings back whom the store does not know. Gives how many came. */
+  async restore(repository: Repository): Promise<number> {
+    const copies = [...(await this.#read(repository)).values()].map(({ person }) => person)
     return copies.length === 0 ? 0 : await insertPeopleCopies(this.#store.sql, copies)
+  }
+
+  /** Another node writes: what was read is not to be relied upon. */
+  forget(): void {
+    this.#kept = new WeakMap()
   }
 
   async #keepIn(repository: Repository, people: readonly PersonCopy[]): Promise<void> {

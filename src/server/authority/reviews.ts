@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import { z } from 'zod'
 import type { Principal } from '../../authority/principal.ts'
 import type { Clock } from '../../clock.ts'
@@ -58,13 +58,11 @@ export class Reviews {
     return this.all.find(({ kind, until }) => kind === 'emergency' && Date.parse(until) > this.#clock.now())
   }
 
-  async look(repositories: readonly Repository[]): Promise<void> {
-    const found = new Map<string, Alone>()
-    for (const repository of repositories) {
-      for (const alone of await this.#read(repository)) {
-        const before = found.get(alone.id)
-        if (before === undefined || before.review === null) found.set(alone.id, alone)
-      }
+  async look(repository: Repository): Promise<void> {
+    const found = new Map(this.all.map((alone) => [alone.id, alone]))
+    for (const alone of await this.#read(repository)) {
+      const before = found.get(alone.id)
+      if (before === undefined || before.review === null) found.set(alone.id, alone)
     }
     this.all = [...found.values()].toSorted((left, right) => (left.at < right.at ? 1 : -1))
   }
@@ -97,7 +95,7 @@ export class Reviews {
     const folder = alone.kind === 'emergency' ? 'emergencies' : 'break-glass'
     const reviewed = { format: 1, id, at: new Date(this.#clock.now()).toISOString(), by: { id: by.person!, name: by.name }, text }
     await putInAny(repositories, `${folder}/${id}.reviewed`, reviewed)
-    await this.look(repositories)
+    for (const repository of repositories) await this.look(repository).catch(() => undefined)
   }
 
   async #read(repository: Repository): Promise<Alone[]> {
@@ -129,6 +127,11 @@ export class Reviews {
     if (read !== undefined) this.#documents.set(key, read)
     return read
   }
+}
+
+/** What a factor is shown for when somebody declares an emergency. SHA-256, hex. */
+export function emergencyDigest(reason: string): string {
+  return createHash('sha256').update(`resus: emergency\0${reason}`).digest('hex')
 }
 
 type Reviewed = z.infer<typeof reviewedSchema> | null

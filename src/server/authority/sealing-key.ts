@@ -13,8 +13,8 @@ const KEY = /^[A-Za-z0-9+/]{43}=$/
 const schema = z.object({ format: z.literal(1), key: z.string().regex(KEY) })
 
 /**
- * The key under which second factors are sealed in the store: the same on all nodes, because the first that was put into a repository counts. Also in a file of this node, so that people log
- * on while the storage is away. Undefined where nobody can say what it is.
+ * The key under which second factors are sealed in the store: the same on all nodes, because the one that a repository has counts, whatever a node has kept. Also in a file of this node, so that
+ * people log on while the storage is away. Undefined where nobody can say what it is. One is made only where a repository takes it.
  */
 export async function sealingKey(
   state: string,
@@ -22,16 +22,22 @@ export async function sealingKey(
   { mayMake }: { readonly mayMake: boolean },
 ): Promise<Secret | undefined> {
   const kept = await readKept(state)
-  const key = kept ?? (await firstOf(repositories)) ?? (mayMake ? randomBytes(32).toString('base64') : undefined)
-  if (key === undefined) return undefined
-  let agreed = key
-  for (const repository of repositories) {
-    const isFirst = await putAuthority(repository, 'key', { format: 1, key: agreed })
-    // Two nodes that begin at the same time: the one that was first in the first repository is right.
-    if (!isFirst && kept === undefined) agreed = schema.parse(await readAuthority(repository, 'key')).key
+  let agreed = (await firstOf(repositories)) ?? kept
+  if (agreed === undefined && mayMake) {
+    // Of two nodes that begin at the same time one is first.
+    await putAuthority(repositories[0]!, 'key', { format: 1, key: randomBytes(32).toString('base64') })
+    agreed = await firstOf(repositories)
   }
+  if (agreed === undefined) return undefined
   if (agreed !== kept) await replaceFile(join(state, FILE), agreed)
   return new Secret(Buffer.from(agreed, 'base64'))
+}
+
+/** Puts it where there is none. False where there is another. */
+export async function putKey(repository: Repository, key: Secret): Promise<boolean> {
+  const text = key.reveal().toString('base64')
+  if (await putAuthority(repository, 'key', { format: 1, key: text })) return true
+  return (await firstOf([repository])) === text
 }
 
 async function firstOf(repositories: readonly Repository[]): Promise<string | undefined> {

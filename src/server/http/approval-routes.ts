@@ -109,8 +109,9 @@ const decidingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { aut
   )
 }
 
-function seen(view: View, { system, component }: Approval): boolean {
-  return view.sees(system, component)
+/** By the roles that may see requests, and not by those that may see the component; one's own always. */
+function seen(view: View, { facilities, asked_by: askedBy }: Approval): boolean {
+  return view.reaches(facilities) || askedBy === (view.principal.person ?? view.principal.id)
 }
 
 function requireSeen(view: View, approval: Approval): Approval {

@@ -18,8 +18,12 @@ const ADMINISTRATOR: Principal = {
   factor: 'file',
 }
 
+const REFUSED_MS = 60_000
+const REFUSED_MAX = 10_000
+
 /** People by their sessions and tokens; and, while nobody is known, whoever has the token of the file. */
 export function authorityGate(authority: Authority, administrator: Administrator | undefined, isSecure: boolean): Gate {
+  const refused = new Map<string, number>()
   return {
     principalOf: async (request, reply) => {
       const isRead = READS.has(request.method)
@@ -55,8 +59,14 @@ export function authorityGate(authority: Authority, administrator: Administrator
         reason: status < 400 ? null : detailOf(text),
       })
     },
-    noteRefused: async (principal, request, failure) =>
-      authority.note({
+    noteRefused: async (principal, request, failure) => {
+      // Who asks again and again is written down once a minute for each thing: the trail is kept for years.
+      const what = `${principal.id} ${request.method} ${request.routeOptions.url ?? ''}`
+      const nowMs = Date.now()
+      if (nowMs - (refused.get(what) ?? -Infinity) < REFUSED_MS) return
+      if (refused.size >= REFUSED_MAX) refused.clear()
+      refused.set(what, nowMs)
+      await authority.note({
         actor: actorOf(principal),
         factor: principal.factor,
         address: request.ip,
@@ -64,7 +74,8 @@ export function authorityGate(authority: Authority, administrator: Administrator
         object: { method: request.method, route: request.routeOptions.url ?? '' },
         outcome: 'refused',
         reason: failure.message,
-      }),
+      })
+    },
   }
 }
 

@@ -1,8 +1,17 @@
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { z } from 'zod'
-import { emergenciesSchema, emergencySchema, reasonBody, reviewBody, sealedCodeSchema } from '../../api/authority-schemas.ts'
+import {
+  emergenciesSchema,
+  emergencyBody,
+  emergencySchema,
+  reasonQuery,
+  reviewBody,
+  sealedCodeSchema,
+} from '../../api/authority-schemas.ts'
+import { challengeSchema } from '../../api/auth-schemas.ts'
 import { problemSchema } from '../../api/schemas.ts'
 import { newBreakGlass } from '../../authority/break-glass.ts'
+import { emergencyDigest } from '../authority/reviews.ts'
 import { approvalDocument } from './approval-document.ts'
 import type { RouteOptions } from './route-options.ts'
 
@@ -28,25 +37,36 @@ const declareRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { auth
     async ({ view }) => ({ items: view.isWhole ? [...reviews.all] : [] }),
   )
 
+  server.get(
+    '/emergencies/challenge',
+    {
+      config: { action: 'emergency.declare' },
+      schema: {
+        summary: 'What a browser needs to show a passkey for an emergency with this reason',
+        querystring: reasonQuery,
+        response: { 200: challengeSchema, ...failures },
+      },
+    },
+    async ({ query, view }) => {
+      const { person } = view.principal
+      const digest = Buffer.from(emergencyDigest(query.reason), 'hex')
+      const passkey = person === null ? null : await authority.accounts.approvalChallenge(person, digest)
+      return { passkey: passkey as Record<string, unknown> | null }
+    },
+  )
+
   server.post(
     '/emergencies',
     {
       config: { action: 'emergency.declare' },
       schema: {
         summary: 'Declare an emergency: for four hours restores to new places take one person, and everybody is told',
-        body: reasonBody,
+        body: emergencyBody,
         response: { 201: emergencySchema, ...failures },
       },
     },
-    async ({ body, view, ip }, reply) => {
-      const declared = await reviews.declare(await authority.repositories(), view.principal, body.reason)
-      await authority.noteDone(view.principal, {
-        address: ip,
-        action: 'emergency.declared',
-        object: { id: declared.id },
-        outcome: 'done',
-        reason: body.reason,
-      })
+    async ({ body, view }, reply) => {
+      const declared = await authority.declareEmergency(view.principal, body.reason, body.factor)
       reply.code(201)
       return declared
     },

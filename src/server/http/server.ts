@@ -84,7 +84,18 @@ export async function buildApi(options: ApiOptions): Promise<FastifyInstance> {
       const { identityProvider, accounts } = options.authority
       const askForToken: TokenOptions['askForToken'] = async (owner, made) => options.authority.askForToken(owner, made)
       await api.register(logOnRoutes, { accounts, isSecure: options.isSecure, askForToken })
-      if (identityProvider !== null) await api.register(oidcRoutes, { accounts, isSecure: options.isSecure, identityProvider })
+      if (identityProvider !== null) {
+        await api.register(async (known) => {
+          // Whom the provider names first would keep the first administrator out for good.
+          known.addHook('onRequest', async () => {
+            if (options.authority.isGuarded) return
+            throw new Failure('LOG_ON_REFUSED', 'nobody is known yet', {
+              hint: 'the first administrator comes by the link of the file',
+            })
+          })
+          await known.register(oidcRoutes, { accounts, isSecure: options.isSecure, identityProvider })
+        })
+      }
     },
     { prefix: API },
   )
