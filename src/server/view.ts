@@ -32,7 +32,7 @@ export class View {
   get key(): string {
     if (this.isWhole) return 'all'
     const facilities = new Set(this.principal.grants.flatMap((grant) => grant.facilities ?? []))
-    return [...facilities].toSorted().join(' ')
+    return `of ${[...facilities].toSorted().join(' ')}`
   }
 
   pictures(): readonly ComponentPicture[] {
@@ -122,8 +122,8 @@ export class View {
   /** Throws FORBIDDEN where it may not be done with a component that is seen, or is configured no more. */
   requireReached(system: string, component: string | null): void {
     const picture = component === null ? undefined : this.#catalogue.picture(system, component)
-    if (picture === undefined && !this.isWhole) throw this.#forbidden(system, component)
     if (picture !== undefined) this.#reached(picture)
+    else if (!reaches(this.principal, this.#action, [])) throw this.#forbidden(system, component)
   }
 
   #reached(picture: ComponentPicture): ComponentPicture {

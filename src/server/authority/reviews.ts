@@ -69,8 +69,9 @@ export class Reviews {
     this.all = [...found.values()].toSorted((left, right) => (left.at < right.at ? 1 : -1))
   }
 
-  /** In each of these. Throws what a storage throws when none takes it. */
+  /** In each of these; by a person, who answers for it. Throws FORBIDDEN, and what a storage throws when none takes it. */
   async declare(repositories: readonly Repository[], by: Principal, reason: string): Promise<Alone> {
+    if (by.kind === 'token') throw new Failure('FORBIDDEN', 'an emergency is declared by a person, and no token')
     const nowMs = this.#clock.now()
     const declared = {
       format: 1 as const,

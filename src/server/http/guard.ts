@@ -46,4 +46,10 @@ export function guard(server: FastifyInstance, gate: Gate, catalogue: Catalogue)
     }
     request.view = new View(catalogue, principal, action)
   })
+  // What a route finds out only when it looks at what it is about.
+  server.addHook('onError', async (request, _, error) => {
+    const isRefusal = error instanceof Failure && error.code === 'FORBIDDEN'
+    if (isRefusal && (request.view as View | undefined) !== undefined)
+      await gate.noteRefused(request.view.principal, request, error)
+  })
 }
