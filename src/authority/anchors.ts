@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { Failure } from '../errors.ts'
 import { putAuthority, readAuthority } from '../repository/authority-objects.ts'
 import type { Repository } from '../repository/repository.ts'
-import { decidedSchema, type Decided } from './operation.ts'
+import { decidedSchema, digestOf, type Asked, type Decided } from './operation.ts'
 
 // Decisions as the repository has them (docs/format.md, "Authority"): what runs reads them from there, and no row of the store runs anything.
 
@@ -39,8 +39,28 @@ export async function readDecision(repository: Repository, id: string): Promise<
   throw new Failure('OBJECT_DAMAGED', `the decision on "${id}" in the repository is none`, { hint: 'run "resus verify --all"' })
 }
 
-/** Whether this run has it already: it goes on, however late. */
-export async function isInUseBy(repository: Repository, id: string, run: string): Promise<boolean> {
+/**
+ * That somebody has approved exactly this, in time, and nobody has taken it back: as one of these repositories has it, whatever a row of the store says. Throws APPROVAL_INVALID, and what a
+ * storage throws.
+ */
+export async function requireApproved(repositories: readonly Repository[], asked: Asked, nowMs: number): Promise<void> {
+  if (repositories.length === 0) throw new Failure('STORAGE_UNREACHABLE', 'there is no repository that has the decision')
+  const digest = digestOf(asked)
+  let isApproved = false
+  for (const repository of repositories) {
+    const decided = await readDecision(repository, asked.id)
+    isApproved ||= decided?.decision === 'approve' && decided.digest === digest
+    if (await isInUseBy(repository, asked.id, null)) isApproved = false
+    if (isApproved) break
+  }
+  if (isApproved && Date.parse(asked.expiresAt) > nowMs) return
+  throw new Failure('APPROVAL_INVALID', 'no repository knows that this was approved, or its time is over', {
+    hint: 'somebody has changed the store, perhaps: find out who, and ask again',
+  })
+}
+
+/** Whether this run has it already: it goes on, however late. Null: whether it was revoked. */
+export async function isInUseBy(repository: Repository, id: string, run: string | null): Promise<boolean> {
   const used = usedSchema.safeParse(await readAuthority(repository, `approvals/${id}.used`))
   return used.success && used.data.run === run
 }

@@ -12,7 +12,7 @@ import type { Store } from '../catalog/store.ts'
 import type { Clock } from '../clock.ts'
 import { Failure, FAILURES } from '../errors.ts'
 import type { Repository } from '../repository/repository.ts'
-import { anchorDecision, anchorRevocation } from './anchors.ts'
+import { anchorDecision, anchorRevocation, requireApproved } from './anchors.ts'
 import { digestOf, type Asked, type Decided, type Operation } from './operation.ts'
 import type { Principal } from './principal.ts'
 import { reaches } from './roles.ts'
@@ -144,7 +144,12 @@ export class Approvals {
         at: new Date(decided.decidedAt),
       },
     })
-    if (moved === undefined) throw this.#over(await this.read(id))
+    if (moved === undefined) {
+      // Another who decided at the same time, and was later, has written down what counts: this.
+      const there = await this.read(id)
+      if (there.decided_by !== person || there.state === 'revoked') throw this.#over(there)
+      return there.state === 'approved' ? await this.#run(there) : there
+    }
     await note(moved.state === 'approved' ? 'approved' : 'refused', moved)
     if (decided.decidedBy.id !== person) throw this.#over(moved)
     return moved.state === 'approved' ? await this.#run(moved) : moved
@@ -177,9 +182,10 @@ export class Approvals {
   }
 
   async #run(approval: Approval): Promise<Approval> {
-    const { store, clock, execute, note } = this.#options
+    const { store, clock, repositoriesOf, execute, note } = this.#options
     let moved: Approval | undefined
     try {
+      await requireApproved(await repositoriesOf(approval.system), askedOf(approval), clock.now())
       const outcome = await execute(approval)
       if (outcome === undefined) return approval
       moved = await moveApproval(store.sql, approval.id, ['approved'], { state: 'used', at: new Date(clock.now()), outcome })

@@ -90,21 +90,21 @@ interface Things {
 /** Of each component a task that has ended, and a request that waits; all by real means. */
 async function thingsOf(here: TwoFacilities): Promise<Things> {
   const asker = await person(here, 'asker', [{ role: 'operator', facilities: null }])
-  const ask = async (path: string, body: unknown) => {
+  const post = async (path: string, body: unknown) => {
     const { status, text } = await asker.send('POST', path, body)
     assert(status < 300, text)
     return JSON.parse(text) as { id: string }
   }
   const newApproval = async (place: Place) =>
-    (await ask('/api/v1/backup-dr/recovery', { component: `${place}-db`, name: randomUUID() })).id
+    (await post('/api/v1/backup-dr/recovery', { component: `${place}-db`, name: randomUUID() })).id
   const [tasks, approvals] = [{} as Record<Place, string>, {} as Record<Place, string>]
   for (const place of PLACES) {
-    const { id } = await ask('/api/v1/backup-dr/backups/database', { component: `${place}-db` })
-    await ask(`/api/v1/backup-dr/tasks/${id}/cancel`, undefined)
+    const { id } = await post('/api/v1/backup-dr/backups/database', { component: `${place}-db` })
+    await post(`/api/v1/backup-dr/tasks/${id}/cancel`, undefined)
     tasks[place] = id
     approvals[place] = await newApproval(place)
   }
-  const newEmergency = async () => (await ask('/api/v1/emergencies', { reason: 'no power in the server room' })).id
+  const newEmergency = async () => (await post('/api/v1/emergencies', { reason: 'no power in the server room' })).id
   return { tasks, approvals, newApproval, newEmergency }
 }
 

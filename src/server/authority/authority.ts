@@ -7,7 +7,7 @@ import type { Json } from '../../authority/canonical-json.ts'
 import { givenFactorSchema } from '../../authority/given-factor.ts'
 import { IdentityProvider } from '../../authority/identity-provider.ts'
 import type { IdentityProviderSettings } from '../../authority/identity-provider-settings.ts'
-import { keepConfiguration } from '../../authority/configurations.ts'
+import { keepConfiguration, newestConfiguration } from '../../authority/configurations.ts'
 import type { Site } from '../../authority/passkeys.ts'
 import type { Principal } from '../../authority/principal.ts'
 import type { Store } from '../../catalog/store.ts'
@@ -41,8 +41,10 @@ export interface AuthorityOptions {
   /** Where people reach us. */
   readonly url: () => string
   readonly alarms: RaiseAlarm
-  /** A configuration that waited, by its digest, may come into force. */
-  readonly admit: (digest: string) => Promise<void>
+  /** A configuration that waited may come into force. */
+  readonly admit: () => Promise<void>
+  /** Null when a configuration in force may be kept as that; else why not, or not yet. */
+  readonly mayAnchor: (before: Json, configuration: Configuration) => Promise<string | null>
   readonly report: (text: string) => void
   readonly onError: (error: unknown) => void
 }
@@ -64,6 +66,8 @@ export class Authority {
   readonly #news: ApprovalNews
   readonly #anchored = new WeakSet<Configuration>()
   #key: Secret | undefined
+  #decidedMs = 0
+  #unanchored: string | null = null
   #settling: Promise<void> | undefined
 
   constructor(options: AuthorityOptions) {
@@ -131,17 +135,23 @@ export class Authority {
   async look(leads: boolean): Promise<void> {
     await this.settle()
     const repositories = await this.repositories()
-    await this.reviews.look(repositories)
-    await this.#news.tellReviews(this.reviews.all, this.#options.clock.now())
-    if (!this.isGuarded || !leads) return
-    const came = await this.#keeper.restore(repositories)
-    if (came > 0) this.#options.report(`the store knows the ${came} people again whom the repositories know`)
-    await this.#keeper.keep(repositories)
-    await importAsked(this.#options.store, this.#options.catalogue, repositories, async (approval) =>
-      this.#news.note('asked', approval),
-    )
-    await this.#anchorConfigurations()
-    await this.approvals.look()
+    const { store, catalogue, clock } = this.#options
+    const everywhere = [
+      async () => this.reviews.look(repositories),
+      async () => this.#news.tellReviews(this.reviews.all, clock.now()),
+      async () => this.#admitDecided(),
+    ]
+    const asLeader = [
+      async () => this.#keepPeople(repositories),
+      async () => importAsked(store, catalogue, repositories, async (approval) => this.#news.note('asked', approval)),
+      async () => this.#anchorConfigurations(),
+      async () => this.approvals.look(),
+    ]
+    let failure: unknown
+    // One storage that is away, or one damaged object, keeps nothing else from being done.
+    for (const part of this.isGuarded && leads ? [...everywhere, ...asLeader] : everywhere)
+      await part().catch((error: unknown) => (failure ??= error))
+    if (failure !== undefined) throw failure as Error
   }
 
   /** There is a first person now. */
@@ -180,13 +190,38 @@ export class Authority {
     await this.note({ ...entry, actor: actorOf(by), factor: by.factor })
   }
 
-  /** What is in force: what somebody edits on a host later is held against it. */
+  async #keepPeople(repositories: readonly Repository[]): Promise<void> {
+    const came = await this.#keeper.restore(repositories)
+    if (came > 0) this.#options.report(`the store knows the ${came} people again whom the repositories know`)
+    await this.#keeper.keep(repositories)
+  }
+
+  /** Another node may have been where somebody decided on a configuration that waits here. */
+  async #admitDecided(): Promise<void> {
+    const { newest } = await this.#options.store.sql
+      .selectFrom('approvals')
+      .select(({ fn }) => fn.max('decided_at').as('newest'))
+      .where('operation', '=', 'configuration')
+      .where('state', 'in', ['approved', 'used'])
+      .executeTakeFirstOrThrow()
+    if (newest === null || newest.getTime() === this.#decidedMs) return
+    this.#decidedMs = newest.getTime()
+    await this.#options.admit()
+  }
+
+  /** What is in force: what somebody edits on a host later is held against it. What weakens it without a second person (a server that has lost its state takes files as they are) is kept by no repository. */
   async #anchorConfigurations(): Promise<void> {
-    const { catalogue, clock } = this.#options
+    const { catalogue, clock, mayAnchor, report } = this.#options
     for (const configuration of catalogue.systems) {
       if (this.#anchored.has(configuration)) continue
-      await keepConfiguration(await catalogue.repositoryOf(configuration.system), documentOf(configuration), null, clock)
-      this.#anchored.add(configuration)
+      const repository = await catalogue.repositoryOf(configuration.system)
+      const before = await newestConfiguration(repository)
+      const why = before === undefined ? null : await mayAnchor(before.document, configuration)
+      if (why === null) {
+        await keepConfiguration(repository, documentOf(configuration), null, clock)
+        this.#anchored.add(configuration)
+      } else if (this.#unanchored !== why) report(why)
+      this.#unanchored = why
     }
   }
 

@@ -1,11 +1,13 @@
 import { createHash } from 'node:crypto'
 import { sql } from 'kysely'
 import { canonicalJson, type Json } from '../../authority/canonical-json.ts'
-import { readDecision } from '../../authority/anchors.ts'
+import { isInUseBy, readDecision } from '../../authority/anchors.ts'
 import type { Approvals } from '../../authority/approvals.ts'
 import type { Principal } from '../../authority/principal.ts'
 import { weakenings, type Change } from '../../authority/weakening.ts'
+import { newestConfiguration } from '../../authority/configurations.ts'
 import { isStoreAway, type Store } from '../../catalog/store.ts'
+import type { Clock } from '../../clock.ts'
 import { configurationDocument, type Configuration } from '../../config/configuration.ts'
 import { Failure } from '../../errors.ts'
 import type { Repository } from '../../repository/repository.ts'
@@ -15,6 +17,7 @@ const CHANGES_SHOWN = 50
 
 export interface ConfigurationGateOptions {
   readonly store: Store
+  readonly clock: Clock
   readonly node: string
   readonly isGuarded: () => boolean
   readonly approvals: () => Approvals
@@ -26,6 +29,13 @@ export interface Admitted {
   readonly systems: readonly Configuration[]
   /** One line for each that waits; the old one of it is in force. */
   readonly waiting: readonly string[]
+}
+
+/** What somebody wants to be in force, and what of it weakens. */
+interface Wanted {
+  readonly before: Configuration
+  readonly after: Configuration | undefined
+  readonly changes: readonly Change[]
 }
 
 /** Once there are people, a file that weakens protection stays without effect until a second person has looked at it. */
@@ -52,25 +62,40 @@ export class ConfigurationGate {
 
   /** Null when it may come into force. */
   async #whyNot(before: Configuration, after: Configuration | undefined): Promise<string | null> {
-    const changes = changesOf(before, after)
+    const why = await this.#waitsFor(before.system, { before, after, changes: changesOf(before, after) })
+    return why === null ? null : `${why}; the old one stays in force`
+  }
+
+  /** Whether a repository may keep this as what is in force, behind what it has as that; null when it may. */
+  async mayAnchor(before: Json, configuration: Configuration): Promise<string | null> {
+    const changes = weakenings(before, documentOf(configuration))
+    const why = await this.#waitsFor(configuration.system, { before: configuration, after: configuration, changes })
+    return why === null ? null : `${why}; it is in force on this node, and no repository keeps it as that`
+  }
+
+  async #waitsFor(system: string, { before, after, changes }: Wanted): Promise<string | null> {
     if (changes.length === 0) return null
-    const digest = digestOf(before.system, after)
-    const what = `the change of "${before.system}" (${changes
+    const digest = digestOf(system, after)
+    const what = `the change of "${system}" (${changes
       .map(({ path }) => path || 'all of it')
       .slice(0, 5)
       .join(', ')}${changes.length > 5 ? ', …' : ''})`
     try {
-      if (await this.#isApproved(before.system, digest)) return null
+      if (await this.#isApproved(system, digest, after)) return null
       const id = await this.#ask({ configuration: after ?? before, digest, changes })
-      return `${what} weakens protection and waits for a second person, as request ${id}; the old one stays in force`
+      return `${what} weakens protection and waits for a second person, as request ${id}`
     } catch (error) {
       if (!(error instanceof Failure) && !isStoreAway(error)) throw error
       return `${what} weakens protection, and whether a second person has approved it cannot be known now: ${(error as Error).message}`
     }
   }
 
-  async #isApproved(system: string, digest: string): Promise<boolean> {
-    const { store, repositoryOf } = this.#options
+  /** By a decision whose time is not over, as it would else be good for ever; or because it is in force elsewhere. */
+  async #isApproved(system: string, digest: string, after: Configuration | undefined): Promise<boolean> {
+    const { store, clock, repositoryOf } = this.#options
+    const repository = await repositoryOf(system)
+    const anchor = after === undefined ? undefined : await newestConfiguration(repository)
+    if (anchor !== undefined && canonicalJson(anchor.document) === canonicalJson(documentOf(after!))) return true
     const rows = await store.sql
       .selectFrom('approvals')
       .select('id')
@@ -80,8 +105,10 @@ export class ConfigurationGate {
       .where(sql<boolean>`parameters ->> 'digest' = ${digest}`)
       .execute()
     for (const { id } of rows) {
-      const decided = await readDecision(await repositoryOf(system), id)
-      if (decided?.decision === 'approve' && decided.parameters['digest'] === digest) return true
+      const decided = await readDecision(repository, id)
+      if (decided?.decision !== 'approve' || decided.operation !== 'configuration' || decided.parameters['digest'] !== digest)
+        continue
+      if (Date.parse(decided.expiresAt) > clock.now() && !(await isInUseBy(repository, id, null))) return true
     }
     return false
   }

@@ -2,12 +2,17 @@ import { z } from 'zod'
 import { askedSchema, digestOf } from '../../authority/operation.ts'
 import { insertApproval, readApproval, type Approval } from '../../catalog/approvals.ts'
 import type { Store } from '../../catalog/store.ts'
+import { Failure } from '../../errors.ts'
 import { listAuthority, readAuthority } from '../../repository/authority-objects.ts'
 import type { Repository } from '../../repository/repository.ts'
 import type { Catalogue } from '../catalogue.ts'
 import { facilitiesOf } from '../view.ts'
 
-const schema = askedSchema.extend({ format: z.literal(1) })
+const HOLDS_MS = 4 * 3_600_000
+/** What a host's command does when it is approved. A change of the configuration, asked for so, would show whatever its writer likes. */
+const schema = askedSchema
+  .extend({ format: z.literal(1), operation: z.enum(['restore', 'expire']) })
+  .refine(({ askedAt, expiresAt }) => Date.parse(expiresAt) - Date.parse(askedAt) <= HOLDS_MS)
 /** Requests hold for four hours; what is older was seen, or is over. */
 const NAMES_MAX = 10_000
 
@@ -36,7 +41,7 @@ async function importOne(
   { store, catalogue, repository }: { readonly store: Store; readonly catalogue: Catalogue; readonly repository: Repository },
   name: string,
 ): Promise<Approval | undefined> {
-  const parsed = schema.safeParse(await readAuthority(repository, name))
+  const parsed = schema.safeParse(await readWhole(repository, name))
   // One that was written by hand, or under another's name, asks for nothing.
   if (!parsed.success || name !== `approvals/${parsed.data.id}.asked` || !parsed.data.askedBy.id.startsWith('host:'))
     return undefined
@@ -55,4 +60,14 @@ async function importOne(
     expiresAt: new Date(asked.expiresAt),
   })
   return await readApproval(store.sql, asked.id)
+}
+
+/** One that is damaged asks for nothing, and keeps no other from being found. */
+async function readWhole(repository: Repository, name: string): Promise<unknown> {
+  try {
+    return await readAuthority(repository, name)
+  } catch (error) {
+    if (error instanceof Failure && error.code === 'OBJECT_DAMAGED') return undefined
+    throw error
+  }
 }

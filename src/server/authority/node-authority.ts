@@ -59,11 +59,13 @@ export class NodeAuthority {
       url: () => this.#url,
       alarms: alarmsTo(notices),
       admit: async () => reload(),
+      mayAnchor: async (before, configuration) => this.gate.mayAnchor(before, configuration),
       report,
       onError,
     })
     this.gate = new ConfigurationGate({
       store,
+      clock,
       node: settings.node,
       isGuarded: () => this.authority.isGuarded,
       approvals: () => this.authority.approvals,

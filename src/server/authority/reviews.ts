@@ -58,15 +58,21 @@ export class Reviews {
     return this.all.find(({ kind, until }) => kind === 'emergency' && Date.parse(until) > this.#clock.now())
   }
 
+  /** Throws what the last storage that failed threw: what the others have is known then, and what was known before stays. */
   async look(repositories: readonly Repository[]): Promise<void> {
-    const found = new Map<string, Alone>()
+    const known = new Map(this.all.map((alone) => [alone.id, alone]))
+    let failure: unknown
     for (const repository of repositories) {
-      for (const alone of await this.#read(repository)) {
-        const before = found.get(alone.id)
-        if (before === undefined || before.review === null) found.set(alone.id, alone)
+      try {
+        for (const alone of await this.#read(repository)) {
+          if ((known.get(alone.id)?.review ?? null) === null) known.set(alone.id, alone)
+        }
+      } catch (error) {
+        failure = error
       }
     }
-    this.all = [...found.values()].toSorted((left, right) => (left.at < right.at ? 1 : -1))
+    this.all = [...known.values()].toSorted((left, right) => (left.at < right.at ? 1 : -1))
+    if (failure !== undefined) throw failure as Error
   }
 
   /** In each of these; by a person, who answers for it. Throws FORBIDDEN, and what a storage throws when none takes it. */
