@@ -7,7 +7,7 @@ import { Accounts } from '../../src/authority/accounts.ts'
 import type { Grant, Role } from '../../src/authority/principal.ts'
 import { embeddedConnection } from '../../src/catalog/embedded-store.ts'
 import { Store } from '../../src/catalog/store.ts'
-import { systemClock } from '../../src/clock.ts'
+import { systemClock, type Clock } from '../../src/clock.ts'
 import { Secret } from '../../src/secret.ts'
 import { HERE } from './accounts.ts'
 import { controlPlane, type ControlPlane } from './control-plane.ts'
@@ -37,7 +37,7 @@ export interface TwoFacilities extends AsyncDisposable {
 }
 
 /** A system of two facilities and three components, each with a backup. No node reaches any of them: what is asked for waits. */
-export async function twoFacilities(t: TestContext): Promise<TwoFacilities> {
+export async function twoFacilities(t: TestContext, clock: Clock = systemClock): Promise<TwoFacilities> {
   const cluster = await protectedCluster(t, { major: 18 })
   const backups = {} as Record<Place, string>
   for (const place of PLACES) {
@@ -45,7 +45,7 @@ export async function twoFacilities(t: TestContext): Promise<TwoFacilities> {
   }
   await configure(cluster.configPath)
   const identityProvider = await awayProvider(dirname(cluster.configPath))
-  const plane = await controlPlane(t, cluster.configPath, { settings: { url: PUBLIC_URL, identityProvider } })
+  const plane = await controlPlane(t, cluster.configPath, { settings: { url: PUBLIC_URL, identityProvider }, clock })
   await waitUntil('the backups are known', async () => (await plane.ask('GET /backup-dr/backups')).body['total'] === 3)
   return {
     plane,

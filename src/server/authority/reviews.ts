@@ -64,9 +64,8 @@ export class Reviews {
     let failure: unknown
     for (const repository of repositories) {
       try {
-        for (const alone of await this.#read(repository)) {
-          if ((known.get(alone.id)?.review ?? null) === null) known.set(alone.id, alone)
-        }
+        const open = (await this.#read(repository)).filter(({ id }) => (known.get(id)?.review ?? null) === null)
+        for (const alone of open) known.set(alone.id, alone)
       } catch (error) {
         failure = error
       }
