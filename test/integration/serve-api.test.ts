@@ -36,7 +36,7 @@ function assertDescribed(document: OpenApi, what: string, { status, headers, bod
 }
 
 /** By which people come in. */
-const OPEN = /^\/api\/v1\/(first-administrator|auth\/(log-on|second-factor|invitation))$/
+const OPEN = /^\/api\/v1\/(first-administrator|auth\/(log-on|second-factor(\/challenge)?|invitation))$/
 
 test('every route but liveness needs the token, in whatever form, and tells nothing without it', async (t) => {
   await using plane = await controlPlane(t, await strangeSystem(t))
