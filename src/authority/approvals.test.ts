@@ -266,6 +266,34 @@ test('one run uses an approval, and may come again; another may not', { skip }, 
   await takeUse(repository, { id, run: ['a', 'b', 'c'][first]!, nowMs: NOON + 1 })
 })
 
+test(
+  'a row that somebody has set to approved runs nothing: nobody approved it, it was taken back, or its time is over',
+  { skip },
+  async (t) => {
+    const here = await place(t)
+    const approvedByHand = async (id: string) => {
+      await sql`update resus_control.approvals set state = 'approved' where id = ${id}`.execute(here.store.sql)
+      await here.approvals.look()
+      return (await here.approvals.read(id)).state
+    }
+    const [never, changed, revoked, late] = [await here.ask(), await here.ask(), await here.ask(), await here.ask()]
+    assert.equal(await approvedByHand(never.id), 'failed')
+    for (const each of [changed, revoked, late]) {
+      await putAuthority(here.repository, `approvals/${each.id}.decided`, anchorOf(each, here.approver))
+    }
+    await sql`update resus_control.approvals set parameters = '{"to": "/elsewhere"}' where id = ${changed.id}`.execute(
+      here.store.sql,
+    )
+    assert.equal(await approvedByHand(changed.id), 'failed')
+    await here.approvals.revoke(revoked.id, here.operator)
+    assert.equal(await approvedByHand(revoked.id), 'failed')
+    here.clock.nowMs += 4 * 3_600_000
+    assert.notEqual(await approvedByHand(late.id), 'used')
+    assert.deepEqual(here.executed, [])
+    assert.deepEqual(here.notes.filter((event) => event === 'failed').length, 3)
+  },
+)
+
 function anchorOf(approval: Approval, approver: Principal) {
   const asked = askedOf(approval)
   return {

@@ -45,8 +45,8 @@ export interface AuthorityOptions {
   /** Where people reach us. */
   readonly url: () => string
   readonly alarms: RaiseAlarm
-  /** A configuration that waited, by its digest, may come into force. */
-  readonly admit: (digest: string) => Promise<void>
+  /** A configuration that waited may come into force. */
+  readonly admit: () => Promise<void>
   readonly mayBeAnchored: (configuration: Configuration) => Promise<boolean>
   readonly report: (text: string) => void
   readonly onError: (error: unknown) => void

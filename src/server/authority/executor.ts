@@ -81,7 +81,7 @@ export interface Execution {
   readonly repositoriesOf: (system: string | null) => Promise<readonly Repository[]>
   readonly clock: Clock
   /** A configuration that waited may come into force. */
-  readonly admit: (digest: string) => Promise<void>
+  readonly admit: () => Promise<void>
 }
 
 /** Gives what came of it; undefined where somebody else does it, on a host. */
@@ -110,7 +110,7 @@ export async function execute(approval: Approval, execution: Execution): Promise
       return { token: made.id }
     }
     case 'configuration':
-      await execution.admit(String((approval.parameters as { digest?: unknown }).digest))
+      await execution.admit()
       return {}
     case 'break-glass': {
       const { id, digest } = z.object({ id: z.uuid(), digest: z.string() }).parse(approval.parameters)

@@ -11,6 +11,7 @@ import { facilitiesOf } from '../view.ts'
 const schema = askedSchema.extend({ format: z.literal(1) })
 /** Requests hold for four hours; what is older was seen, or is over. */
 const NAMES_MAX = 10_000
+const HOLDS_MS = 4 * 3_600_000
 
 const seen = new WeakMap<Repository, Set<string>>()
 
@@ -50,6 +51,9 @@ async function importOne({ store, catalogue, nowMs, repository }: Importing, nam
   if (!parsed.success || name !== `approvals/${parsed.data.id}.asked` || !parsed.data.askedBy.id.startsWith('host:'))
     return undefined
   const { format: _, ...asked } = parsed.data
+  if (Date.parse(asked.expiresAt) - Date.parse(asked.askedAt) > HOLDS_MS) return undefined
+  // A host asks for what is done on a host.
+  if (asked.operation !== 'restore' && asked.operation !== 'expire') return undefined
   // Of long ago, where the store was lost.
   if (Date.parse(asked.expiresAt) <= nowMs) return undefined
   if ((await readApproval(store.sql, asked.id)) !== undefined) return undefined

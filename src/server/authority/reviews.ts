@@ -69,6 +69,7 @@ export class Reviews {
 
   /** In each of these. Throws what a storage throws when none takes it. */
   async declare(repositories: readonly Repository[], by: Principal, reason: string): Promise<Alone> {
+    if (by.kind === 'token') throw new Failure('FORBIDDEN', 'a token declares no emergency')
     const nowMs = this.#clock.now()
     const declared = {
       format: 1 as const,

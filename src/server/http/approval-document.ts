@@ -1,14 +1,15 @@
 import type { ApprovalDocument } from '../../api/authority-schemas.ts'
 import type { Approval } from '../../catalog/approvals.ts'
+import type { View } from '../view.ts'
 
-/** A request for a second person, as the API shows it. */
-export function approvalDocument(approval: Approval): ApprovalDocument {
+/** A request for a second person, as the API shows it: of the facilities that hold data there, those alone that may be known. */
+export function approvalDocument(approval: Approval, view: View): ApprovalDocument {
   return {
     id: approval.id,
     operation: approval.operation as ApprovalDocument['operation'],
     system: approval.system,
     component: approval.component,
-    facilities: [...approval.facilities],
+    facilities: approval.facilities.filter((facility) => view.seesFacility(facility)),
     parameters: approval.parameters as Record<string, unknown>,
     digest: approval.digest,
     askedBy: approval.asked_name,

@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { APPROVAL_STATES, approvalPageSchema, approvalSchema, decisionBody } from '../../api/authority-schemas.ts'
 import { challengeSchema } from '../../api/auth-schemas.ts'
 import { pageQuery, problemSchema } from '../../api/schemas.ts'
+import { reaches } from '../../authority/roles.ts'
 import { listApprovals, type Approval } from '../../catalog/approvals.ts'
 import { Failure } from '../../errors.ts'
 import type { View } from '../view.ts'
@@ -38,7 +39,7 @@ const readingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { cont
       const page = await listApprovals(control.store.sql, { states }, { limit, behind })
       const last = page.at(-1)
       return {
-        items: page.filter((each) => seen(view, each)).map(approvalDocument),
+        items: page.filter((each) => seen(view, each)).map((each) => approvalDocument(each, view)),
         next: last === undefined || page.length < limit ? null : cursorOf([last.asked_at.toISOString(), last.id]),
       }
     },
@@ -50,7 +51,7 @@ const readingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { cont
       config: { action: 'approval.read' },
       schema: { summary: 'One request', params: idParameter, response: { 200: approvalSchema, ...failures } },
     },
-    async ({ params, view }) => approvalDocument(requireSeen(view, await authority.approvals.read(params.id))),
+    async ({ params, view }) => approvalDocument(requireSeen(view, await authority.approvals.read(params.id)), view),
   )
 }
 
@@ -66,7 +67,10 @@ const decidingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { aut
       },
     },
     async ({ params, view }) => {
-      const { digest } = requireSeen(view, await authority.approvals.read(params.id))
+      const { digest, facilities } = requireSeen(view, await authority.approvals.read(params.id))
+      if (!reaches(view.principal, 'approval.decide', facilities)) {
+        throw new Failure('FORBIDDEN', 'it is about facilities that you are no approver of')
+      }
       const person = view.principal.person
       const passkey = person === null ? null : await authority.accounts.approvalChallenge(person, Buffer.from(digest, 'hex'))
       return { passkey: passkey as Record<string, unknown> | null }
@@ -92,7 +96,7 @@ const decidingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { aut
           hint: 'look at it again',
         })
       }
-      return approvalDocument(await authority.approvals.decide(params.id, view.principal, decision))
+      return approvalDocument(await authority.approvals.decide(params.id, view.principal, decision), view)
     },
   )
 
@@ -104,14 +108,15 @@ const decidingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { aut
     },
     async ({ params, view }) => {
       requireSeen(view, await authority.approvals.read(params.id))
-      return approvalDocument(await authority.approvals.revoke(params.id, view.principal))
+      return approvalDocument(await authority.approvals.revoke(params.id, view.principal), view)
     },
   )
 }
 
-/** By the roles that may see requests, and not by those that may see the component; one's own always. */
+/** By a grant that reads requests: one that reads status alone, however far, shows none but one's own. */
 function seen(view: View, { facilities, asked_by: askedBy }: Approval): boolean {
-  return view.reaches(facilities) || askedBy === (view.principal.person ?? view.principal.id)
+  const { principal } = view
+  return reaches(principal, 'approval.read', facilities) || askedBy === (principal.person ?? principal.id)
 }
 
 function requireSeen(view: View, approval: Approval): Approval {

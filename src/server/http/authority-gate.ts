@@ -24,7 +24,7 @@ const REFUSED_MAX = 10_000
 /** People by their sessions and tokens; and, while nobody is known, whoever has the token of the file. */
 export function authorityGate(authority: Authority, administrator: Administrator | undefined, isSecure: boolean): Gate {
   const refused = new Map<string, number>()
-  return {
+  const gate: Gate = {
     principalOf: async (request, reply) => {
       const isRead = READS.has(request.method)
       if (administrator?.holds(tokenOf(request)) === true) {
@@ -33,7 +33,15 @@ export function authorityGate(authority: Authority, administrator: Administrator
       if (!authority.isGuarded) return undefined
       const identified = await identityOf(request, reply, { accounts: authority.accounts, isSecure })
       if (identified === undefined) return undefined
-      if (identified.session !== null) requireSameSite(request, identified.session)
+      if (identified.session !== null) {
+        try {
+          requireSameSite(request, identified.session)
+        } catch (error) {
+          // Another site's page tries what this person may.
+          if (error instanceof Failure) await gate.noteRefused(identified.principal, request, error)
+          throw error
+        }
+      }
       if (identified.isReadOnly && !isRead) {
         throw new Failure(
           'STORE_UNREACHABLE',
@@ -77,6 +85,7 @@ export function authorityGate(authority: Authority, administrator: Administrator
       })
     },
   }
+  return gate
 }
 
 function plain(body: unknown, without: ReadonlySet<string>): Json {

@@ -114,7 +114,7 @@ const reviewRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { autho
       const subject = { system: null, component: null, facilities: [] }
       const approval = await approvals.ask(view.principal, { operation: 'break-glass', parameters: { id, digest } }, subject)
       reply.code(202).header('Location', `/api/v1/approvals/${approval.id}`)
-      return { code, approval: approvalDocument(approval) }
+      return { code, approval: approvalDocument(approval, view) }
     },
   )
 }

@@ -86,7 +86,7 @@ const changeRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { autho
         WHOLE,
       )
       reply.header('Location', `/api/v1/approvals/${approval.id}`)
-      return { approval: approvalDocument(approval), person: null }
+      return { approval: approvalDocument(approval, view), person: null }
     },
   )
 

@@ -70,7 +70,7 @@ export async function restoreOrAsk(
     subject,
   )
   reply.code(202).header('Location', `/api/v1/approvals/${approval.id}`)
-  return approvalDocument(approval)
+  return approvalDocument(approval, request.view)
 }
 
 /** The same key and request again give the same request for a second person: its id comes of them (a UUID of version 8, RFC 9562). */

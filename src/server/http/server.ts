@@ -23,6 +23,7 @@ import { guard, type Gate } from './guard.ts'
 import { historyRoutes } from './history-routes.ts'
 import { metricsRoutes } from './metrics-routes.ts'
 import { notBuiltRoutes } from './not-built-routes.ts'
+import { requirePlainText } from './plain-text.ts'
 import { answerError, problemOf, SECURITY_HEADERS } from './problem.ts'
 import type { RouteOptions } from './route-options.ts'
 import { reviewRoutes } from './review-routes.ts'
@@ -66,6 +67,7 @@ export async function buildApi(options: ApiOptions): Promise<FastifyInstance> {
   })
   secure(server)
   guard(server, options.gate, options.control.catalogue)
+  requirePlainText(server)
   await document(server)
   const routes: RouteOptions = options
   await server.register(

@@ -50,7 +50,7 @@ export const tokenRoutes: FastifyPluginAsyncZod<TokenOptions> = async (server, o
         const { token, made } = await accounts.tokens.prepare(principal, { name, grants, expiresAt: new Date(expiresAt) })
         const approval = await options.askForToken(principal, made)
         reply.code(202).header('Location', `/api/v1/approvals/${approval.id}`)
-        return { token, approval: approvalDocument(approval) }
+        return { token, approval: approvalDocument(approval, request.view) }
       }
       const wanted = { name, grants, expiresAt: new Date(expiresAt) }
       const { token, view } = await accounts.tokens.make(principal, wanted, fromOf(request))

@@ -1,0 +1,234 @@
+import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import test, { after, type TestContext } from 'node:test'
+import { sql } from 'kysely'
+import type { Principal } from '../../authority/principal.ts'
+import { Failure } from '../../errors.ts'
+import { openTemporaryDirectory } from '../../postgres/staged-runtime.ts'
+import { listAuthority, putAuthority } from '../../repository/authority-objects.ts'
+import { initRepository, type Repository } from '../../repository/repository.ts'
+import { Secret } from '../../secret.ts'
+import { MemoryStorage } from '../../storage/memory-storage.ts'
+import { enrolled, handClock, testAccounts } from '../../../test/services/accounts.ts'
+import { skipUnlessInstalled } from '../../../test/services/postgres.ts'
+import { stopTestStore, testStore } from '../../../test/services/store.ts'
+import { Catalogue } from '../catalogue.ts'
+import { FirstAdministrator } from './first-administrator.ts'
+import { importAsked } from './host-requests.ts'
+import { KnownPeople } from './known-people.ts'
+import { PeopleKeeper } from './people-keeper.ts'
+import { Reviews } from './reviews.ts'
+import { sealingKey } from './sealing-key.ts'
+
+after(stopTestStore)
+const skip = await skipUnlessInstalled(18)
+const HOUR_MS = 3_600_000
+
+const away = () => Promise.reject(new Failure('STORAGE_UNREACHABLE', 'the storage is away'))
+const refusedWith = (code: string) => (error: unknown) => error instanceof Failure && error.code === code
+
+async function repositoryOf(system = 'osun'): Promise<{ repository: Repository; storage: MemoryStorage; away: Repository }> {
+  const storage = new MemoryStorage()
+  const access = { storage, passphrase: new Secret('x'), system }
+  const { repository } = await initRepository(access, { clock: handClock(), kdfCost: 1024 })
+  // The same, whose storage answers nothing.
+  const deadList = async function* () {
+    yield await away()
+  }
+  const dead = new Proxy(storage, { get: (_, name) => (name === 'list' || name === 'get' ? deadList : away) })
+  return { repository, storage, away: { ...repository, storage: dead } }
+}
+
+async function damage(storage: MemoryStorage, folder: string): Promise<void> {
+  for await (const { key } of storage.list(`authority/${folder}`)) {
+    await storage.delete(key)
+    await storage.put(key, Buffer.from('this is no object of ours'))
+  }
+}
+
+async function directory(t: TestContext): Promise<string> {
+  const path = await mkdtemp(join(await openTemporaryDirectory(), 'resus-authority-'))
+  t.after(async () => rm(path, { recursive: true, force: true }))
+  return path
+}
+
+test(
+  'people go where a storage takes them, and come back from it by the newest, though a clock is behind',
+  { skip },
+  async (t) => {
+    const all = await testAccounts(t)
+    const { accounts, store, clock } = all
+    const { person } = await enrolled(all, 'ada')
+    const [one, two] = [await repositoryOf(), await repositoryOf()]
+    await assert.rejects(new PeopleKeeper(store, clock).keep(one.away), refusedWith('STORAGE_UNREACHABLE'))
+    await new PeopleKeeper(store, clock).keep(two.repository)
+    assert.equal((await listAuthority(two.repository, 'people/')).length, 1)
+    // Another node, an hour behind.
+    clock.move(-HOUR_MS)
+    const grants = [{ role: 'viewer' as const, facilities: ['ila'] }]
+    await accounts.people.setGrants(person.id, grants, { id: 'bootstrap' })
+    await new PeopleKeeper(store, clock).keep(two.repository)
+    await new PeopleKeeper(store, clock).keep(two.repository)
+    assert.equal((await listAuthority(two.repository, 'people/')).length, 2, 'what has not changed is not kept again')
+    const lost = await testStore(t)
+    const outcomes = await Promise.all([lost, lost].map(async () => new PeopleKeeper(lost, clock).restore(two.repository)))
+    assert.deepEqual([Math.min(...outcomes), Math.max(...outcomes)], [0, 1], 'of two nodes one brings them back')
+    const row = await lost.sql.selectFrom('people').selectAll().executeTakeFirstOrThrow()
+    assert.deepEqual([row.name, row.grants], ['ada', grants])
+    assert.equal((await lost.sql.selectFrom('factors').selectAll().execute()).length, 1)
+  },
+)
+
+test('a damaged copy of a person is passed over, and the one before counts', { skip }, async (t) => {
+  const all = await testAccounts(t)
+  const { store, clock } = all
+  const { person } = await enrolled(all, 'ada')
+  const { repository, storage } = await repositoryOf()
+  await new PeopleKeeper(store, clock).keep(repository)
+  const newest = `authority/people/${person.id}/29991231T000000Z-zzzz`
+  await storage.put(newest, Buffer.from('this is no object of ours'))
+  await putAuthority(repository, `people/${randomUUID()}/29991231T000000Z-zzzz`, { format: 1, person: { name: 'of another' } })
+  const lost = await testStore(t)
+  assert.equal(await new PeopleKeeper(lost, clock).restore(repository), 1)
+})
+
+test('of two nodes that make the key at once both have the same; a storage that is away says nothing', { skip }, async (t) => {
+  const { repository, away: dead, storage } = await repositoryOf()
+  const [one, two, three] = [await directory(t), await directory(t), await directory(t)]
+  const keys = await Promise.all([one, two].map(async (each) => sealingKey(each, [repository], { mayMake: true })))
+  assert.deepEqual(keys[0]!.reveal(), keys[1]!.reveal())
+  assert.deepEqual(
+    (await sealingKey(three, [repository], { mayMake: false }))!.reveal(),
+    keys[0]!.reveal(),
+    'a new node has it from there',
+  )
+  const [fourth, fifth] = [await directory(t), await directory(t)]
+  assert.equal(await sealingKey(fourth, [], { mayMake: false }), undefined)
+  await assert.rejects(sealingKey(fourth, [dead], { mayMake: true }), refusedWith('STORAGE_UNREACHABLE'))
+  await damage(storage, 'key')
+  await assert.rejects(
+    sealingKey(fifth, [repository], { mayMake: true }),
+    refusedWith('OBJECT_DAMAGED'),
+    'rather than another key',
+  )
+  assert.deepEqual((await sealingKey(one, [repository], { mayMake: false }))!.reveal(), keys[0]!.reveal(), 'who has it goes on')
+})
+
+test('a repository that cannot be asked may know people; who is known once is known for good', { skip }, async (t) => {
+  const store = await testStore(t)
+  const { repository, away: dead } = await repositoryOf()
+  const state = await directory(t)
+  let now = dead
+  const known = () => new KnownPeople({ directory: state, store, systems: () => ['osun'], repositoryOf: async () => now })
+  assert.equal(await known().look(), 'unknown')
+  now = repository
+  const seen = known()
+  assert.equal(await seen.look(), 'none')
+  await putAuthority(repository, `people/${randomUUID()}/1`, { format: 1 })
+  assert.equal(await seen.look(), 'some', 'another node has made the first')
+  now = dead
+  assert.equal(await known().look(), 'some')
+})
+
+test('the link of the first administrator is good once, for a quarter of an hour, and for nobody when people may be known', async (t) => {
+  const clock = handClock()
+  const first = new FirstAdministrator({ directory: await directory(t), clock, url: () => 'https://resus.test' })
+  const code = async () => (await readFile(first.path, 'utf8')).trim().split('#')[1]!
+  assert.throws(() => first.take('x'.repeat(43)), refusedWith('LOG_ON_REFUSED'))
+  await first.look(true)
+  const before = await code()
+  clock.move(15 * 60_000)
+  assert.throws(() => first.take(before), refusedWith('LOG_ON_REFUSED'))
+  await first.look(true)
+  const good = await code()
+  assert.notEqual(good, before)
+  first.take(good)
+  assert.throws(() => first.take(good), refusedWith('LOG_ON_REFUSED'))
+  await first.look(true)
+  const last = await code()
+  await first.look(false)
+  assert.throws(() => first.take(last), refusedWith('LOG_ON_REFUSED'))
+})
+
+test('an emergency is known where one of several repositories is away, and damage hides no other', async () => {
+  const clock = handClock()
+  const [one, two] = [await repositoryOf(), await repositoryOf()]
+  const by = (kind: 'person' | 'token', name: string): Principal => ({
+    kind,
+    id: name,
+    person: name,
+    name,
+    grants: [],
+    factor: 'totp',
+  })
+  const reviews = new Reviews(clock)
+  await assert.rejects(reviews.declare([one.repository], by('token', 'a token'), 'no power'), refusedWith('FORBIDDEN'))
+  const declared = await reviews.declare([one.away, two.repository], by('person', 'ada'), 'no power')
+  const another = new Reviews(clock)
+  await assert.rejects(another.look(one.away), refusedWith('STORAGE_UNREACHABLE'))
+  await another.look(two.repository)
+  assert.equal(another.emergency?.id, declared.id)
+  await assert.rejects(another.look(two.away), refusedWith('STORAGE_UNREACHABLE'))
+  assert.equal(another.emergency?.id, declared.id, 'what was known stays known')
+  await assert.rejects(another.review([two.repository], declared.id, by('person', 'ada'), 'all well'), refusedWith('FORBIDDEN'))
+  await another.review([two.repository], declared.id, by('person', 'ben'), 'all well')
+  await assert.rejects(another.review([two.repository], declared.id, by('person', 'eve'), 'no'), refusedWith('APPROVAL_INVALID'))
+  clock.move(4 * HOUR_MS)
+  assert.equal(another.emergency, undefined)
+  await reviews.declare([two.repository], by('person', 'ada'), 'again')
+  await damage(two.storage, `emergencies/${declared.id}`)
+  const third = new Reviews(clock)
+  await third.look(two.repository)
+  assert.deepEqual(
+    third.all.map(({ reason }) => reason),
+    ['again'],
+  )
+})
+
+test(
+  'a host asks for what a host does, once, for four hours; damaged or forged requests ask for nothing',
+  { skip },
+  async (t) => {
+    const store = await testStore(t)
+    const { repository, storage } = await repositoryOf()
+    const at = Date.UTC(2026, 10, 22, 12)
+    const asked = (more: object = {}) => ({
+      format: 1,
+      id: randomUUID(),
+      operation: 'restore',
+      parameters: { verb: 'restore', component: 'his-db' },
+      askedBy: { id: 'host:root@his', name: 'root@his' },
+      askedAt: new Date(at).toISOString(),
+      expiresAt: new Date(at + 4 * HOUR_MS).toISOString(),
+      ...more,
+    })
+    const put = async (document: { readonly id: string }, name = document.id) =>
+      putAuthority(repository, `approvals/${name}.asked`, document)
+    await put(asked())
+    await damage(storage, 'approvals/')
+    for (const more of [
+      { operation: 'configuration' },
+      { operation: 'people' },
+      { operation: 'break-glass' },
+      { askedBy: { id: randomUUID(), name: 'ada' } },
+      { expiresAt: new Date(at + 5 * HOUR_MS).toISOString() },
+    ])
+      await put(asked(more))
+    await put(asked(), randomUUID())
+    const good = asked()
+    await put(good)
+    const found: string[] = []
+    const look = async () =>
+      importAsked({ store, catalogue: new Catalogue(store), nowMs: at }, [repository], async ({ id }) => void found.push(id))
+    await Promise.all([look(), look()])
+    await look()
+    const rows = await sql<{ id: string }>`select id from resus_control.approvals`.execute(store.sql)
+    assert.deepEqual([...new Set(found)], [good.id])
+    assert.deepEqual(
+      rows.rows.map(({ id }) => id),
+      [good.id],
+    )
+  },
+)
