@@ -35,6 +35,11 @@ async function trailOf(all: Somebody, action: string): Promise<{ actor: { name: 
   return body['items'] as never
 }
 
+/** Whatever was refused, by a route or before it. */
+async function refusals(all: Somebody): Promise<{ actor: { name: string } }[]> {
+  return (await all.ask('GET /audit?limit=500&outcome=refused')).body['items'] as never
+}
+
 test('attacks on people, sessions, requests and decisions: refused, nothing changed, and in the trail', { skip }, async (t) => {
   const clock = { aheadMs: 0, now: () => Date.now() + clock.aheadMs, sleep: systemClock.sleep.bind(systemClock) }
   await using here = await twoFacilities(t, clock)
@@ -106,7 +111,8 @@ test('attacks on people, sessions, requests and decisions: refused, nothing chan
     ]
     for (const headers of forged) assert.equal((await ask(headers)).status, 403, JSON.stringify(headers))
     const noted = await trailOf(all, 'request.refused')
-    assert.equal(noted.filter(({ reason }) => reason.includes('another site')).length, forged.length)
+    // Once a minute for each thing.
+    assert(noted.some(({ reason }) => reason.includes('another site')))
     const logOn = { name: 'operator', password: PEOPLES_PASSWORD }
     const foreign = await plane.ask('POST /auth/log-on', {
       body: logOn,
@@ -230,7 +236,7 @@ test('attacks on people, sessions, requests and decisions: refused, nothing chan
     }
     for (const what of [`POST /backup-dr/backups/${backups.shared}/restore`, `POST /backup-dr/backups/${backups.shared}/verify`])
       assert.equal((await own.ask(what, {})).status, 403, what)
-    assert((await trailOf(all, 'request.refused')).some(({ actor }) => actor.name === 'own'))
+    assert((await refusals(all)).some(({ actor }) => actor.name === 'own'))
   })
 
   await refused('decisions: another digest, another’s factor, one’s own request, a token', async () => {
@@ -256,7 +262,7 @@ test('attacks on people, sessions, requests and decisions: refused, nothing chan
     const asked = await recovery(all)
     for (const by of [eve, all]) assert.deepEqual([(await by.decide(asked)).status, by.name], [403, by.name])
     assert.equal((await eve.ask(`GET /approvals/${asked}`)).body['state'], 'pending')
-    assert((await trailOf(all, 'request.refused')).some(({ actor }) => actor.name === 'eve'))
+    assert((await refusals(all)).some(({ actor }) => actor.name === 'eve'))
   })
 
   await t.test('what is put into the store or the repository by hand runs nothing', async () => {
@@ -283,7 +289,7 @@ test('attacks on people, sessions, requests and decisions: refused, nothing chan
       await waitUntil(`${id} has failed`, async () => (await all.ask(`GET /approvals/${id}`)).body['state'] === 'failed')
     assert.deepEqual((await all.ask('GET /backup-dr/tasks?kind=restore')).body['items'], tasks)
     assert.deepEqual(await listAuthority(here.cluster.repository, 'break-glass/'), [])
-    assert((await trailOf(all, 'approval.failed')).length >= ids.length)
+    await waitUntil('the trail has it', async () => (await trailOf(all, 'approval.failed')).length >= ids.length)
   })
 
   await t.test('fixation, and an old secret of a session: another family; and the end of one', async () => {

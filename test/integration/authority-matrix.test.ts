@@ -95,16 +95,22 @@ async function thingsOf(here: TwoFacilities): Promise<Things> {
     assert(status < 300, text)
     return JSON.parse(text) as { id: string }
   }
-  const newApproval = async (place: Place) =>
-    (await post('/api/v1/backup-dr/recovery', { component: `${place}-db`, name: randomUUID() })).id
+  let last = ''
+  const newApproval = async (place: Place) => {
+    // Nobody may let more than some wait.
+    if (last !== '') await asker.send('POST', `/api/v1/approvals/${last}/revoke`, undefined)
+    last = (await post('/api/v1/backup-dr/recovery', { component: `${place}-db`, name: randomUUID() })).id
+    return last
+  }
   const [tasks, approvals] = [{} as Record<Place, string>, {} as Record<Place, string>]
   for (const place of PLACES) {
     const { id } = await post('/api/v1/backup-dr/backups/database', { component: `${place}-db` })
     await post(`/api/v1/backup-dr/tasks/${id}/cancel`, undefined)
     tasks[place] = id
     approvals[place] = await newApproval(place)
+    last = ''
   }
-  const newEmergency = async () => (await post('/api/v1/emergencies', { reason: 'no power in the server room' })).id
+  const newEmergency = async () => String((await asker.somebody.declare('no power in the server room')).body['id'])
   return { tasks, approvals, newApproval, newEmergency }
 }
 

@@ -140,6 +140,9 @@ export const ROUTES: Readonly<Record<string, RouteRule>> = {
   'POST /api/v1/people': { deed: 'change people', answer: '400 ARGUMENTS_INVALID', body: {} },
   'POST /api/v1/people/{id}/invitation': { deed: 'change people', answer: '404 PERSON_UNKNOWN' },
   'GET /api/v1/emergencies': read(),
+  'GET /api/v1/emergencies/challenge': { deed: 'declare', answer: '200', query: 'reason=no-power' },
+  'GET /api/v1/access-review': { deed: 'read people', answer: '200' },
+  'POST /api/v1/access-review': { deed: 'change people', answer: '204', body: { text: 'all is well' } },
   'POST /api/v1/break-glass': { deed: 'change people', answer: '202' },
   'POST /api/v1/first-administrator': open,
   [`POST ${AUTH}/log-on`]: open,
@@ -163,7 +166,8 @@ export const ROUTES: Readonly<Record<string, RouteRule>> = {
   [`GET ${AUTH}/tokens`]: own('200'),
   [`POST ${AUTH}/tokens`]: own('400 ARGUMENTS_INVALID', { token: '400 ARGUMENTS_INVALID', body: {} }),
   [`DELETE ${AUTH}/tokens/{id}`]: own('404 NOT_FOUND'),
-  'POST /api/v1/emergencies': { deed: 'declare', answer: '201', body: { reason: 'the server room has no power' } },
+  // With no factor of theirs.
+  'POST /api/v1/emergencies': { deed: 'declare', answer: '403 FACTOR_NEEDED', body: { reason: 'the server room has no power' } },
   // Of one that was declared just now, by somebody else.
   'POST /api/v1/emergencies/{id}/review': { deed: 'review', answer: '200', body: { text: 'it was right' } },
   [`POST ${AUTH}/password`]: own('400 ARGUMENTS_INVALID', { token: '400 ARGUMENTS_INVALID', body: {} }),

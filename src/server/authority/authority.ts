@@ -69,6 +69,7 @@ export class Authority {
   readonly #keeper: PeopleKeeper
   readonly #news: ApprovalNews
   readonly #anchored = new WeakSet<Configuration>()
+  readonly #unanchored = new WeakSet<Configuration>()
   /** Repositories that have the key. */
   readonly #keyed = new WeakSet<Repository>()
   #key: Secret | undefined
@@ -235,7 +236,16 @@ export class Authority {
   /** What is in force: what somebody edits on a host later is held against it. What weakens it without a second person never takes its place. */
   async #anchorConfiguration(configuration: Configuration): Promise<void> {
     const { catalogue, clock, mayBeAnchored } = this.#options
-    if (this.#anchored.has(configuration) || !(await mayBeAnchored(configuration))) return
+    if (this.#anchored.has(configuration)) return
+    if (!(await mayBeAnchored(configuration))) {
+      if (!this.#unanchored.has(configuration)) {
+        this.#options.report(
+          `the configuration of "${configuration.system}" in force weakens what two people accepted: no repository keeps it, and "resus expire" does not follow it`,
+        )
+      }
+      this.#unanchored.add(configuration)
+      return
+    }
     await keepConfiguration(await catalogue.repositoryOf(configuration.system), documentOf(configuration), null, clock)
     this.#anchored.add(configuration)
   }

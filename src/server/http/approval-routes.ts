@@ -116,7 +116,9 @@ const decidingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { aut
 /** By a grant that reads requests: one that reads status alone, however far, shows none but one's own. */
 function seen(view: View, { facilities, asked_by: askedBy }: Approval): boolean {
   const { principal } = view
-  return reaches(principal, 'approval.read', facilities) || askedBy === (principal.person ?? principal.id)
+  // A token is for less than its owner.
+  const isOwn = principal.kind === 'person' && askedBy === principal.person
+  return isOwn || reaches(principal, 'approval.read', facilities)
 }
 
 function requireSeen(view: View, approval: Approval): Approval {

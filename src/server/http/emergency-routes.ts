@@ -12,6 +12,7 @@ import { challengeSchema } from '../../api/auth-schemas.ts'
 import { problemSchema } from '../../api/schemas.ts'
 import { newBreakGlass } from '../../authority/break-glass.ts'
 import { emergencyDigest } from '../authority/reviews.ts'
+import { Failure } from '../../errors.ts'
 import { approvalDocument } from './approval-document.ts'
 import type { RouteOptions } from './route-options.ts'
 
@@ -48,7 +49,8 @@ const declareRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { auth
       },
     },
     async ({ query, view }) => {
-      const { person } = view.principal
+      const { kind, person } = view.principal
+      if (kind === 'token') throw new Failure('FORBIDDEN', 'a token declares no emergency')
       const digest = Buffer.from(emergencyDigest(query.reason), 'hex')
       const passkey = person === null ? null : await authority.accounts.approvalChallenge(person, digest)
       return { passkey: passkey as Record<string, unknown> | null }
