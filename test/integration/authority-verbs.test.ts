@@ -48,6 +48,13 @@ const CLEARED: Readonly<Record<string, 'none' | ((place: Place) => readonly (rea
   tasks: 'none',
   schedules: 'none',
   audit: 'none',
+  'log-on': 'none',
+  'log-off': 'none',
+  user: 'none',
+  approve: 'none',
+  emergency: 'none',
+  'break-glass': 'none',
+  token: 'none',
   config: 'none',
 }
 const HARMLESS: readonly (readonly string[])[] = [
