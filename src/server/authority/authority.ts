@@ -129,11 +129,6 @@ export class Authority {
     })
   }
 
-  /** Whether there may be people: then what weakens waits. */
-  get mayBeGuarded(): boolean {
-    return this.#known.state !== 'none'
-  }
-
   /** From now on what takes two takes two. */
   get isGuarded(): boolean {
     return this.#known.state === 'some'

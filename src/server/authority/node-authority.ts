@@ -69,7 +69,7 @@ export class NodeAuthority {
       store,
       node: settings.node,
       clock,
-      isGuarded: () => this.authority.mayBeGuarded,
+      isGuarded: () => this.authority.isGuarded,
       approvals: () => this.authority.approvals,
       repositoryOf: async (system) => catalogue.repositoryOf(system),
     })
