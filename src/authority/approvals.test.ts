@@ -139,23 +139,6 @@ test(
   },
 )
 
-test('a row that somebody has written as approved is never done', { skip }, async (t) => {
-  const here = await place(t)
-  const { id } = await here.ask()
-  await sql`update resus_control.approvals set state = 'approved' where id = ${id}`.execute(here.store.sql)
-  await here.approvals.look()
-  assert.deepEqual([here.executed, (await here.approvals.read(id)).state], [[], 'failed'])
-  // Nor what was approved, with something else in the row.
-  const second = await here.ask()
-  await putAuthority(here.repository, `approvals/${second.id}.decided`, anchorOf(second, here.approver))
-  await sql`update resus_control.approvals set state = 'approved', parameters = '{"to": "/elsewhere"}' where id = ${second.id}`.execute(
-    here.store.sql,
-  )
-  const done: unknown[] = []
-  await new Approvals({ ...here.options, execute: async ({ parameters }) => (done.push(parameters), {}) }).look()
-  assert.deepEqual(done, [second.parameters])
-})
-
 test('nobody keeps others from asking', { skip }, async (t) => {
   const here = await place(t)
   for (let count = 0; count < 20; count += 1) await here.ask()

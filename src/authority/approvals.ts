@@ -12,7 +12,7 @@ import type { Store } from '../catalog/store.ts'
 import type { Clock } from '../clock.ts'
 import { Failure, FAILURES } from '../errors.ts'
 import type { Repository } from '../repository/repository.ts'
-import { anchorDecision, anchorRevocation, readDecision } from './anchors.ts'
+import { anchorDecision, anchorRevocation, readDecision, readUse } from './anchors.ts'
 import { digestOf, type Asked, type Decided, type Operation } from './operation.ts'
 import type { Principal } from './principal.ts'
 import { reaches } from './roles.ts'
@@ -150,7 +150,12 @@ export class Approvals {
         at: new Date(decided.decidedAt),
       },
     })
-    if (moved === undefined) throw this.#over(await this.read(id))
+    if (moved === undefined) {
+      const now = await this.read(id)
+      // Somebody who was slower has written down already that this decision counts.
+      if (decided.decidedBy.id !== person || now.decided_by !== person) throw this.#over(now)
+      return now.state === 'approved' ? await this.#run(now) : now
+    }
     await note(moved.state === 'approved' ? 'approved' : 'refused', moved)
     if (decided.decidedBy.id !== person) throw this.#over(moved)
     return moved.state === 'approved' ? await this.#run(moved) : moved
@@ -208,16 +213,23 @@ export class Approvals {
     return moved
   }
 
-  /** What the repository says was approved: a row of the store that somebody has written runs nothing. */
+  /** What the repository says was approved, in time and not taken back: a row of the store that somebody has written, or changed, runs nothing. */
   async #asDecided(approval: Approval): Promise<Approval> {
+    const digest = digestOf(askedOf(approval))
     for (const repository of await this.#options.repositoriesOf(approval.system)) {
       const decided = await readDecision(repository, approval.id)
-      if (decided === undefined) continue
-      const { decision, digest, operation, parameters } = decided
-      if (decision === 'approve' && digest === approval.digest && operation === approval.operation)
-        return { ...approval, parameters }
+      if (decided?.decision !== 'approve' || decided.digest !== digest) continue
+      const isOver = Date.parse(decided.expiresAt) <= this.#options.clock.now()
+      const use = await readUse(repository, approval.id)
+      if (!isOver && use?.run !== null) return { ...approval, parameters: decided.parameters }
     }
-    throw new Failure('APPROVAL_INVALID', 'no repository knows of this decision', { hint: 'was the store changed? Ask again' })
+    throw new Failure(
+      'APPROVAL_INVALID',
+      'no repository knows that this was approved, or it was taken back, or its time is over',
+      {
+        hint: 'was the store changed? Find out who, and ask again',
+      },
+    )
   }
 
   async #requireOther(approval: Approval, by: Principal): Promise<void> {

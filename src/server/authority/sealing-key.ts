@@ -22,7 +22,12 @@ export async function sealingKey(
   { mayMake }: { readonly mayMake: boolean },
 ): Promise<Secret | undefined> {
   const kept = await readKept(state)
-  let agreed = (await firstOf(repositories)) ?? kept
+  const found = firstOf(repositories).catch((error: unknown) => {
+    // Who has it goes on; who has not makes no other where there may be one.
+    if (kept === undefined) throw error
+    return undefined
+  })
+  let agreed = (await found) ?? kept
   if (agreed === undefined && mayMake) {
     // Of two nodes that begin at the same time one is first.
     await putAuthority(repositories[0]!, 'key', { format: 1, key: randomBytes(32).toString('base64') })
