@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
 import { newestConfiguration } from '../../src/authority/configurations.ts'
-import { openTemporaryDirectory } from '../../src/postgres/staged-runtime.ts'
-import { controlPlane, withoutSchedules } from '../services/control-plane.ts'
+import { controlPlane, lastingState, withoutSchedules } from '../services/control-plane.ts'
 import { firstAdministrator, PUBLIC_URL } from '../services/people.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { protectedCluster } from '../services/protected-cluster.ts'
@@ -18,8 +17,7 @@ test(
   async (t) => {
     await using cluster = await protectedCluster(t, { major: 18 })
     await withoutSchedules(cluster.configPath)
-    const state = await mkdtemp(join(await openTemporaryDirectory(), 'resus-serve-'))
-    t.after(async () => rm(state, { recursive: true, force: true }))
+    const state = await lastingState(t)
     const settings = { url: PUBLIC_URL }
     const kept = async () => JSON.stringify((await newestConfiguration(cluster.repository))?.document['components'] ?? null)
     {

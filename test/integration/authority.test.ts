@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict'
-import { access, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { access, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
-import { openTemporaryDirectory } from '../../src/postgres/staged-runtime.ts'
 import { listAuthority, readAuthority } from '../../src/repository/authority-objects.ts'
-import { controlPlane, withoutSchedules } from '../services/control-plane.ts'
+import { controlPlane, lastingState, withoutSchedules } from '../services/control-plane.ts'
 import { firstAdministrator, invitedBy, PUBLIC_URL } from '../services/people.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { protectedCluster } from '../services/protected-cluster.ts'
@@ -76,6 +75,10 @@ test('one asks for a restore, another approves it, and then it is done; each by 
       await invitedBy(plane, administrator, { name: 'auditor', grants: everywhere('auditor'), approver })
     ).ask('GET /audit?limit=200')
   ).body
+  const invitation = (trail['items'] as { action: string; address: string | null }[]).find(
+    ({ action }) => action === 'invitation.made',
+  )
+  assert.equal(invitation?.address, '127.0.0.1')
   const actions = (trail['items'] as { action: string; actor: { name: string } }[]).map(
     ({ action, actor }) => `${action} ${actor.name}`,
   )
@@ -127,8 +130,7 @@ test(
   async (t) => {
     await using cluster = await protectedCluster(t, { major: 18 })
     await withoutSchedules(cluster.configPath)
-    const state = await mkdtemp(join(await openTemporaryDirectory(), 'resus-serve-'))
-    t.after(async () => rm(state, { recursive: true, force: true }))
+    const state = await lastingState(t)
     const change = async (keep: object) => {
       const configuration = JSON.parse(await readFile(cluster.configPath, 'utf8')) as {
         components: Record<string, { keep?: object }>

@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict'
-import { copyFile, mkdtemp, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises'
+import { copyFile, readFile, rename, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import pg from 'pg'
 import test, { after, type TestContext } from 'node:test'
-import { openTemporaryDirectory } from '../../src/postgres/staged-runtime.ts'
-import { controlPlane, withoutSchedules, type ControlPlane } from '../services/control-plane.ts'
+import { controlPlane, lastingState, withoutSchedules, type ControlPlane } from '../services/control-plane.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
 import { storeProxy } from '../services/store-proxy.ts'
@@ -71,8 +70,7 @@ for (const manner of ['refuse', 'stall'] as const) {
 test('what a spool has acknowledged waits for the store, unless this node received it before', { skip }, async (t) => {
   await using cluster = await protectedCluster(t, { major: 18 })
   await acknowledge(cluster, 'spool')
-  const state = await mkdtemp(join(await openTemporaryDirectory(), 'resus-serve-'))
-  t.after(async () => rm(state, { recursive: true, force: true }))
+  const state = await lastingState(t)
   const proxy = await storeProxy(t, await testDatabase())
   const options = { state, databaseUrl: proxy.connectionString }
   {
@@ -95,8 +93,7 @@ test('what a spool has acknowledged waits for the store, unless this node receiv
 /** A cluster whose receiver acknowledges what its spool has, and a state for a control plane with a store of its own. */
 async function ownStore(t: TestContext, cluster: ProtectedCluster): Promise<string> {
   await acknowledge(cluster, 'spool')
-  const state = await mkdtemp(join(await openTemporaryDirectory(), 'resus-serve-'))
-  t.after(async () => rm(state, { recursive: true, force: true }))
+  const state = await lastingState(t)
   return state
 }
 

@@ -111,6 +111,13 @@ export async function controlPlane(
   }
 }
 
+/** A state directory for control planes one behind the other. */
+export async function lastingState(t: TestContext): Promise<string> {
+  const state = await mkdtemp(join(await openTemporaryDirectory(), 'resus-serve-'))
+  t.after(async () => rm(state, { recursive: true, force: true }))
+  return state
+}
+
 /** Changes a test's configuration: nothing happens that the test does not ask for. */
 export async function withoutSchedules(configPath: string): Promise<void> {
   const configuration = JSON.parse(await readFile(configPath, 'utf8')) as { components: Record<string, object> }

@@ -1,7 +1,7 @@
 import type { AccountEvent } from '../../authority/account-event.ts'
 import { Accounts } from '../../authority/accounts.ts'
 import { Approvals } from '../../authority/approvals.ts'
-import { actorOf, type NewAuditEntry } from '../../authority/audit-entry.ts'
+import type { NewAuditEntry } from '../../authority/audit-entry.ts'
 import type { AuditTrail } from '../../authority/audit-trail.ts'
 import type { Json } from '../../authority/canonical-json.ts'
 import { givenFactorSchema } from '../../authority/given-factor.ts'
@@ -119,9 +119,7 @@ export class Authority {
           control: options.control,
           people: () => this.accounts.people,
           tokens: () => this.accounts.tokens,
-          repositoryOf: async (system) => catalogue.repositoryOf(system),
           repositoriesOf: async (system) => this.#repositoriesOf(system),
-          repositories: async () => this.repositories(),
           clock,
           admit: options.admit,
         }),
@@ -159,7 +157,7 @@ export class Authority {
     for (const repository of repositories) {
       await each(async () => this.#keeper.keep(repository))
       await each(async () =>
-        importAsked({ store, catalogue, nowMs: clock.now() }, [repository], async (asked) => this.#news.note('asked', asked)),
+        importAsked({ store, catalogue, repository, nowMs: clock.now() }, async (asked) => this.#news.note('asked', asked)),
       )
     }
     await each(async () => spreadBreakGlass(repositories))
@@ -222,10 +220,6 @@ export class Authority {
   /** Adds to the trail, or to what waits for it. */
   async note(entry: NewAuditEntry): Promise<void> {
     await this.#options.trail.appendSoon(entry)
-  }
-
-  async noteDone(by: Principal, entry: Omit<NewAuditEntry, 'actor' | 'factor'>): Promise<void> {
-    await this.note({ ...entry, actor: actorOf(by), factor: by.factor })
   }
 
   /** What is in force: what somebody edits on a host later is held against it. What weakens it without a second person never takes its place. */

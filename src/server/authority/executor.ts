@@ -76,8 +76,7 @@ export interface Execution {
   readonly control: () => Control
   readonly people: () => People
   readonly tokens: () => Tokens
-  readonly repositories: () => Promise<readonly Repository[]>
-  readonly repositoryOf: (system: string) => Promise<Repository>
+  /** Of a system, or all that can be reached. */
   readonly repositoriesOf: (system: string | null) => Promise<readonly Repository[]>
   readonly clock: Clock
   /** A configuration that waited may come into force. */
@@ -114,7 +113,7 @@ export async function execute(approval: Approval, execution: Execution): Promise
       return {}
     case 'break-glass': {
       const { id, digest } = z.object({ id: z.uuid(), digest: z.string() }).parse(approval.parameters)
-      await keepBreakGlass(await execution.repositories(), { id, digest }, approval.id, execution.clock)
+      await keepBreakGlass(await execution.repositoriesOf(null), { id, digest }, approval.id, execution.clock)
       return { id }
     }
     default:
@@ -123,9 +122,12 @@ export async function execute(approval: Approval, execution: Execution): Promise
 }
 
 /** What runs on a host says so in the repository. */
-async function usedOnHost({ id, system }: Approval, { repositoryOf }: Execution): Promise<Record<string, unknown> | undefined> {
-  const use = system === null ? undefined : await readUse(await repositoryOf(system), id)
-  return use === undefined ? undefined : { run: use.run, at: use.at }
+async function usedOnHost({ id, system }: Approval, { repositoriesOf }: Execution): Promise<Record<string, unknown> | undefined> {
+  for (const repository of await repositoriesOf(system)) {
+    const use = await readUse(repository, id)
+    if (use !== undefined) return { run: use.run, at: use.at }
+  }
+  return undefined
 }
 
 async function startRestore(approval: Approval, control: Control): Promise<Record<string, unknown>> {

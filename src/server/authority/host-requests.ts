@@ -9,35 +9,31 @@ import type { Catalogue } from '../catalogue.ts'
 import { facilitiesOf } from '../view.ts'
 
 const schema = askedSchema.extend({ format: z.literal(1) })
-/** Requests hold for four hours; what is older was seen, or is over. */
+/** At one look. */
 const NAMES_MAX = 10_000
+/** What asks for longer was written by hand. */
 const HOLDS_MS = 4 * 3_600_000
 
 const seen = new WeakMap<Repository, Set<string>>()
 
-/** Takes in what was asked for on hosts: it lies in the repositories until a control plane finds it. */
-export async function importAsked(
-  { store, catalogue, nowMs }: { readonly store: Store; readonly catalogue: Catalogue; readonly nowMs: number },
-  repositories: readonly Repository[],
-  onNew: (approval: Approval) => Promise<void>,
-): Promise<void> {
-  for (const repository of repositories) {
-    const known = seen.get(repository) ?? new Set<string>()
-    seen.set(repository, known)
-    const names = (await listAuthority(repository, 'approvals/')).filter((name) => name.endsWith('.asked') && !known.has(name))
-    for (const name of names.slice(0, NAMES_MAX)) {
-      const approval = await importOne({ store, catalogue, nowMs, repository }, name)
-      if (approval !== undefined) await onNew(approval)
-      known.add(name)
-    }
-  }
-}
-
 interface Importing {
   readonly store: Store
   readonly catalogue: Catalogue
-  readonly nowMs: number
   readonly repository: Repository
+  readonly nowMs: number
+}
+
+/** Takes in what was asked for on hosts: it lies in the repository until a control plane finds it. */
+export async function importAsked(importing: Importing, onNew: (approval: Approval) => Promise<void>): Promise<void> {
+  const { repository } = importing
+  const known = seen.get(repository) ?? new Set<string>()
+  seen.set(repository, known)
+  const names = (await listAuthority(repository, 'approvals/')).filter((name) => name.endsWith('.asked') && !known.has(name))
+  for (const name of names.slice(0, NAMES_MAX)) {
+    const approval = await importOne(importing, name)
+    if (approval !== undefined) await onNew(approval)
+    known.add(name)
+  }
 }
 
 async function importOne({ store, catalogue, nowMs, repository }: Importing, name: string): Promise<Approval | undefined> {

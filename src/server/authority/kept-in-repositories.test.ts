@@ -221,7 +221,7 @@ test(
     await put(good)
     const found: string[] = []
     const look = async () =>
-      importAsked({ store, catalogue: new Catalogue(store), nowMs: at }, [repository], async ({ id }) => void found.push(id))
+      importAsked({ store, catalogue: new Catalogue(store), repository, nowMs: at }, async ({ id }) => void found.push(id))
     await Promise.all([look(), look()])
     await look()
     const rows = await sql<{ id: string }>`select id from resus_control.approvals`.execute(store.sql)

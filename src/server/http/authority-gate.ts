@@ -70,7 +70,7 @@ export function authorityGate(authority: Authority, administrator: Administrator
     noteRefused: async (principal, request, failure) => {
       // Who asks again and again is written down once a minute for each thing: the trail is kept for years.
       const what = `${principal.id} ${request.method} ${request.routeOptions.url ?? ''}`
-      const nowMs = Date.now()
+      const nowMs = performance.now()
       if (nowMs - (refused.get(what) ?? -Infinity) < REFUSED_MS) return
       if (refused.size >= REFUSED_MAX) refused.clear()
       refused.set(what, nowMs)

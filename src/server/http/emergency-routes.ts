@@ -88,16 +88,8 @@ const reviewRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { autho
         response: { 200: emergenciesSchema, ...failures },
       },
     },
-    async ({ params, body, view, ip }) => {
+    async ({ params, body, view }) => {
       await reviews.review(await authority.repositories(), params.id, view.principal, body.text)
-      const object = { id: params.id }
-      await authority.noteDone(view.principal, {
-        address: ip,
-        action: 'emergency.reviewed',
-        object,
-        outcome: 'done',
-        reason: body.text,
-      })
       return { items: [...reviews.all] }
     },
   )

@@ -100,20 +100,19 @@ const changeRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { autho
         response: { 201: invitationSchema, ...failures },
       },
     },
-    async ({ params, view, ...request }, reply) => {
+    async (request, reply) => {
       const { people } = authority.accounts
-      const person = await people.read(params.id)
+      const { id } = request.params
+      const by = request.view.principal.person!
+      const person = await people.read(id)
       if (person.hasPassword) {
         throw new Failure('PERSON_EXISTS', `"${person.name}" has a password`, {
           hint: 'ask for a reset first: it takes a second person',
         })
       }
       // Whoever has the code has the account, for now: for a day it does not decide on what they ask for.
-      await updatePerson(control.store.sql, params.id, { reset: { by: view.principal.person!, at: new Date(control.now) } })
-      const { code, expiresAt } = await people.invite(params.id, {
-        id: view.principal.person!,
-        from: { address: request.ip, userAgent: null },
-      })
+      await updatePerson(control.store.sql, id, { reset: { by, at: new Date(control.now) } })
+      const { code, expiresAt } = await people.invite(id, { id: by, from: fromOf(request) })
       reply.code(201)
       return { code, expiresAt: expiresAt.toISOString() }
     },
