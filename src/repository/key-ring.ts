@@ -47,6 +47,11 @@ export function keyedName(ring: KeyRing, ...parts: readonly string[]): string {
   return createHmac('sha256', ring.nameKey).update(parts.join('\0')).digest('hex').slice(0, 16)
 }
 
+/** A keyed digest of a text, for whoever may not know the text: 32 hex digits. Equal texts of one purpose have equal digests. */
+export function keyedDigest(ring: KeyRing, purpose: string, text: string): string {
+  return createHmac('sha256', ring.nameKey).update(`digest\0${purpose}\0${text}`).digest('hex').slice(0, 32)
+}
+
 /** The key of one object: of this name, with this salt. Throws KEY_WRONG when the data key is not known. */
 export function objectKey(ring: KeyRing, object: { name: string; key: string; salt: Uint8Array }): Buffer {
   const from = ring.objectKeys[object.key]

@@ -15,6 +15,7 @@ export const EXPIRED_PREFIX = 'expired/'
 export const DAMAGE_PREFIX = 'damage/'
 export const CONTROL_PREFIX = 'control/'
 export const AUTHORITY_PREFIX = 'authority/'
+export const EVIDENCE_PREFIX = 'evidence/'
 /** Of a self-test of the storage: in no folder, so that none is made for it, and of no meaning. */
 export const PROBE_PREFIX = 'probe-'
 

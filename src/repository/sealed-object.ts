@@ -41,6 +41,7 @@ export const OBJECT_KINDS = {
   packs: 16,
   control: 17,
   authority: 18,
+  evidence: 19,
 } as const
 export type ObjectKind = keyof typeof OBJECT_KINDS
 

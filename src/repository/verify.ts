@@ -13,6 +13,7 @@ import { keySlotSchema } from './keys.ts'
 import { readControlObject } from './control-records.ts'
 import {
   AUTHORITY_PREFIX,
+  EVIDENCE_PREFIX,
   CONTROL_PREFIX,
   DAMAGE_PREFIX,
   DESCRIPTOR_KEY,
@@ -109,6 +110,7 @@ const RECORDS: Readonly<Record<string, ObjectKind>> = {
   [EXPIRED_PREFIX]: 'expired',
   [DAMAGE_PREFIX]: 'damage',
   [AUTHORITY_PREFIX]: 'authority',
+  [EVIDENCE_PREFIX]: 'evidence',
 }
 
 class VerifyRun {

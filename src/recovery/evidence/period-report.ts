@@ -1,0 +1,146 @@
+import type { StoredRecord } from './chain.ts'
+import { html, page, verdictClass, type Markup } from './html.ts'
+import type { Predicate, RunPredicate } from './record.ts'
+
+// What a period's records say together: drills and recoveries, what was measured, what is open.
+
+type Action = Extract<Predicate, { kind: 'action' }>
+type Certification = Extract<Predicate, { kind: 'certification' }>
+type Deviation = Extract<Predicate, { kind: 'deviation' }>
+
+interface Row {
+  readonly sequence: number
+  readonly run: Pick<RunPredicate, 'kind' | 'component' | 'madeAt' | 'verdict' | 'why' | 'measured' | 'objectives'>
+}
+
+/** Gathers records, in their order, into a report. It keeps a line of each, not the record. */
+export class PeriodReport {
+  readonly #period: { readonly system: string; readonly fromMs?: number | undefined; readonly untilMs?: number | undefined }
+  readonly #runs: Row[] = []
+  readonly #actions = new Map<string, Action>()
+  readonly #certified = new Map<number, Certification>()
+  readonly #deviations: Deviation[] = []
+  #count = 0
+
+  constructor(period: { readonly system: string; readonly fromMs?: number | undefined; readonly untilMs?: number | undefined }) {
+    this.#period = period
+  }
+
+  get count(): number {
+    return this.#count
+  }
+
+  add({ sequence, predicate }: StoredRecord): void {
+    this.#count += 1
+    switch (predicate.kind) {
+      case 'drill':
+      case 'recovery': {
+        const { kind, component, madeAt, verdict, why, measured, objectives } = predicate
+        this.#runs.push({ sequence, run: { kind, component, madeAt, verdict, why, measured, objectives } })
+        break
+      }
+      case 'certification':
+        this.#certified.set(predicate.of.sequence, predicate)
+        break
+      case 'deviation':
+        this.#deviations.push(predicate)
+        break
+      case 'action':
+        this.#actions.set(predicate.action, predicate)
+        break
+      case 'key':
+        break
+      default:
+        predicate satisfies never
+    }
+  }
+
+  /** Corrective actions that are open, the first due first. */
+  openActions(): Action[] {
+    return [...this.#actions.values()]
+      .filter(({ state }) => state === 'open')
+      .toSorted((left, right) => (left.due < right.due ? -1 : 1))
+  }
+
+  page(nowMs: number): string {
+    const { system, fromMs, untilMs } = this.#period
+    const title = `Recovery evidence of "${system}"`
+    const from = fromMs === undefined ? 'the beginning' : day(fromMs)
+    const until = untilMs === undefined ? day(nowMs) : day(untilMs)
+    return page(
+      title,
+      html`<h1>${title}</h1>
+        <p>From ${from} until ${until}: ${this.#count} records. Made at ${new Date(nowMs).toISOString()}.</p>
+        <h2>Drills and recoveries</h2>
+        ${this.#runs.length === 0 ? html`<p class="failed">None: nothing was proven in this time.</p>` : this.#runTable()}
+        <h2>Deviations</h2>
+        ${
+          this.#deviations.length === 0
+            ? html`<p>none</p>`
+            : html`<ul>
+                ${this.#deviations.map((each) => html`<li>Record ${each.of.sequence} (${each.severity}), by ${each.by}: ${each.text}</li>`)}
+              </ul>`
+        }
+        <h2>Corrective actions that are open</h2>
+        ${this.#actionList(nowMs)}`,
+    )
+  }
+
+  #runTable(): Markup {
+    return html`<table>
+      <thead>
+        <tr>
+          <th>record</th>
+          <th>when</th>
+          <th>what</th>
+          <th>verdict</th>
+          <th>RTO</th>
+          <th>RPO</th>
+          <th>certified</th>
+        </tr>
+      </thead>
+      <tbody>
+        ${this.#runs.map((row) => this.#runRow(row))}
+      </tbody>
+    </table>`
+  }
+
+  #runRow({ sequence, run }: Row): Markup {
+    const certified = this.#certified.get(sequence)
+    const { measured, objectives } = run
+    return html`<tr>
+      <td><a href="records/${String(sequence).padStart(10, '0')}.html">${sequence}</a></td>
+      <td>${run.madeAt}</td>
+      <td>${run.kind} of ${run.component}</td>
+      <td class="${verdictClass(run.verdict)}">${run.verdict}${run.verdict === 'verified' ? '' : `: ${run.why}`}</td>
+      <td>${against(measured.rtoSeconds, objectives.rtoMinutes)}</td>
+      <td>${against(measured.rpoSeconds, objectives.rpoMinutes)}</td>
+      <td>${certified === undefined ? 'not yet' : `${certified.decision}, ${certified.by}`}</td>
+    </tr>`
+  }
+
+  #actionList(nowMs: number): Markup {
+    const open = this.openActions()
+    if (open.length === 0) return html`<p>none</p>`
+    return html`<ul>
+      ${open.map(({ due, owner, text, of }) => {
+        const overdue = Date.parse(`${due}T23:59:59Z`) < nowMs
+        return html`<li class="${overdue ? 'failed' : ''}">
+          ${text} (record ${of.sequence}; ${owner}, due ${due}${overdue ? ', OVERDUE' : ''})
+        </li>`
+      })}
+    </ul>`
+  }
+}
+
+function against(seconds: number | null, objective: { readonly value: number } | null): Markup {
+  if (seconds === null) return html`<span class="unproven">not measured</span>`
+  const measured = `${seconds.toFixed(1)} s`
+  if (objective === null) return html`${measured}`
+  const met = seconds <= objective.value * 60
+  return html`<span class="${met ? 'met' : 'broken'}">${measured} of ${objective.value * 60} s${met ? '' : ': broken'}</span>`
+}
+
+function day(ms: number): string {
+  return new Date(ms).toISOString().slice(0, 10)
+}

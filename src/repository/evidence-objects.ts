@@ -1,0 +1,62 @@
+import { Failure } from '../errors.ts'
+import type { CallOptions } from '../storage/storage.ts'
+import { EVIDENCE_PREFIX } from './layout.ts'
+import type { Repository } from './repository.ts'
+import { getRecord, putObject } from './sealed-object.ts'
+
+// What drills and recoveries left (docs/format.md, "Evidence"). Each object is put once under its name; nothing here ever deletes one.
+
+const NUMBER_DIGITS = 10
+const RECORD = /^records\/(\d{10})$/
+
+/** The name of a record, from its sequence. */
+export function recordName(sequence: number): string {
+  return `records/${String(sequence).padStart(NUMBER_DIGITS, '0')}`
+}
+
+/** Keeps a document under a name that is new. False when the name is taken. It is durable when this resolves. Throws what the storage throws. */
+export async function putEvidence(
+  repository: Repository,
+  name: string,
+  document: object,
+  call: CallOptions = {},
+): Promise<boolean> {
+  const { storage, ring } = repository
+  // What cannot be read back must not be kept.
+  const head = JSON.parse(JSON.stringify(document)) as Record<string, unknown>
+  try {
+    await putObject(storage, ring, { kind: 'evidence', name: `${EVIDENCE_PREFIX}${name}`, head }, call)
+    return true
+  } catch (error) {
+    if (error instanceof Failure && error.code === 'OBJECT_EXISTS') return false
+    throw error
+  }
+}
+
+/** The document of a name; undefined when there is none. Throws OBJECT_DAMAGED, and what the storage throws. */
+export async function readEvidence(repository: Repository, name: string, call: CallOptions = {}): Promise<unknown> {
+  const { storage, ring } = repository
+  try {
+    return await getRecord(storage, ring, { kind: 'evidence', name: `${EVIDENCE_PREFIX}${name}` }, call)
+  } catch (error) {
+    if (error instanceof Failure && error.code === 'OBJECT_MISSING') return undefined
+    throw error
+  }
+}
+
+/** Names below a folder (`records/`), in order. */
+export async function listEvidence(repository: Repository, folder: string, call: CallOptions = {}): Promise<string[]> {
+  const names: string[] = []
+  for await (const { key } of repository.storage.list(`${EVIDENCE_PREFIX}${folder}`, call))
+    names.push(key.slice(EVIDENCE_PREFIX.length))
+  return names.toSorted()
+}
+
+/** The sequences of all records that are there, ascending. Whether some are missing is for a verifier to say. */
+export async function listRecords(repository: Repository, call: CallOptions = {}): Promise<number[]> {
+  const names = await listEvidence(repository, 'records/', call)
+  return names.flatMap((name) => {
+    const digits = RECORD.exec(name)?.[1]
+    return digits === undefined ? [] : [Number(digits)]
+  })
+}
