@@ -75,8 +75,6 @@ export const FAILURES = {
   AUDIT_BROKEN: { exit: 1, http: 500, retry: false },
   // Evidence.
   EVIDENCE_UNKNOWN: { exit: 2, http: 404, retry: false },
-  EVIDENCE_BROKEN: { exit: 1, http: 200, retry: false },
-  BASELINE_ABSENT: { exit: 2, http: 404, retry: false },
   // The control plane.
   CONTROL_PLANE_UNREACHABLE: { exit: 1, http: 502, retry: true },
   STORE_UNREACHABLE: { exit: 1, http: 503, retry: true },

@@ -6,7 +6,7 @@ import { parseTablespaceMapping } from '../protect/postgres/tablespace-map.ts'
 import { parseTargetTime } from './target-time.ts'
 import { optionalText, type Given } from './verb.ts'
 
-const TARGETS = ['latest', 'targetTime', 'targetLsn', 'targetXid', 'targetName'] as const
+export const TARGETS = ['latest', 'targetTime', 'targetLsn', 'targetXid', 'targetName'] as const
 /** PostgreSQL's own limit of a restore point's name. */
 const NAME_BYTES_MAX = 63
 const TIMELINE_MAX = 0xffffffff
@@ -75,7 +75,8 @@ function safetyOf(given: Given): Pick<RestoreOptions, 'delta' | 'safetyCopy' | '
   return { delta, ...(safetyCopy === undefined ? {} : { safetyCopy }), ...(without ? { withoutSafetyCopy: true } : {}) }
 }
 
-function restoreTarget(given: Given): RecoveryTarget {
+/** Which moment is asked for; the latest where none is named. Throws ARGUMENTS_INVALID. */
+export function restoreTarget(given: Given): RecoveryTarget {
   const named = TARGETS.filter((name) => given.options[name] !== undefined)
   if (named.length > 1) {
     throw invalid(

@@ -236,6 +236,19 @@ export const VERBS: readonly VerbDefinition[] = [
     load: () => import('./schedules.ts'),
   },
   {
+    name: 'drill',
+    summary: 'rehearse a recovery: restore into a scratch place, judge its content, measure, take it away, sign the record',
+    args: [COMPONENT],
+    options: [
+      ['--system', 'every component, one after the other'],
+      ['--target <turn>', 'latest, random (a moment of the window) or oldest (default: the next in turn)'],
+      ...TARGET.filter(([flags]) => !flags.startsWith('--target-timeline')),
+      ['--scratch <directory>', 'where to restore to (default: "scratch" in the state directory)'],
+      ['--started-by <who>', 'who is named in the record (default: the account)'],
+    ],
+    load: () => import('./drill.ts'),
+  },
+  {
     name: 'evidence',
     summary: 'the signed records of drills and recoveries: list, show, verify, bundle; needs the repository alone',
     args: [

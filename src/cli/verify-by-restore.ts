@@ -2,7 +2,7 @@ import { configuredComponent } from '../config/open.ts'
 import type { Configuration } from '../config/configuration.ts'
 import { Failure } from '../errors.ts'
 import { verifyByRestore, type VerifyByRestoreOptions } from '../protect/postgres/verify.ts'
-import type { ProofTarget } from '../protect/postgres/proof.ts'
+import type { RecoveryTarget } from '../protect/postgres/recovery-target.ts'
 import { newestBackupId } from '../repository/backups.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { Verdict } from '../repository/verdicts.ts'
@@ -47,7 +47,7 @@ export async function proveByRestore(run: {
   }
 }
 
-async function proofTarget(repository: Repository, component: string, named: string | undefined): Promise<ProofTarget> {
+async function proofTarget(repository: Repository, component: string, named: string | undefined): Promise<RecoveryTarget> {
   if (named === LATEST) return { kind: 'latest' }
   const backup = named ?? (await newestBackupId(repository, component))
   if (backup !== undefined) return { kind: 'backup', backup }

@@ -35,7 +35,7 @@ export const verdictSchema = z.object({
   component: z.string(),
   verdict: z.enum(['verified', 'failed', 'not proven']),
   by: z.enum(['read', 'restore']),
-  target: z.enum(['backup', 'latest']).nullable(),
+  target: z.enum(['backup', 'latest', 'time', 'lsn', 'xid', 'name']).nullable(),
   reached: z.object({ timeline: z.number().int(), lsn: z.string() }).nullable(),
   fingerprint: z
     .string()

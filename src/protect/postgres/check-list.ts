@@ -6,7 +6,23 @@ import type { Check, Verdict } from '../../repository/verdicts.ts'
 /** What looking at something gave. */
 export interface Finding {
   readonly verdict: 'verified' | 'failed' | 'not proven'
+  /** It may be shown to anybody: counts, names of tables, and nothing of a patient. */
   readonly found: string
+  /** What may name rows: JSON. */
+  readonly findings?: unknown
+  /** What it was made of, each listed as a check of its own. */
+  readonly parts?: readonly FindingPart[]
+}
+
+export interface FindingPart extends Check {
+  readonly findings?: unknown
+}
+
+/** What a check found that may name rows. */
+export interface CheckDetail {
+  readonly name: string
+  readonly said: string
+  readonly findings: unknown
 }
 
 export interface PlannedCheck {
@@ -14,6 +30,8 @@ export interface PlannedCheck {
   readonly expected: string
   /** Names of checks without which this one proves nothing: unless all are verified, it is skipped. */
   readonly needs?: readonly string[]
+  /** It looks at the hospital's own content. */
+  readonly own?: boolean
 }
 
 /** Failures that say something about the backup. Any other (no room, no storage, interrupted) ends the verification without a verdict. */
@@ -52,6 +70,8 @@ export class CheckList {
   readonly #clock: Clock
   readonly #signal: AbortSignal
   readonly #checks: Check[] = []
+  readonly #details: CheckDetail[] = []
+  #isContentVerified = false
 
   constructor(clock: Clock, signal: AbortSignal) {
     this.#clock = clock
@@ -60,6 +80,15 @@ export class CheckList {
 
   get checks(): readonly Check[] {
     return this.#checks
+  }
+
+  get details(): readonly CheckDetail[] {
+    return this.#details
+  }
+
+  /** Whether at least one check of the hospital's own content was verified. */
+  get isContentVerified(): boolean {
+    return this.#isContentVerified
   }
 
   /** Makes a check unless one that it needs was not verified. A failure that judges is what was found, one that says what is lacking proves nothing; others are thrown. */
@@ -76,8 +105,15 @@ export class CheckList {
     // What is torn down while it works finds all sorts of things.
     this.#signal.throwIfAborted()
     const seconds = Math.max(0, this.#clock.now() - beganMs) / 1000
-    this.#checks.push({ name, verdict: finding.verdict, expected, found: finding.found, seconds })
+    this.#add(planned, { name, verdict: finding.verdict, expected, found: finding.found, seconds, findings: finding.findings })
+    for (const part of finding.parts ?? []) this.#add(planned, { ...part, name: `${name}: ${part.name}` })
     return finding.verdict === 'verified'
+  }
+
+  #add({ own = false }: PlannedCheck, { findings, ...check }: FindingPart): void {
+    this.#checks.push(check)
+    if (own && check.verdict === 'verified') this.#isContentVerified = true
+    if (findings !== undefined) this.#details.push({ name: check.name, said: check.found, findings })
   }
 
   /** Verified only if nothing failed and all of `proving` were verified. What was merely not proven is listed, and does not forbid it. */

@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { keepSchema } from '../../repository/retention.ts'
 import type { Secret } from '../../secret.ts'
+import { checksSchema } from './content/checks-schema.ts'
 
 /** How much a component matters; it carries the default objectives. */
 export const tierSchema = z.enum(['critical', 'high', 'medium', 'low'])
@@ -35,6 +36,12 @@ export const streamSchema = z.strictObject({
   spoolMegabytesMax: z.int().min(64).default(8192).describe('room for WAL that the storage has not taken yet'),
 })
 
+/** How drills of a component are made. */
+export const drillsSchema = z.strictObject({
+  validDays: z.int().min(1).max(90).default(7).describe('how long a verdict holds'),
+  minutes: z.int().min(1).max(2880).default(240).describe('how long one may take'),
+})
+
 /** A component of kind `postgres`, as the configuration has it. */
 export const postgresComponentSchema = z.strictObject({
   kind: z.literal('postgres'),
@@ -46,6 +53,8 @@ export const postgresComponentSchema = z.strictObject({
   dataDirectory: z.string().min(1).describe('the data directory, on this host'),
   stream: streamSchema.prefault({}),
   keep: keepSchema.prefault({}).describe('which backups, and which WAL, "resus expire" leaves'),
+  checks: checksSchema.prefault({}).describe('what a drill looks at in the copy: without one of its own, nothing is verified'),
+  drills: drillsSchema.prefault({}).describe('how drills are made'),
   binaries: z.string().min(1).optional().describe("the directory of the cluster's programs (postgres, pg_ctl)"),
   workers: z.int().min(1).max(64).optional().describe('worker threads of a backup or restore; by default cores, 4 at most'),
   compressionLevel: z.int().min(1).max(19).default(1).describe('zstd level'),

@@ -13,6 +13,9 @@ import { checkFiles } from './file-check.ts'
 import { checkPages } from './page-check.ts'
 import { runPostgresTool } from './postgres-tool.ts'
 import { restorePostgres, type RestoredComponent, type RestoreOptions, type RestoreReport } from './restore.ts'
+import type { ContentCheck } from './content/content-check.ts'
+import { firstTransaction } from './content/first-transaction.ts'
+import type { RecoveryTarget } from './recovery-target.ts'
 import type { ScratchDirectory } from './scratch.ts'
 import { ScratchServer } from './scratch-server.ts'
 
@@ -51,11 +54,16 @@ export interface Reached {
   readonly lsn: Lsn
 }
 
-export type ProofTarget =
-  /** The end of this backup. */
-  | { readonly kind: 'backup'; readonly backup: string }
-  /** A backup, and all WAL that there is behind it. */
-  | { readonly kind: 'latest' }
+/** When, in milliseconds since 1970, how far it was. Each is there only if it was reached, and what comes before it was verified. */
+export interface ProofMoments {
+  /** The files are in place. */
+  restoredMs?: number
+  /** Recovery has ended. */
+  dataReadyMs?: number
+  /** All that is looked at before the server is stopped was looked at, and nothing failed. */
+  dataVerifiedMs?: number
+  firstTransactionMs?: number
+}
 
 export interface ProofProgress {
   readonly phase: string
@@ -67,7 +75,7 @@ export interface ProofProgress {
 export interface ProofContext {
   readonly repository: Repository
   readonly component: RestoredComponent
-  readonly target: ProofTarget
+  readonly target: RecoveryTarget
   readonly stateDirectory: string
   readonly configPath: string
   /** Roles that the cluster may have, to find a superuser by. */
@@ -76,6 +84,10 @@ export interface ProofContext {
   readonly signal: AbortSignal
   readonly onProgress?: (progress: ProofProgress) => void
   readonly onNotice?: (text: string) => void
+  /** What is looked at in the recovered copy, besides its structure. */
+  readonly content?: readonly ContentCheck[]
+  /** The moment that the target means, milliseconds since 1970; null, or left out, where it means none. */
+  readonly askedMs?: number | null
   /** A pack of which something did not open. */
   readonly onDamagedPack?: (pack: string) => void
 }
@@ -93,6 +105,7 @@ export class ProvingChain {
   #report: RestoreReport | undefined
   #server: ScratchServer | undefined
   #reached: Reached | undefined
+  readonly #moments: ProofMoments = {}
 
   constructor(options: ProvingOptions) {
     this.#options = options
@@ -101,6 +114,15 @@ export class ProvingChain {
   /** Undefined until recovery was verified. */
   get reached(): Reached | undefined {
     return this.#reached
+  }
+
+  get moments(): ProofMoments {
+    return this.#moments
+  }
+
+  /** Undefined until everything was written. */
+  get report(): RestoreReport | undefined {
+    return this.#report
   }
 
   async run(): Promise<void> {
@@ -114,6 +136,7 @@ export class ProvingChain {
     await checks.run(RECOVERY, () => this.#recover())
     await checks.run(TABLES, () => this.#amcheckOf('checking tables').checkTables())
     await checks.run(INDEXES, () => this.#amcheckOf('checking indexes').checkIndexes())
+    await this.#lookInside()
     await checks.run(STOP, () => this.#stop())
     await checks.run(PAGES, () => checkPages({ directory, signal, onBytes: this.#progress('checking pages') }))
     await checks.run(CHECKSUMS, async (): Promise<Finding> => {
@@ -124,6 +147,22 @@ export class ProvingChain {
     })
   }
 
+  /** The content, and then a first transaction: nobody is let in before everything was looked at. */
+  async #lookInside(): Promise<void> {
+    const { checks, content, askedMs = null, clock, signal, onProgress } = this.#options
+    if (content === undefined) return
+    const look = (check: ContentCheck) => async () => {
+      assert(this.#server !== undefined && this.#reached !== undefined, 'content is looked at after recovery')
+      onProgress?.({ phase: `checking ${check.name}`, bytesDone: 0, bytesTotal: 0 })
+      return await check.look({ server: this.#server, askedMs, replayed: this.#reached.lsn, clock, signal })
+    }
+    for (const check of content) await checks.run({ ...check, needs: [RECOVERY.name, ...(check.needs ?? [])] }, look(check))
+    const failed = checks.checks.some(({ verdict }) => verdict === 'failed')
+    if (this.#reached !== undefined && !failed) this.#moments.dataVerifiedMs = clock.now()
+    const served = await checks.run({ ...firstTransaction, needs: [RECOVERY.name] }, look(firstTransaction))
+    if (served && !failed) this.#moments.firstTransactionMs = clock.now()
+  }
+
   async #restore(): Promise<Finding> {
     const { scratch, target, onProgress, manifest } = this.#options
     const options: RestoreOptions = {
@@ -132,7 +171,7 @@ export class ProvingChain {
       confined: true,
       target,
       // A newer backup that has come since may have tablespaces that are mapped nowhere.
-      ...(target.kind === 'latest' ? { from: manifest.id } : {}),
+      ...(target.kind === 'backup' ? {} : { from: manifest.id }),
       tablespaceMappings: manifest.tablespaces.map(({ oid }) => ({ old: oid, new: join(scratch.path, 'tablespaces', oid) })),
       onProgress: ({ phase, ...bytes }) => onProgress?.({ phase: `restoring: ${phase}`, ...bytes }),
     }
@@ -141,6 +180,7 @@ export class ProvingChain {
     if (report.backup !== manifest.id)
       return { verdict: 'not proven', found: `a newer backup has come meanwhile: ${report.backup}` }
     this.#report = report
+    this.#moments.restoredMs = this.#options.clock.now()
     const corrupt = manifest.totals.corruptPages
     const known = corrupt === 0 ? '' : `; ${corrupt} of its pages were corrupt on the server already`
     return { verdict: 'verified', found: `${report.bytesWritten} bytes written${known}` }
@@ -155,6 +195,7 @@ export class ProvingChain {
     const where = `replayed up to ${formatLsn(found.replayed)} on timeline ${found.parent}, opened as timeline ${found.timeline}`
     if (problem !== undefined) return { verdict: 'failed', found: `${problem} (${where})` }
     this.#reached = { timeline: found.parent, lsn: found.replayed }
+    this.#moments.dataReadyMs = this.#options.clock.now()
     return { verdict: 'verified', found: where }
   }
 

@@ -115,6 +115,13 @@ export class ScratchDirectory implements AsyncDisposable {
     await removeMarked(this.#marker, this.#markerPath)
   }
 
+  /** What of it is still there, looked for after it was disposed of: nothing, unless something is wrong. */
+  async remains(): Promise<string[]> {
+    const paths = [this.path, this.socketDirectory, this.#markerPath]
+    const there = await Promise.all(paths.map(isThere))
+    return paths.filter((_, index) => there[index])
+  }
+
   async #make(owner: Account): Promise<void> {
     const file = await open(this.#markerPath, 'wx', 0o600)
     try {

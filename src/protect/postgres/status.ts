@@ -42,7 +42,7 @@ export interface PostgresStatus {
 /** A proof, as it was found. `current`: it holds now. */
 export interface ProvenStatus {
   readonly backup: string
-  readonly target: 'backup' | 'latest' | null
+  readonly target: Verdict['target']
   readonly reachedLsn: string | null
   readonly at: string
   readonly expires: string

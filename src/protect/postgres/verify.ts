@@ -1,13 +1,14 @@
 import { Failure } from '../../errors.ts'
 import { requireInstallation, type Installation } from '../../postgres/installation.ts'
-import { formatLsn } from '../../postgres/lsn.ts'
+import { formatLsn, type Lsn } from '../../postgres/lsn.ts'
 import { listBackups, newestBackupId, readManifest, type BackupManifest } from '../../repository/backups.ts'
 import type { Repository } from '../../repository/repository.ts'
 import { backupFingerprint, verdictExpiry, type Verdict } from '../../repository/verdicts.ts'
 import { resusVersion } from '../../version.ts'
-import { CheckList, isJudgement } from './check-list.ts'
-import { CHAIN, PROVING, ProvingChain, type ProofContext, type Reached } from './proof.ts'
+import { CheckList, isJudgement, type CheckDetail } from './check-list.ts'
+import { CHAIN, PROVING, ProvingChain, type ProofContext, type ProofMoments, type Reached } from './proof.ts'
 import { planRecovery } from './recovery-plan.ts'
+import type { RestoreReport } from './restore.ts'
 import { assertOutside, assertScratchRoom, removeAbandoned, scratchBytes, ScratchDirectory, type Place } from './scratch.ts'
 
 export interface VerifyByRestoreOptions extends ProofContext {
@@ -17,12 +18,34 @@ export interface VerifyByRestoreOptions extends ProofContext {
   readonly forbidden: readonly Place[]
 }
 
+/** A proof, and what was seen on the way. */
+export interface Proof {
+  readonly verdict: Verdict
+  /** What may name rows. */
+  readonly details: readonly CheckDetail[]
+  /** Whether at least one check of the hospital's own content was verified. */
+  readonly isContentVerified: boolean
+  readonly moments: ProofMoments
+  /** Undefined until everything was written. */
+  readonly restore: RestoreReport | undefined
+  /** From where WAL was replayed: the beginning of the backup. */
+  readonly startLsn: Lsn | undefined
+  /** Of the scratch place, after it was taken away: what is still there. */
+  readonly remains: readonly string[]
+  readonly tornDownMs: number
+}
+
+/** The verdict of `proveByRestore`, alone. */
+export async function verifyByRestore(options: VerifyByRestoreOptions): Promise<Verdict> {
+  return (await proveByRestore(options)).verdict
+}
+
 /**
  * Proves a backup: restores it into a scratch directory, starts it with no way out, recovers it to the target, checks all that can be
  * checked, and takes everything away again, however it ends. Gives the verdict; keeping it (`putVerdict`) is the caller's. What keeps it from judging
  * is thrown: BACKUP_UNKNOWN, BACKUP_ABSENT, ARGUMENTS_INVALID, DISK_FULL, POSTGRES_MISSING, STORAGE_UNREACHABLE, INTERRUPTED.
  */
-export async function verifyByRestore(options: VerifyByRestoreOptions): Promise<Verdict> {
+export async function proveByRestore(options: VerifyByRestoreOptions): Promise<Proof> {
   const { scratchRoot, clock, signal } = options
   const beganMs = clock.now()
   await assertOutside(scratchRoot, options.forbidden)
@@ -32,13 +55,15 @@ export async function verifyByRestore(options: VerifyByRestoreOptions): Promise<
   if (subject.manifest === undefined) {
     const { problem } = subject
     for (const planned of CHAIN) await checks.run(planned, () => Promise.reject(problem))
-    return verdictOf(options, { subject, checks, beganMs })
+    const verdict = verdictOf(options, { subject, checks, beganMs })
+    const nothing = { restore: undefined, startLsn: undefined, remains: [], tornDownMs: clock.now() }
+    return { verdict, details: checks.details, isContentVerified: false, moments: {}, ...nothing }
   }
   const { manifest } = subject
   const installation = await requireInstallation(manifest.server.major, options.component.binaries)
   await assertScratchRoom(scratchRoot, scratchBytes(manifest))
 
-  await using scratch = await ScratchDirectory.make({
+  const scratch = await ScratchDirectory.make({
     purpose: 'resus verify --by-restore',
     root: scratchRoot,
     component: manifest.component,
@@ -47,8 +72,21 @@ export async function verifyByRestore(options: VerifyByRestoreOptions): Promise<
     nowMs: beganMs,
   })
   const chain = new ProvingChain({ ...options, manifest, installation, scratch, checks })
-  await chain.run()
-  return verdictOf(options, { subject, checks, beganMs, installation, reached: chain.reached })
+  try {
+    await chain.run()
+  } finally {
+    await scratch[Symbol.asyncDispose]()
+  }
+  return {
+    verdict: verdictOf(options, { subject, checks, beganMs, installation, reached: chain.reached }),
+    details: checks.details,
+    isContentVerified: checks.isContentVerified,
+    moments: chain.moments,
+    restore: chain.report,
+    startLsn: manifest.startLsn,
+    remains: await scratch.remains(),
+    tornDownMs: clock.now(),
+  }
 }
 
 /** What is to be judged: a backup with its manifest, or with what keeps us from it. */

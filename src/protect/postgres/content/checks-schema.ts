@@ -1,0 +1,55 @@
+import { z } from 'zod'
+
+// What the configuration says of checks. Every command reads it, `wal-get` too: nothing else is loaded here.
+
+const SQL_MINUTES_DEFAULT = 5
+const COMMAND_MINUTES_DEFAULT = 20
+
+const expectSchema = z.union([
+  z.strictObject({
+    equals: z.union([z.number(), z.string(), z.boolean()]),
+    tolerance: z.number().nonnegative().optional().describe('for numbers: how far off is right still'),
+  }),
+  z.strictObject({ least: z.number(), most: z.number().optional() }),
+  z.strictObject({ most: z.number() }),
+  z.strictObject({ rows: z.literal('none') }),
+  z.strictObject({
+    within: z.strictObject({ minutes: z.number().positive() }).describe('a time, older than the moment asked for by no more'),
+  }),
+])
+export type Expectation = z.infer<typeof expectSchema>
+
+export const sqlCheckSchema = z.strictObject({
+  name: z.string().min(1).max(100),
+  query: z.string().min(1).max(20_000),
+  database: z.string().min(1).max(63).optional().describe('where it is asked; by default that of the connection'),
+  expect: expectSchema,
+  minutes: z.number().positive().max(1440).default(SQL_MINUTES_DEFAULT).describe('how long it may take'),
+})
+export type SqlCheckSettings = z.infer<typeof sqlCheckSchema>
+
+export const commandCheckSchema = z.strictObject({
+  name: z.string().min(1).max(100),
+  run: z.array(z.string()).min(1).max(100).describe('a program and its arguments; no shell is asked'),
+  database: z.string().min(1).max(63).optional().describe('PGDATABASE; by default that of the connection'),
+  minutes: z.number().positive().max(1440).default(COMMAND_MINUTES_DEFAULT).describe('how long it may take'),
+})
+export type CommandCheckSettings = z.infer<typeof commandCheckSchema>
+
+const CHECKS_MAX = 200
+
+/** What a drill looks at in a component's copy, as the configuration has it. */
+export const checksSchema = z
+  .strictObject({
+    sql: z.array(sqlCheckSchema).max(CHECKS_MAX).default([]),
+    commands: z.array(commandCheckSchema).max(CHECKS_MAX).default([]),
+  })
+  .superRefine(({ sql, commands }, context) => {
+    for (const [field, checks] of [['sql', sql] as const, ['commands', commands] as const]) {
+      const names = checks.map(({ name }) => name)
+      const twice = names.findIndex((name, index) => names.indexOf(name) !== index)
+      if (twice >= 0)
+        context.addIssue({ code: 'custom', path: [field, twice, 'name'], message: 'a name that no other check has' })
+    }
+  })
+export type ChecksSettings = z.infer<typeof checksSchema>

@@ -1,0 +1,50 @@
+import type pg from 'pg'
+import type { Clock } from '../../../clock.ts'
+import type { Lsn } from '../../../postgres/lsn.ts'
+import type { Finding, PlannedCheck } from '../check-list.ts'
+import type { CheckedServer } from '../amcheck.ts'
+
+// What is in a recovered copy (docs/drills.md, "Checks").
+
+/** A recovered copy that runs, and what it is to be. */
+export interface CheckedCopy {
+  readonly server: CheckedServer & {
+    /** For PostgreSQL's own programs and those of the configuration: how they reach the copy as a superuser. */
+    toolEnvironment(database: string | null): Promise<Record<string, string>>
+  }
+  /** The moment that was asked for, milliseconds since 1970; null where the target is none of time. */
+  readonly askedMs: number | null
+  readonly replayed: Lsn
+  readonly clock: Clock
+  readonly signal: AbortSignal
+}
+
+export interface ContentCheck extends PlannedCheck {
+  look(copy: CheckedCopy): Promise<Finding>
+}
+
+const DATABASES = 'select datname::text as name from pg_database where datallowconn and not datistemplate order by oid'
+
+/** Asks each database that people use, until one gives something. */
+export async function inEachDatabase<T>(
+  { server }: CheckedCopy,
+  ask: (client: pg.Client, database: string) => Promise<T | undefined>,
+): Promise<T | undefined> {
+  const databases = await server.anySession(async (client) => (await client.query<{ name: string }>(DATABASES)).rows)
+  for (const { name } of databases) {
+    const found = await server.session(name, async (client) => ask(client, name))
+    if (found !== undefined) return found
+  }
+  return undefined
+}
+
+/** All statements within read nothing but one snapshot, and change nothing, whatever they say. */
+export async function readOnly<T>(client: pg.Client, timeoutMs: number, work: () => Promise<T>): Promise<T> {
+  await client.query('begin transaction isolation level repeatable read read only')
+  try {
+    await client.query(`set local statement_timeout = ${Math.ceil(timeoutMs)}`)
+    return await work()
+  } finally {
+    await client.query('rollback').catch(() => undefined)
+  }
+}
