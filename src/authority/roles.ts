@@ -33,6 +33,10 @@ export const ACTIONS = {
   'review.record': { roles: ['administrator'], reach: 'all' },
   'emergency.declare': { roles: ['operator', 'administrator'], reach: 'all' },
   'emergency.review': { roles: ['approver', 'auditor'], reach: 'all' },
+  'evidence.verify': { roles: ['operator', 'approver', 'administrator', 'auditor'], reach: 'all' },
+  'evidence.details': { roles: ['operator', 'auditor'], reach: 'act' },
+  // Management's word: whoever decides on others' requests, or answers for the installation.
+  'evidence.certify': { roles: ['approver', 'administrator'], reach: 'act' },
   'audit.read': { roles: ['auditor'], reach: 'all' },
 } as const satisfies Record<string, ActionRule>
 

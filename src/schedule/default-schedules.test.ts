@@ -4,12 +4,12 @@ import { scheduleSchema, schedulesSchema } from '../config/schedule-settings.ts'
 import { VERDICT_DAYS } from '../repository/verdicts.ts'
 import { DEFAULT_SCHEDULES, resolveSchedules } from './default-schedules.ts'
 
-test('every tier has a valid schedule for each kind, and proves again before a proof expires', () => {
+test('every tier has a valid schedule for each kind, and drills again before a verdict expires', () => {
   for (const [tier, schedules] of Object.entries(DEFAULT_SCHEDULES)) {
     for (const [kind, schedule] of Object.entries(schedules))
       assert.ok(scheduleSchema.safeParse(schedule).success, `${tier} ${kind}`)
-    const { prove } = schedules
-    assert.ok(typeof prove === 'object' && 'after' in prove && Number.parseInt(prove.after) < VERDICT_DAYS)
+    const { drill } = schedules
+    assert.ok(typeof drill === 'object' && 'after' in drill && Number.parseInt(drill.after) < VERDICT_DAYS)
   }
 })
 
@@ -20,7 +20,8 @@ test('a schedule of the component’s own stands instead of its tier’s, and sa
     [
       ['backup', 'component', { cron: '0 2 * * *' }],
       ['verify', 'tier', { after: '1 d' }],
-      ['prove', 'tier', { after: '5 d' }],
+      ['prove', 'tier', 'never'],
+      ['drill', 'tier', { after: '5 d' }],
       ['expire', 'component', 'never'],
       ['check', 'tier', { after: '1 h' }],
     ],

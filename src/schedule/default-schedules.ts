@@ -3,10 +3,11 @@ import type { Tier } from '../protect/postgres/component.ts'
 
 type Schedules = Readonly<Record<ScheduledKind, Schedule>>
 
-/** The same for every tier. A proof holds for 7 days, so that a proof every 5 days leaves two in which to fail and try again. */
+/** The same for every tier. A verdict holds for 7 days, so that a drill every 5 days leaves two in which to fail and try again. A drill proves all that a proof does. */
 const COMMON = {
   verify: { after: '1 d' },
-  prove: { after: '5 d' },
+  prove: 'never',
+  drill: { after: '5 d' },
   expire: { after: '1 d' },
   check: { after: '1 h' },
 } as const satisfies Partial<Schedules>

@@ -89,7 +89,7 @@ export class AlarmWatch {
       if (state === 'done' || corrupt > 0) {
         await this.#tell({ kind: 'PAGES_CORRUPT', place, found: corrupt > 0 ? `${corrupt} pages have a wrong checksum` : null })
       }
-    } else if (kind === 'prove' || kind === 'verify') {
+    } else if (kind === 'prove' || kind === 'verify' || kind === 'drill') {
       await this.#tell({ kind: 'NOT_VERIFIED', place: { ...place, subject: kind }, found: failed })
     } else {
       await this.#tell({

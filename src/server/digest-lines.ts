@@ -1,5 +1,7 @@
 import { objectiveNames } from '../recovery/objectives.ts'
+import type { Catalogue } from './catalogue.ts'
 import { componentKey } from './component-key.ts'
+import type { EvidenceBook } from './evidence-book.ts'
 import type { ObjectivesWatch } from './objectives-watch.ts'
 import type { StatusBoard } from './status-board.ts'
 
@@ -21,4 +23,12 @@ export function digestLines(board: StatusBoard, objectives: ObjectivesWatch): st
     return { rank, text: `${each.system}/${each.component} (${each.tier}): ${parts.join('; ')}` }
   })
   return lines.toSorted((left, right) => left.rank - right.rank).map(({ text }) => text)
+}
+
+/** How many records each system's evidence has, and the digest of the last: kept outside, it shows what is cut off later. */
+export function evidenceLines(catalogue: Catalogue, evidence: EvidenceBook): string[] {
+  return catalogue.systems.flatMap(({ system }) => {
+    const head = evidence.head(system)
+    return head === undefined ? [] : [`evidence of ${system}: ${head.count} records, the last is sha256:${head.digest}`]
+  })
 }

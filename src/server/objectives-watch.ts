@@ -3,9 +3,10 @@ import type { Store } from '../catalog/store.ts'
 import type { Clock } from '../clock.ts'
 import type { ObjectiveName } from '../config/objectives-settings.ts'
 import type { Availability } from '../recovery/availability.ts'
-import { actualRpo, judge, type ActualRpo, type Judgement, type ZeroLoss } from '../recovery/judgement.ts'
+import { actualRpo, judge, type ActualRpo, type Judgement, type ProvenRecovery, type ZeroLoss } from '../recovery/judgement.ts'
 import { objectiveNames, resolveObjectives, type Objectives } from '../recovery/objectives.ts'
 import type { Catalogue, ComponentPicture } from './catalogue.ts'
+import type { EvidenceBook } from './evidence-book.ts'
 import type { Receivers } from './receivers.ts'
 
 /** What was promised of a component, and whether it is kept now. */
@@ -26,6 +27,7 @@ export class ObjectivesWatch {
   readonly #store: Store
   readonly #catalogue: Catalogue
   readonly #receivers: Receivers
+  readonly #evidence: EvidenceBook
   readonly #clock: Clock
   readonly #availabilityOf: (system: string, component: string) => Availability | null
 
@@ -33,12 +35,14 @@ export class ObjectivesWatch {
     readonly store: Store
     readonly catalogue: Catalogue
     readonly receivers: Receivers
+    readonly evidence: EvidenceBook
     readonly clock: Clock
     readonly availabilityOf: (system: string, component: string) => Availability | null
   }) {
     this.#store = options.store
     this.#catalogue = options.catalogue
     this.#receivers = options.receivers
+    this.#evidence = options.evidence
     this.#clock = options.clock
     this.#availabilityOf = options.availabilityOf
   }
@@ -120,9 +124,16 @@ export class ObjectivesWatch {
     }
   }
 
-  #provenRecovery({ status, problem }: ComponentPicture) {
+  /** By the last drill, from the fault to its first verified transaction; where there was none, the whole time of the last proof. */
+  #provenRecovery({ system, component, status, problem }: ComponentPicture): ProvenRecovery | null {
     // What cannot be read now cannot be restored now.
-    const proven = problem === null ? (status?.proven ?? null) : null
+    if (problem !== null) return null
+    const drill = this.#evidence.proven(system, component.name)
+    if (drill !== undefined && drill.measured.rtoSeconds !== null) {
+      const { madeAt: at, expires, measured } = drill
+      return { seconds: measured.rtoSeconds!, at, expires, scenario: null }
+    }
+    const proven = status?.proven ?? null
     return proven === null ? null : { seconds: proven.seconds, at: proven.at, expires: proven.expires, scenario: null }
   }
 }

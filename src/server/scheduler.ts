@@ -15,7 +15,7 @@ import type { TaskQueue } from './task-queue.ts'
 const LEADER_LOCK = 7_320_002
 const NO_ZONE = 'UTC'
 /** Until there is a backup, there is nothing to read back or to prove. */
-const OF_BACKUPS: ReadonlySet<ScheduledKind> = new Set(['verify', 'prove'])
+const OF_BACKUPS: ReadonlySet<ScheduledKind> = new Set(['verify', 'prove', 'drill'])
 
 /** A schedule of a component, and when it is due next. */
 export interface ScheduleView {
@@ -102,10 +102,12 @@ export class Scheduler {
       const isEmpty = OF_BACKUPS.has(kind) && picture.backups.length === 0
       // What nobody can do waits for somebody, and is caught up once then.
       const waits = isBusy || isEmpty || !this.#isReached(system, component.name)
-      const isDue = due !== null && +due.dueAt <= +now && !waits
+      const behindBackup = kind === 'drill' && component.drills.afterBackup ? backupSince(picture, run) : undefined
+      const isDue = (behindBackup !== undefined || (due !== null && +due.dueAt <= +now)) && !waits
       const nextDueAt = due === null || waits ? null : due.dueAt.toISOString()
       const text = schedule === 'never' ? 'never' : 'cron' in schedule ? schedule.cron : `after ${schedule.after}`
       const view = { system, component: component.name, kind, schedule: text, from, timeZone, nextDueAt }
+      if (behindBackup !== undefined) return { view, isDue, dueAt: now, key: `backup ${behindBackup}` }
       return { view, isDue, dueAt: due?.dueAt ?? now, key: due?.key ?? '' }
     })
   }
@@ -154,6 +156,13 @@ interface DueSchedule {
   readonly isDue: boolean
   readonly dueAt: Date
   readonly key: string
+}
+
+/** The newest backup, where it was finished after the last drill was asked for. */
+function backupSince({ backups }: ComponentPicture, run: ScheduleRun | undefined): string | undefined {
+  const [newest] = backups
+  if (newest === undefined) return undefined
+  return run === undefined || Date.parse(newest.finishedAt) > run.due_at.getTime() ? newest.id : undefined
 }
 
 function keyOf({

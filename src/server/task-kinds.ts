@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import { restorePlace } from './restore-place.ts'
+import { TURNS } from '../recovery/drill/drill-target.ts'
 import { BACKUP_TYPES } from '../repository/backups.ts'
 
 // What can be asked for, and which of it never runs twice at once.
@@ -45,6 +46,7 @@ export const PARAMETERS = {
   backup: z.strictObject({ type: z.enum(BACKUP_TYPES).optional() }),
   verify: z.strictObject({ backup: backupId.optional() }),
   prove: z.strictObject({ backup: z.union([z.literal('latest'), backupId]).optional() }),
+  drill: z.strictObject({ target: z.enum(TURNS).optional() }),
   expire: z.strictObject({ dryRun: z.boolean().optional() }),
   check: nothing,
   // A name below restoreRoots of the node that restores, and never a path.
@@ -59,6 +61,7 @@ export const LANES = {
   backup: 'backup',
   verify: 'proof',
   prove: 'proof',
+  drill: 'proof',
   restore: 'restore',
   expire: 'upkeep',
   check: 'upkeep',
@@ -81,12 +84,14 @@ export async function commandOf(
     parameters,
     restoreRoots,
     clearance,
+    requestedBy,
   }: {
     id: string
     component: string
     parameters: unknown
     restoreRoots: readonly string[]
     clearance: string | null
+    requestedBy: string
   },
 ): Promise<string[]> {
   switch (kind) {
@@ -101,6 +106,11 @@ export async function commandOf(
     case 'prove': {
       const { backup = 'latest' } = PARAMETERS.prove.parse(parameters)
       return ['verify', backup, '--by-restore', '--component', component]
+    }
+    case 'drill': {
+      const { target } = PARAMETERS.drill.parse(parameters)
+      // One word: a name may begin with a hyphen.
+      return ['drill', component, `--started-by=${requestedBy}`, ...(target === undefined ? [] : ['--target', target])]
     }
     case 'expire': {
       const { dryRun = false } = PARAMETERS.expire.parse(parameters)

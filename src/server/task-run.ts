@@ -1,3 +1,4 @@
+import { z } from 'zod'
 import type { Clock } from '../clock.ts'
 import { isStoreAway, type Store } from '../catalog/store.ts'
 import {
@@ -35,6 +36,9 @@ export interface TaskRun {
   readonly signal: AbortSignal
 }
 
+/** What a command says that judges. */
+const judgedSchema = z.object({ verdict: z.enum(['failed', 'not proven']), why: z.string() })
+
 const TOUCH_MS = 3000
 const LOG_LINES_MAX = 10_000
 /** Waits between attempts double from this one. */
@@ -58,6 +62,7 @@ export async function runTask(run: TaskRun): Promise<TaskOutcome | undefined> {
         parameters: task.parameters,
         restoreRoots: run.place.restoreRoots,
         clearance: task.clearance,
+        requestedBy: task.requested_by,
       }),
       configPath: run.place.configPath,
       onProgress: (progress) => record.note(progress),
@@ -120,8 +125,10 @@ function outcomeOf(end: CommandEnd, at: Date, cancelled: boolean): TaskOutcome {
   if (status === 0) return { ...common, state: 'done', error: null }
   if (cancelled) return { ...common, state: 'cancelled', error: null }
   if (error !== null) return { ...common, state: 'failed', error }
-  const why =
-    status === null
+  const judged = judgedSchema.safeParse(result)
+  const why = judged.success
+    ? { code: 'NOT_VERIFIED', message: `${judged.data.verdict}: ${judged.data.why}`, hint: 'its report and its log say more' }
+    : status === null
       ? { code: 'BUG', message: 'a signal ended it', hint: 'was the machine out of memory? See the log of the task' }
       : { code: 'NOT_VERIFIED', message: `it ended with exit status ${status}`, hint: 'its report and its log say why' }
   return { ...common, state: 'failed', error: why }

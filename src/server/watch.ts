@@ -8,7 +8,8 @@ import { Notices } from '../incident/notices.ts'
 import { AlarmWatch } from './alarm-watch.ts'
 import type { AuditKeeper } from './audit-keeper.ts'
 import type { Catalogue } from './catalogue.ts'
-import { digestLines } from './digest-lines.ts'
+import { digestLines, evidenceLines } from './digest-lines.ts'
+import { EvidenceBook } from './evidence-book.ts'
 import { HealthWatch } from './health-watch.ts'
 import { ObjectivesWatch } from './objectives-watch.ts'
 import type { ReceiverMessage, Receivers } from './receivers.ts'
@@ -20,6 +21,7 @@ import type { StatusBoard } from './status-board.ts'
 /** The store may restart; people are told when it stays away. */
 const STORE_AWAY_MS = 30_000
 const SETTLE_MS = 5_000
+const EVIDENCE_MS = 60_000
 
 export interface WatchOptions {
   readonly store: Store
@@ -41,6 +43,7 @@ export interface WatchOptions {
 export class Watch implements AsyncDisposable {
   readonly health: HealthWatch
   readonly sizes: SizeWatch
+  readonly evidence: EvidenceBook
   readonly objectives: ObjectivesWatch
   readonly notices: Notices
   readonly #options: WatchOptions
@@ -62,13 +65,22 @@ export class Watch implements AsyncDisposable {
       certificate: settings.tls?.certificate,
     })
     const availabilityOf = (system: string, component: string) => this.health.availability(system, component)
-    this.objectives = new ObjectivesWatch({ store, catalogue, receivers, clock, availabilityOf })
+    this.evidence = new EvidenceBook({ catalogue, now: () => clock.now() })
+    const { evidence } = this
+    this.objectives = new ObjectivesWatch({ store, catalogue, receivers, evidence, clock, availabilityOf })
     this.notices = Notices.start({
       store,
       node: settings.node,
       clock,
       channels: settings.channels,
-      digest: { ...settings.digest, lines: async () => [...digestLines(board, this.objectives), ...(await audit.headLines())] },
+      digest: {
+        ...settings.digest,
+        lines: async () => [
+          ...digestLines(board, this.objectives),
+          ...evidenceLines(catalogue, evidence),
+          ...(await audit.headLines()),
+        ],
+      },
       onError,
     })
     const { notices, health, objectives } = this
@@ -77,6 +89,7 @@ export class Watch implements AsyncDisposable {
   }
 
   noteTask(task: Task, outcome: TaskOutcome): void {
+    if (task.kind === 'drill') this.evidence.look(AbortSignal.timeout(EVIDENCE_MS)).catch(this.#options.onError)
     this.#alarms.noteTask({ ...task, result: outcome.result }, outcome).catch(this.#options.onError)
   }
 

@@ -173,7 +173,11 @@ async function ask(cell: Cell, route: string, rule: RouteRule, instead?: string)
   const ids = { backup: here.backups, task: things.tasks, approval: things.approvals, component: undefined }
   const fresh = rule.deed === 'review' ? await things.newEmergency() : NOBODY
   const id = place === undefined || rule.about === undefined ? fresh : (instead ?? ids[rule.about]?.[place] ?? NOBODY)
-  const url = path.replace('{id}', id).replace(/\{\w+\}/, 'none')
+  const url = path
+    .replace('{id}', id)
+    .replace('{sequence}', '999')
+    .replace('{action}', '00000000-0000-4000-8000-000000000000')
+    .replace(/\{\w+\}/, 'none')
   const query = rule.query === undefined ? '' : `?${rule.query}${component}`
   const body = rule.about === 'component' && rule.body !== undefined ? { ...rule.body, component } : rule.body
   return await actor.send(method, `${url}${query}`, body)

@@ -105,7 +105,7 @@ test(
     configuration.components['his-db'] = {
       ...configuration.components['his-db'],
       owner: 'the database team',
-      schedules: { prove: 'never', verify: 'never' },
+      schedules: { drill: 'never', verify: 'never' },
       objectives: { rpoMinutes: 1 },
     }
     await writeFile(cluster.configPath, JSON.stringify(configuration))

@@ -20,13 +20,26 @@ export type Deed =
   | 'declare'
   | 'review'
   | 'test a channel'
+  | 'verify evidence'
+  | 'read details'
+  | 'certify'
 
 const READING = ['read status', 'read metrics'] as const
 
 export const MAY: Readonly<Record<Role, readonly Deed[]>> = {
   viewer: READING,
-  operator: [...READING, 'read configuration', 'read approvals', 'start work', 'ask for a restore', 'declare', 'test a channel'],
-  approver: [...READING, 'read approvals', 'read people', 'decide', 'review'],
+  operator: [
+    ...READING,
+    'read configuration',
+    'read approvals',
+    'start work',
+    'ask for a restore',
+    'declare',
+    'test a channel',
+    'verify evidence',
+    'read details',
+  ],
+  approver: [...READING, 'read approvals', 'read people', 'decide', 'review', 'verify evidence', 'certify'],
   administrator: [
     ...READING,
     'read configuration',
@@ -36,8 +49,19 @@ export const MAY: Readonly<Record<Role, readonly Deed[]>> = {
     'change people',
     'declare',
     'test a channel',
+    'verify evidence',
+    'certify',
   ],
-  auditor: [...READING, 'read configuration', 'read approvals', 'read people', 'read trail', 'review'],
+  auditor: [
+    ...READING,
+    'read configuration',
+    'read approvals',
+    'read people',
+    'read trail',
+    'review',
+    'verify evidence',
+    'read details',
+  ],
 }
 
 /**
@@ -58,6 +82,9 @@ export const REACH: Readonly<Record<Exclude<Deed, 'open' | 'self'>, 'some' | 'ow
   declare: 'none',
   review: 'none',
   'test a channel': 'none',
+  'verify evidence': 'none',
+  'read details': 'own',
+  certify: 'own',
 }
 
 /** What only people do, whatever a token was granted. */
@@ -117,16 +144,33 @@ export const ROUTES: Readonly<Record<string, RouteRule>> = {
   [`POST ${DR}/backups/files`]: notBuilt,
   [`POST ${DR}/failover`]: notBuilt,
   [`POST ${DR}/redundancy/setup`]: notBuilt,
-  [`POST ${DR}/test`]: notBuilt,
   [`GET ${DR}/playbooks`]: notBuilt,
   [`GET ${DR}/playbooks/{scenario}`]: notBuilt,
   [`POST ${DR}/backups/database`]: { deed: 'start work', answer: '202', about: 'component', body: {} },
+  [`POST ${DR}/test`]: { deed: 'start work', answer: '202', about: 'component', body: {} },
   [`POST ${DR}/backups/{id}/verify`]: { deed: 'start work', answer: '202', about: 'backup', body: {} },
   [`POST ${DR}/tasks/{id}/cancel`]: { deed: 'start work', answer: '200', about: 'task' },
   [`POST ${DR}/backups/cleanup`]: { deed: 'ask for an expiry', answer: '202', about: 'component', body: { dryRun: true } },
   [`POST ${DR}/backups/{id}/restore`]: { deed: 'ask for a restore', answer: '202', about: 'backup', body: {} },
   [`POST ${DR}/recovery`]: { deed: 'ask for a restore', answer: '202', about: 'component', body: {} },
   [`POST ${DR}/channels/{name}/test`]: { deed: 'test a channel', answer: '404 CHANNEL_UNKNOWN' },
+  'GET /api/v1/evidence': read(),
+  'GET /api/v1/evidence/verification': { deed: 'verify evidence', answer: '200' },
+  'GET /api/v1/evidence/{sequence}': read({ answer: '404 EVIDENCE_UNKNOWN' }),
+  'GET /api/v1/evidence/{sequence}/page': read({ answer: '404 EVIDENCE_UNKNOWN' }),
+  'POST /api/v1/evidence/{sequence}/details': { deed: 'read details', answer: '404 EVIDENCE_UNKNOWN' },
+  'POST /api/v1/evidence/{sequence}/certifications': {
+    deed: 'certify',
+    answer: '404 EVIDENCE_UNKNOWN',
+    body: { decision: 'accepted', text: 'seen' },
+  },
+  'POST /api/v1/evidence/{sequence}/deviations': { deed: 'certify', answer: '404 EVIDENCE_UNKNOWN', body: { text: 'seen' } },
+  'POST /api/v1/evidence/{sequence}/actions': {
+    deed: 'certify',
+    answer: '404 EVIDENCE_UNKNOWN',
+    body: { owner: 'operations', due: '2030-01-01', text: 'more disks' },
+  },
+  'POST /api/v1/evidence/actions/{action}': { deed: 'certify', answer: '404 EVIDENCE_UNKNOWN', body: { state: 'done' } },
   'GET /api/v1/audit': { deed: 'read trail', answer: '200' },
   'GET /api/v1/audit/head': { deed: 'read trail', answer: '200' },
   'GET /api/v1/approvals': { deed: 'read approvals', answer: '200', lists: true },

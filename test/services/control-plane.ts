@@ -121,7 +121,7 @@ export async function lastingState(t: TestContext): Promise<string> {
 /** Changes a test's configuration: nothing happens that the test does not ask for. */
 export async function withoutSchedules(configPath: string): Promise<void> {
   const configuration = JSON.parse(await readFile(configPath, 'utf8')) as { components: Record<string, object> }
-  const never = { backup: 'never', verify: 'never', prove: 'never', expire: 'never', check: 'never' }
+  const never = { backup: 'never', verify: 'never', prove: 'never', drill: 'never', expire: 'never', check: 'never' }
   for (const [name, component] of Object.entries(configuration.components)) {
     configuration.components[name] = { ...component, schedules: never }
   }

@@ -69,7 +69,7 @@ async function awayProvider(directory: string): Promise<object> {
 
 async function configure(path: string): Promise<void> {
   const configuration = JSON.parse(await readFile(path, 'utf8')) as { components: Record<string, object> }
-  const schedules = { backup: 'never', verify: 'never', prove: 'never', expire: 'never', check: 'never' }
+  const schedules = { backup: 'never', verify: 'never', prove: 'never', drill: 'never', expire: 'never', check: 'never' }
   const nowhere = {
     kind: 'postgres',
     tier: 'high',

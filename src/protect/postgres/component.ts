@@ -38,6 +38,7 @@ export const streamSchema = z.strictObject({
 
 /** How drills of a component are made. */
 export const drillsSchema = z.strictObject({
+  afterBackup: z.boolean().default(false).describe('one after each backup, besides those of the schedule'),
   validDays: z.int().min(1).max(90).default(7).describe('how long a verdict holds'),
   minutes: z.int().min(1).max(2880).default(240).describe('how long one may take'),
 })

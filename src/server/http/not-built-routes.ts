@@ -7,7 +7,6 @@ const WAITING = [
   ['POST', '/backups/files', 'protection of files'],
   ['POST', '/failover', 'failover, with Patroni, HAProxy and DNS'],
   ['POST', '/redundancy/setup', 'setting up redundancy'],
-  ['POST', '/test', 'drills'],
   ['GET', '/playbooks', 'playbooks'],
   ['GET', '/playbooks/:scenario', 'playbooks'],
 ] as const

@@ -2,6 +2,7 @@ import type { Notices } from '../../incident/notices.ts'
 import type { AuditKeeper } from '../audit-keeper.ts'
 import type { Authority } from '../authority/authority.ts'
 import type { Control } from '../control.ts'
+import type { EvidenceBook } from '../evidence-book.ts'
 import type { HealthWatch } from '../health-watch.ts'
 import type { ObjectivesWatch } from '../objectives-watch.ts'
 import type { Scheduler } from '../scheduler.ts'
@@ -20,6 +21,7 @@ export interface RouteOptions {
   readonly scheduler: Scheduler
   readonly notices: Notices
   readonly audit: AuditKeeper
+  readonly evidence: EvidenceBook
   readonly node: string
   readonly authority: Authority
   /** Browsers reach us by https. */

@@ -13,6 +13,8 @@ import { Failure } from '../../errors.ts'
 import { resusVersion } from '../../version.ts'
 import type { TlsFiles } from '../listening.ts'
 import { auditRoutes } from './audit-routes.ts'
+import { drillRoutes } from './drill-routes.ts'
+import { evidenceRoutes } from './evidence-routes.ts'
 import { approvalRoutes } from './approval-routes.ts'
 import { emergencyRoutes } from './emergency-routes.ts'
 import { logOnRoutes } from './log-on-routes.ts'
@@ -78,6 +80,8 @@ export async function buildApi(options: ApiOptions): Promise<FastifyInstance> {
       await api.register(backupRoutes, routes)
       await api.register(taskRoutes, routes)
       await api.register(auditRoutes, routes)
+      await api.register(drillRoutes, routes)
+      await api.register(evidenceRoutes, routes)
       await api.register(notBuiltRoutes)
       await api.register(approvalRoutes, routes)
       await api.register(emergencyRoutes, routes)
