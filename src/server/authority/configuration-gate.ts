@@ -1,26 +1,17 @@
 import { createHash } from 'node:crypto'
-import { sql } from 'kysely'
 import { newestConfiguration } from '../../authority/configurations.ts'
 import { canonicalJson, type Json } from '../../authority/canonical-json.ts'
-import { readDecision } from '../../authority/anchors.ts'
-import type { Approvals } from '../../authority/approvals.ts'
-import type { Principal } from '../../authority/principal.ts'
 import { weakenings, type Change } from '../../authority/weakening.ts'
-import { isStoreAway, type Store } from '../../catalog/store.ts'
+import { isStoreAway } from '../../catalog/store.ts'
 import { configurationDocument, type Configuration } from '../../config/configuration.ts'
-import type { Clock } from '../../clock.ts'
 import { Failure } from '../../errors.ts'
 import type { Repository } from '../../repository/repository.ts'
-
-/** What of a longer list people are shown. */
-const CHANGES_SHOWN = 50
+import { plainData } from '../plain-data.ts'
+import type { FileApprovals } from './file-approvals.ts'
 
 export interface ConfigurationGateOptions {
-  readonly store: Store
-  readonly node: string
-  readonly clock: Clock
   readonly isGuarded: () => boolean
-  readonly approvals: () => Approvals
+  readonly approvals: FileApprovals
   readonly repositoryOf: (system: string) => Promise<Repository>
 }
 
@@ -64,8 +55,10 @@ export class ConfigurationGate {
       .join(', ')}${changes.length > 5 ? ', …' : ''})`
     try {
       if (await this.#isKnown(before.system, after)) return null
-      if (await this.#isApproved(before.system, digest)) return null
-      const id = await this.#ask({ configuration: after ?? before, digest, changes })
+      const { path, system } = after ?? before
+      const { state, id } = await this.#options.approvals.standing({ system, path, digest, changes })
+      if (state === 'approved') return null
+      if (state === 'refused') return `${what} weakens protection and was refused, as request ${id}; the old one stays in force`
       return `${what} weakens protection and waits for a second person, as request ${id}; the old one stays in force`
     } catch (error) {
       if (!(error instanceof Failure) && !isStoreAway(error)) throw error
@@ -85,59 +78,8 @@ export class ConfigurationGate {
     const { system } = configuration
     const anchor = await newestConfiguration(await this.#options.repositoryOf(system))
     if (anchor === undefined || weakenings(anchor.document, documentOf(configuration)).length === 0) return true
-    return await this.#isApproved(system, digestOf(system, configuration))
-  }
-
-  async #isApproved(system: string, digest: string): Promise<boolean> {
-    const { store, clock, repositoryOf } = this.#options
-    const rows = await store.sql
-      .selectFrom('approvals')
-      .select('id')
-      .where('operation', '=', 'configuration')
-      .where('system', '=', system)
-      .where('state', 'in', ['approved', 'used'])
-      .where('expires_at', '>', new Date(clock.now()))
-      .where(sql<boolean>`parameters ->> 'digest' = ${digest}`)
-      .execute()
-    for (const { id } of rows) {
-      const decided = await readDecision(await repositoryOf(system), id)
-      if (decided?.decision !== 'approve' || decided.operation !== 'configuration') continue
-      if (Date.parse(decided.expiresAt) > clock.now() && decided.parameters['digest'] === digest) return true
-    }
-    return false
-  }
-
-  /** Once for each change, however many nodes see it. */
-  async #ask({
-    configuration,
-    digest,
-    changes,
-  }: {
-    readonly configuration: Configuration
-    readonly digest: string
-    readonly changes: readonly Change[]
-  }): Promise<string> {
-    const { store, node, approvals } = this.#options
-    const { system, path } = configuration
-    const waiting = await store.sql
-      .selectFrom('approvals')
-      .select('id')
-      .where('operation', '=', 'configuration')
-      .where('state', '=', 'pending')
-      .where(sql<boolean>`parameters ->> 'digest' = ${digest}`)
-      .executeTakeFirst()
-    if (waiting !== undefined) return waiting.id
-    const by: Principal = {
-      kind: 'bootstrap',
-      id: `file:${path}`,
-      person: null,
-      name: `a change of ${path} on ${node}`,
-      grants: [],
-      factor: 'file',
-    }
-    const shown = changes.slice(0, CHANGES_SHOWN).map(({ path: at, before, after }) => ({ path: at, before, after }))
-    const parameters = { digest, changes: shown, changesInAll: changes.length }
-    return (await approvals().ask(by, { operation: 'configuration', parameters }, { system, component: null, facilities: [] })).id
+    const digest = digestOf(system, configuration)
+    return (await this.#options.approvals.approvalOf({ system, digest })) !== null
   }
 }
 
@@ -168,9 +110,5 @@ function digestOf(system: string, after: Configuration | undefined): string {
 
 /** As plain data: what is undefined is not there. */
 export function documentOf(configuration: Configuration): { readonly [name: string]: Json } {
-  const text = JSON.stringify(configurationDocument(configuration), (_, value: unknown) =>
-    // What neither the store nor a digest takes.
-    typeof value === 'string' ? value.toWellFormed().replaceAll('\0', '\ufffd') : value,
-  )
-  return JSON.parse(text) as { readonly [name: string]: Json }
+  return plainData(configurationDocument(configuration)) as { readonly [name: string]: Json }
 }

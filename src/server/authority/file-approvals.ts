@@ -1,0 +1,105 @@
+import { sql } from 'kysely'
+import { readDecision, readUse } from '../../authority/anchors.ts'
+import type { Approvals } from '../../authority/approvals.ts'
+import type { Principal } from '../../authority/principal.ts'
+import type { Change } from '../../authority/weakening.ts'
+import type { Store } from '../../catalog/store.ts'
+import type { Clock } from '../../clock.ts'
+import type { Repository } from '../../repository/repository.ts'
+
+/** What of a longer list people are shown. */
+const CHANGES_SHOWN = 50
+
+export interface FileApprovalsOptions {
+  readonly store: Store
+  readonly node: string
+  readonly clock: Clock
+  readonly approvals: () => Approvals
+  /** Of a system; null: all that can be reached. */
+  readonly repositoriesOf: (system: string | null) => Promise<readonly Repository[]>
+}
+
+/** A change of a file that weakens: which one is what its digest says. */
+export interface FileChange {
+  /** Null for what belongs to no system. */
+  readonly system: string | null
+  readonly path: string
+  readonly digest: string
+  readonly changes: readonly Change[]
+}
+
+/** How it stands with a change: `approved` by a decision that a repository has; `refused` not long ago, and not asked about again until then; or `asked` for. */
+export interface Standing {
+  readonly state: 'approved' | 'refused' | 'asked'
+  /** Of the request. */
+  readonly id: string
+}
+
+/** Asks for a second person where a file was changed, once for each change, however many nodes see it. */
+export class FileApprovals {
+  readonly #options: FileApprovalsOptions
+
+  constructor(options: FileApprovalsOptions) {
+    this.#options = options
+  }
+
+  /** Asks where nobody has. Throws what the store and the storages throw: then nobody knows. */
+  async standing(change: FileChange): Promise<Standing> {
+    const approved = await this.approvalOf(change)
+    if (approved !== null) return { state: 'approved', id: approved }
+    for (const state of ['refused', 'pending'] as const) {
+      const row = await this.#rows(change, [state]).executeTakeFirst()
+      if (row !== undefined) return { state: state === 'pending' ? 'asked' : state, id: row.id }
+    }
+    return { state: 'asked', id: await this.#ask(change) }
+  }
+
+  /** The request that two people have agreed on, as a repository has the decision; null for none. A row of the store alone says nothing. */
+  async approvalOf(change: Pick<FileChange, 'system' | 'digest'>): Promise<string | null> {
+    const { clock, repositoriesOf } = this.#options
+    const rows = await this.#rows(change, ['approved', 'used']).execute()
+    if (rows.length === 0) return null
+    const repositories = await repositoriesOf(change.system)
+    for (const { id } of rows) {
+      for (const repository of repositories) {
+        const decided = await readDecision(repository, id)
+        if (decided?.decision !== 'approve' || decided.operation !== 'configuration') continue
+        if (Date.parse(decided.expiresAt) <= clock.now() || decided.parameters['digest'] !== change.digest) continue
+        // What was taken back has a use by nobody.
+        if ((await readUse(repository, id))?.run !== null) return id
+      }
+    }
+    return null
+  }
+
+  #rows(
+    { system, digest }: Pick<FileChange, 'system' | 'digest'>,
+    states: readonly ('pending' | 'approved' | 'used' | 'refused')[],
+  ) {
+    const { store, clock } = this.#options
+    return store.sql
+      .selectFrom('approvals')
+      .select('id')
+      .where('operation', '=', 'configuration')
+      .where('system', system === null ? 'is' : '=', system)
+      .where('state', 'in', states)
+      .where('expires_at', '>', new Date(clock.now()))
+      .where(sql<boolean>`parameters ->> 'digest' = ${digest}`)
+      .orderBy('asked_at', 'desc')
+  }
+
+  async #ask({ system, path, digest, changes }: FileChange): Promise<string> {
+    const { node, approvals } = this.#options
+    const by: Principal = {
+      kind: 'bootstrap',
+      id: `file:${path}`,
+      person: null,
+      name: `a change of ${path} on ${node}`,
+      grants: [],
+      factor: 'file',
+    }
+    const shown = changes.slice(0, CHANGES_SHOWN).map(({ path: at, before, after }) => ({ path: at, before, after }))
+    const parameters = { digest, changes: shown, changesInAll: changes.length }
+    return (await approvals().ask(by, { operation: 'configuration', parameters }, { system, component: null, facilities: [] })).id
+  }
+}
