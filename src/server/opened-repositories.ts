@@ -10,24 +10,32 @@ const LIMIT_MS = 5_000
 /** The repositories of these systems, as far as they answer. */
 export interface OpenedRepositories {
   readonly opened: ReadonlyMap<Configuration, Repository>
+  /** They are to be made yet. */
+  readonly missing: readonly Configuration[]
   /** No other may know more: each was opened, or is to be made yet. */
   readonly isWhole: boolean
 }
 
-export async function openRepositories(systems: readonly Configuration[], clock: Clock): Promise<OpenedRepositories> {
-  const opened = new Map<Configuration, Repository>()
-  let asked = 0
+/** Those that are open already are not opened again. */
+export async function openRepositories(
+  systems: readonly Configuration[],
+  clock: Clock,
+  before: OpenedRepositories['opened'] = new Map(),
+): Promise<OpenedRepositories> {
+  const opened = new Map([...before].filter(([configuration]) => systems.includes(configuration)))
+  const missing: Configuration[] = []
   const each = systems.map(async (configuration) => {
+    if (opened.has(configuration)) return
     try {
       opened.set(configuration, await openConfigured(configuration))
     } catch (error) {
       if (!(error instanceof Failure)) throw error
-      if (error.code !== 'REPOSITORY_MISSING') return
+      if (error.code === 'REPOSITORY_MISSING') missing.push(configuration)
     }
-    asked += 1
   })
   await inTime(clock, Promise.all(each))
-  return { opened: new Map(opened), isWhole: asked === systems.length }
+  // What comes later is not known at this start.
+  return { opened: new Map(opened), missing: [...missing], isWhole: opened.size + missing.length === systems.length }
 }
 
 /** Undefined when it takes longer than a start waits for a storage. */

@@ -8,7 +8,7 @@ import { Failure } from '../errors.ts'
 import { resusVersion } from '../version.ts'
 import type { AcceptedConfiguration } from './accepted-configuration.ts'
 import { Administrator, administratorToken } from './administrator.ts'
-import { NodeAuthority } from './authority/node-authority.ts'
+import { NodeAuthority, type NodeAuthorityOptions } from './authority/node-authority.ts'
 import { AuditKeeper } from './audit-keeper.ts'
 import { CatalogueRefresh } from './catalogue-refresh.ts'
 import { Catalogue } from './catalogue.ts'
@@ -24,7 +24,6 @@ import { ReceiverMemory } from './receiver-memory.ts'
 import { Receivers } from './receivers.ts'
 import { RecordKeeper } from './record-keeper.ts'
 import { Scheduler } from './scheduler.ts'
-import type { SettingsInForce } from './settings-in-force.ts'
 import type { ServerSettings } from './settings.ts'
 import { StatusBoard } from './status-board.ts'
 import { StoreHome } from './store-home.ts'
@@ -106,12 +105,13 @@ class Node {
     await mkdir(settings.state, { recursive: true, mode: 0o711 })
     // PostgreSQL's account has to pass; what is secret in it has its own mode.
     await chmod(settings.state, 0o711)
-    const unkept = beginning.refused === null ? await accepted.begin(systems) : null
+    if (beginning.copy === 'files') accepted.goByFiles()
+    const unkept = beginning.copy === 'keep' ? await accepted.begin(systems) : null
     if (unkept !== null) report(`${unkept}: until it can, its files are read as they are`)
     const home = stack.use(new StoreHome({ ...options, state: settings.state }))
     const store = stack.use(Store.later(async () => home.find()))
     const queue = stack.use(TaskQueue.later(store, (error) => report(`queue: ${error.message}`)))
-    const kept = unkept === null ? {} : { refused: unkept, fingerprint: undefined }
+    const kept = unkept === null ? {} : { refused: beginning.refused ?? unkept, fingerprint: undefined }
     const node = new Node(options, { ...beginning, ...kept, home, store, queue })
     stack.use(node.#scheduler)
     stack.use(node.#watch)
@@ -214,7 +214,7 @@ class Node {
       admit: async (systems) => this.#authority.gate.admit(this.#catalogue.systems, systems),
       take: async (systems) => this.#take(systems),
     })
-    this.#authority = this.#newAuthority(server, serverFile)
+    this.#authority = this.#newAuthority({ inForce: server, serverFile, unproven: beginning.unproven })
     this.#worker = this.#newWorker(queue)
   }
 
@@ -231,13 +231,12 @@ class Node {
     })
   }
 
-  #newAuthority(inForce: SettingsInForce, serverFile: string): NodeAuthority {
+  #newAuthority(began: Pick<NodeAuthorityOptions, 'inForce' | 'serverFile' | 'unproven'>): NodeAuthority {
     const { clock, report } = this.#options
     return new NodeAuthority({
       store: this.#store,
       clock,
-      inForce,
-      serverFile,
+      ...began,
       catalogue: this.#catalogue,
       trail: this.#audit.trail,
       notices: this.#watch.notices,

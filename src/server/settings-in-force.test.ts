@@ -12,6 +12,7 @@ import { initRepository, type Repository } from '../repository/repository.ts'
 import { Secret } from '../secret.ts'
 import { MemoryStorage } from '../storage/memory-storage.ts'
 import { readAcceptedSettings, writeAcceptedSettings } from './accepted-settings-file.ts'
+import type { OpenedRepositories } from './opened-repositories.ts'
 import { settingsData, settingsInForce } from './settings-in-force.ts'
 import { loadSettings } from './settings.ts'
 
@@ -42,8 +43,11 @@ async function place(t: TestContext) {
     repositories.push((await initRepository(access, { clock: systemClock, kdfCost: 1024 })).repository)
   }
   const opened = new Map(repositories.map((each, at) => [{ system: String(at) } as Configuration, each]))
-  const begin = async (text: object, known: Partial<{ opened: typeof opened; isWhole: boolean }> = {}) =>
-    settingsInForce(file, await load(text), { repositories: { opened, isWhole: true, ...known }, clock: systemClock })
+  const begin = async (text: object, known: Partial<OpenedRepositories> = {}) =>
+    settingsInForce(file, await load(text), {
+      repositories: { opened, missing: [], isWhole: true, ...known },
+      clock: systemClock,
+    })
   const keep = async (text: object, node = 'one', atMs = NOON, where: readonly Repository[] = repositories) =>
     keepSettings(
       where,

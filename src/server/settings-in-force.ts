@@ -1,5 +1,3 @@
-import { stat } from 'node:fs/promises'
-import { join } from 'node:path'
 import { newestSettings } from '../authority/accepted-settings.ts'
 import type { Json } from '../authority/canonical-json.ts'
 import { knowsPeople } from '../authority/clearance.ts'
@@ -8,7 +6,7 @@ import type { Clock } from '../clock.ts'
 import { Failure } from '../errors.ts'
 import type { Repository } from '../repository/repository.ts'
 import { readAcceptedSettings } from './accepted-settings-file.ts'
-import { isAnybodyKnown } from './authority/known-people.ts'
+import { hadNobody, isAnybodyKnown } from './authority/known-people.ts'
 import { inTime, type OpenedRepositories } from './opened-repositories.ts'
 import { plainData } from './plain-data.ts'
 import { isPlainBeyondLoopback, parseSettings, settingsOf, type ServerSettings, type SettingsDocument } from './settings.ts'
@@ -93,12 +91,6 @@ async function ask(repositories: readonly Repository[], node: string) {
     isAnybody: answered.some(({ isAnybody }) => isAnybody),
     isWhole: answered.length === repositories.length,
   }
-}
-
-/** Whether this node has worked without people: with the first of them the token is removed. */
-async function hadNobody(state: string): Promise<boolean> {
-  if (await isAnybodyKnown(state)) return false
-  return (await stat(join(state, 'administrator-token')).catch(() => undefined)) !== undefined
 }
 
 /** By what nobody can say was accepted nobody restores, and nobody is let in. */

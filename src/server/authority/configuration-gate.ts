@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto'
-import { newestConfiguration } from '../../authority/configurations.ts'
+import { keepConfiguration, newestConfiguration } from '../../authority/configurations.ts'
 import { canonicalJson, type Json } from '../../authority/canonical-json.ts'
 import { weakenings, type Change } from '../../authority/weakening.ts'
 import { isStoreAway } from '../../catalog/store.ts'
-import { configurationDocument, type Configuration } from '../../config/configuration.ts'
+import { configurationDocument, parseConfiguration, type Configuration } from '../../config/configuration.ts'
+import type { Clock } from '../../clock.ts'
 import { Failure } from '../../errors.ts'
 import type { Repository } from '../../repository/repository.ts'
 import { plainData } from '../plain-data.ts'
@@ -13,6 +14,10 @@ export interface ConfigurationGateOptions {
   readonly isGuarded: () => boolean
   readonly approvals: FileApprovals
   readonly repositoryOf: (system: string) => Promise<Repository>
+  readonly open: (configuration: Configuration) => Promise<Repository>
+  readonly clock: Clock
+  /** Systems that this node began with by their files, because nobody could say what was accepted. */
+  readonly unproven: ReadonlySet<string>
 }
 
 /** What may come into force, and what waits for a second person. */
@@ -25,16 +30,21 @@ export interface Admitted {
 /** Once there are people, a file that weakens protection stays without effect until a second person has looked at it. */
 export class ConfigurationGate {
   readonly #options: ConfigurationGateOptions
+  readonly #unproven: Set<string>
+  readonly #accepted = new WeakMap<Configuration, Configuration>()
 
   constructor(options: ConfigurationGateOptions) {
     this.#options = options
+    this.#unproven = new Set(options.unproven)
   }
 
   async admit(inForce: readonly Configuration[], wanted: readonly Configuration[]): Promise<Admitted> {
-    if (!this.#options.isGuarded()) return { systems: wanted, waiting: [] }
-    const systems = wanted.filter(({ system }) => !inForce.some((each) => each.system === system))
+    const proven = await this.#prove(inForce, wanted)
+    const isHeld = proven.some((each) => !inForce.includes(each))
+    if (!this.#options.isGuarded() && !isHeld) return { systems: wanted, waiting: [] }
     const waiting: string[] = []
-    for (const before of inForce) {
+    const systems = wanted.filter(({ system }) => !inForce.some((each) => each.system === system))
+    for (const before of proven) {
       const after = wanted.find(({ system }) => system === before.system)
       const why = await this.#whyNot(before, after)
       if (why !== null) waiting.push(why)
@@ -42,6 +52,30 @@ export class ConfigurationGate {
       if (admitted !== undefined) systems.push(admitted)
     }
     return { systems: systems.toSorted((left, right) => (left.path < right.path ? -1 : 1)), waiting }
+  }
+
+  /** What was accepted takes the place of what a file says, where nobody could know at the start; that is asked of the storage that the file names now. Throws what a storage throws. */
+  async #prove(inForce: readonly Configuration[], wanted: readonly Configuration[]): Promise<readonly Configuration[]> {
+    const proven: Configuration[] = []
+    for (const before of inForce) {
+      const after = wanted.find(({ system }) => system === before.system)
+      if (this.#unproven.has(before.system)) await this.#proveOne(before, after ?? before)
+      proven.push(this.#accepted.get(before) ?? before)
+    }
+    return proven
+  }
+
+  async #proveOne(inForce: Configuration, asked: Configuration): Promise<void> {
+    const { system, path } = inForce
+    try {
+      const anchor = await newestConfiguration(await this.#options.open(asked))
+      // It is held against what is in force until it takes its place.
+      if (anchor !== undefined) this.#accepted.set(inForce, parseConfiguration(anchor.document, path))
+    } catch (error) {
+      // One that is to be made yet knows nothing.
+      if (!(error instanceof Failure) || error.code !== 'REPOSITORY_MISSING') throw error
+    }
+    this.#unproven.delete(system)
   }
 
   /** Null when it may come into force. */
@@ -57,13 +91,22 @@ export class ConfigurationGate {
       if (await this.#isKnown(before.system, after)) return null
       const { path, system } = after ?? before
       const { state, id } = await this.#options.approvals.standing({ system, path, digest, changes })
-      if (state === 'approved') return null
+      if (state === 'approved') {
+        // Kept before it is in force: what dies in between begins by it.
+        if (after !== undefined) await this.#keep(after, id)
+        return null
+      }
       if (state === 'refused') return `${what} weakens protection and was refused, as request ${id}; the old one stays in force`
       return `${what} weakens protection and waits for a second person, as request ${id}; the old one stays in force`
     } catch (error) {
       if (!(error instanceof Failure) && !isStoreAway(error)) throw error
       return `${what} weakens protection, and whether a second person has approved it cannot be known now: ${(error as Error).message}`
     }
+  }
+
+  async #keep(configuration: Configuration, approval: string): Promise<void> {
+    const { repositoryOf, clock } = this.#options
+    await keepConfiguration(await repositoryOf(configuration.system), documentOf(configuration), approval, clock)
   }
 
   /** What the repository has as accepted, another node has let through. */

@@ -3,6 +3,7 @@ import { siteOf } from '../../authority/passkeys.ts'
 import { assert } from '../../assert.ts'
 import type { Store } from '../../catalog/store.ts'
 import type { Clock } from '../../clock.ts'
+import { openConfigured } from '../../config/open.ts'
 import { Failure } from '../../errors.ts'
 import { alarmKey, alarmOf } from '../../incident/alarm-kinds.ts'
 import type { Notices } from '../../incident/notices.ts'
@@ -21,6 +22,8 @@ export interface NodeAuthorityOptions {
   readonly clock: Clock
   readonly inForce: SettingsInForce
   readonly serverFile: string
+  /** Systems of which nobody could say at the start what was accepted. */
+  readonly unproven: ReadonlySet<string>
   readonly catalogue: Catalogue
   readonly trail: AuditTrail
   readonly notices: Notices
@@ -86,6 +89,9 @@ export class NodeAuthority {
     this.gate = new ConfigurationGate({
       isGuarded: () => this.authority.isGuarded,
       approvals,
+      clock,
+      unproven: options.unproven,
+      open: openConfigured,
       repositoryOf: async (system) => catalogue.repositoryOf(system),
     })
     this.settings = new SettingsGate({
