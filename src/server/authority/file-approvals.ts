@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { sql } from 'kysely'
 import { readDecision, readUse } from '../../authority/anchors.ts'
 import type { Approvals } from '../../authority/approvals.ts'
@@ -57,7 +58,8 @@ export class FileApprovals {
   /** The request that two people have agreed on, as a repository has the decision; null for none. A row of the store alone says nothing. */
   async approvalOf(change: Pick<FileChange, 'system' | 'digest'>): Promise<string | null> {
     const { clock, repositoriesOf } = this.#options
-    const rows = await this.#rows(change, ['approved', 'used']).execute()
+    // One that is pending may have been decided on: its decision is in the repository first.
+    const rows = await this.#rows(change, ['pending', 'approved', 'used']).execute()
     if (rows.length === 0) return null
     const repositories = await repositoriesOf(change.system)
     for (const { id } of rows) {
@@ -88,6 +90,27 @@ export class FileApprovals {
       .orderBy('asked_at', 'desc')
   }
 
+  /** Two nodes that see the same change at the same time ask under the same. */
+  async #newId(digest: string): Promise<string> {
+    const { store, clock } = this.#options
+    const before = await store.sql
+      .selectFrom('approvals')
+      .select('id')
+      .where('operation', '=', 'configuration')
+      // One that another node asks for at this moment is not before.
+      .where('state', 'not in', ['pending', 'approved'])
+      .where(sql<boolean>`parameters ->> 'digest' = ${digest}`)
+      .orderBy('asked_at', 'desc')
+      .executeTakeFirst()
+    // A store that has forgotten all of them must not come to the id of one whose decision a repository has.
+    const day = new Date(clock.now()).toISOString().slice(0, 10)
+    const bytes = createHash('sha256')
+      .update(`${digest} ${before?.id ?? ''} ${day}`)
+      .digest()
+      .subarray(0, 16)
+    return uuidOf(bytes)
+  }
+
   async #ask({ system, path, digest, changes }: FileChange): Promise<string> {
     const { node, approvals } = this.#options
     const by: Principal = {
@@ -100,6 +123,13 @@ export class FileApprovals {
     }
     const shown = changes.slice(0, CHANGES_SHOWN).map(({ path: at, before, after }) => ({ path: at, before, after }))
     const parameters = { digest, changes: shown, changesInAll: changes.length }
-    return (await approvals().ask(by, { operation: 'configuration', parameters }, { system, component: null, facilities: [] })).id
+    const request = { operation: 'configuration' as const, parameters, id: await this.#newId(digest) }
+    return (await approvals().ask(by, request, { system, component: null, facilities: [] })).id
   }
+}
+
+/** Of version 8, which says nothing. */
+function uuidOf(bytes: Buffer): string {
+  const hex = bytes.toString('hex')
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-a${hex.slice(17, 20)}-${hex.slice(20, 32)}`
 }
