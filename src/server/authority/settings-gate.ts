@@ -47,11 +47,11 @@ export class SettingsGate {
     const newest = await newestSettings(repositories, inForce.settings.node)
     // One that is away may know more.
     if (newest === undefined && !isWhole) return
-    const changes = newest === undefined ? [] : heldBack(newest.document, inForce.wanted).changes
-    if (changes.length === 0) return await this.#accept(repositories, { approval: null, isWhole })
-    if (heldBack(newest!.document, inForce.settings.document).changes.length === 0) {
-      await this.#keep(repositories, settingsData(inForce.settings.document), null)
-    }
+    const held = newest === undefined ? undefined : heldBack(newest.document, inForce.wanted)
+    if (held === undefined || held.changes.length === 0) return await this.#accept(repositories, { approval: null, isWhole })
+    const { changes, document } = held
+    // What strengthens beside it is not taken back by one either.
+    await this.#keep(repositories, document, null)
     const change = { system: null, path, digest: this.#digestOf(changes), changes: changes.map(withoutSecrets) }
     const { state, id } = await approvals.standing(change)
     if (state === 'approved') return await this.#accept(repositories, { approval: id, isWhole })
