@@ -53,15 +53,20 @@ async function place(t: TestContext, more: Partial<ApprovalsOptions> = {}) {
   const access = { storage, passphrase: new Secret('x'), system: 'osun' }
   const { repository } = await initRepository(access, { clock, kdfCost: 1024 })
   const store = await testStore(t)
+  const other = await initRepository({ ...access, storage: new MemoryStorage(), system: 'ogun' }, { clock, kdfCost: 1024 })
   const world = { isAway: false, isGuarded: true }
   const repositoryOf = async (): Promise<Repository> => {
     if (world.isAway) throw new Failure('STORAGE_UNREACHABLE', 'the storage is away')
     return repository
   }
+  const repositoriesOf = async (system: string | null) => {
+    if (system !== null) return [await repositoryOf()]
+    return world.isAway ? [other.repository] : [repository, other.repository]
+  }
   const approvals = new Approvals({
     store,
     clock,
-    repositoriesOf: async () => [await repositoryOf()],
+    repositoriesOf,
     freshFactor: async () => 'totp',
     wasInHandOf: async () => false,
     execute: async () => ({}),
@@ -76,7 +81,7 @@ async function place(t: TestContext, more: Partial<ApprovalsOptions> = {}) {
         node,
         clock,
         approvals: () => approvals,
-        repositoriesOf: async () => [await repositoryOf()],
+        repositoriesOf,
       }),
       repositoryOf,
       clock,
@@ -265,6 +270,37 @@ test(
     }
     assert.equal((await asked()).length, 1)
     assert.deepEqual(daysOf((await unproven.admit([keeping(7)], [keeping(8)])).systems), [8])
+  },
+)
+
+test(
+  'a storage that is gone for good is replaced by two people: the decision lies in the repositories of other systems',
+  { skip },
+  async (t) => {
+    const { gate, decide, only, world, clock, approvals } = await place(t)
+    const storages = [{ name: 'new', kind: 'directory', path: '/new' }]
+    const wanted = keeping(7, { repository: { storages, key: { passphrase: 'file:/key' } } })
+    const made = await initRepository(
+      { storage: new MemoryStorage(), passphrase: new Secret('x'), system: 'osun' },
+      { clock, kdfCost: 1024 },
+    )
+    world.isAway = true
+    const one = gate('one', { open: async () => made.repository })
+    const pathsOf = (systems: readonly Configuration[]) =>
+      systems.map(({ repository }) => repository.storages.map(({ path }) => path).join())
+    const waits = await one.admit([keeping(7)], [wanted])
+    assert.deepEqual(pathsOf(waits.systems), ['/vault'])
+    const { id, parameters } = await approvals.read(await only())
+    assert.equal((parameters as { system: string }).system, 'osun')
+    // What whoever made the new storage could write there says nothing.
+    await keepConfiguration(made.repository, documentOf(wanted), id, clock)
+    assert.deepEqual(pathsOf((await one.admit([keeping(7)], [wanted])).systems), ['/vault'])
+    await decide(id)
+    assert.deepEqual(await one.admit([keeping(7)], [wanted]), { systems: [wanted], waiting: [] })
+    assert.equal((await newestConfiguration(made.repository))?.approval, id)
+    // What else is changed with it takes a decision of its own.
+    const more = { ...wanted, components: keeping(1).components }
+    assert.deepEqual(daysOf((await one.admit([keeping(7)], [more])).systems), [7])
   },
 )
 

@@ -88,12 +88,19 @@ export class ConfigurationGate {
       .slice(0, 5)
       .join(', ')}${changes.length > 5 ? ', …' : ''})`
     try {
-      if (await this.#isKnown(before.system, after)) return null
+      const leaves = leavesItsStorage(changes)
+      if (await this.#isKnown(before.system, after, leaves)) return null
       const { path, system } = after ?? before
-      const { state, id } = await this.#options.approvals.standing({ system, path, digest, changes })
+      const { state, id } = await this.#options.approvals.standing({
+        system: leaves ? null : system,
+        about: system,
+        path,
+        digest,
+        changes,
+      })
       if (state === 'approved') {
         // Kept before it is in force: what dies in between begins by it.
-        if (after !== undefined) await this.#keep(after, id)
+        if (after !== undefined) await this.#keep(after, id, leaves)
         return null
       }
       if (state === 'refused') return `${what} weakens protection and was refused, as request ${id}; the old one stays in force`
@@ -104,15 +111,21 @@ export class ConfigurationGate {
     }
   }
 
-  async #keep(configuration: Configuration, approval: string): Promise<void> {
-    const { repositoryOf, clock } = this.#options
-    await keepConfiguration(await repositoryOf(configuration.system), documentOf(configuration), approval, clock)
+  /** In the repository of what was in force; and in the new one, of two that may be gone, or to be made yet. */
+  async #keep(configuration: Configuration, approval: string, leaves: boolean): Promise<void> {
+    const { repositoryOf, open, clock } = this.#options
+    const keepIn = async (repository: Repository) => keepConfiguration(repository, documentOf(configuration), approval, clock)
+    if (!leaves) return await keepIn(await repositoryOf(configuration.system))
+    await repositoryOf(configuration.system).then(keepIn).catch(ignoreFailure)
+    await open(configuration).then(keepIn).catch(ignoreFailure)
   }
 
   /** What the repository has as accepted, another node has let through. */
-  async #isKnown(system: string, after: Configuration | undefined): Promise<boolean> {
+  async #isKnown(system: string, after: Configuration | undefined, leaves: boolean): Promise<boolean> {
     if (after === undefined) return false
-    const anchor = await newestConfiguration(await this.#options.repositoryOf(system))
+    const asked = this.#options.repositoryOf(system).then(newestConfiguration)
+    // One that is gone for good is left by what the others have.
+    const anchor = await (leaves ? asked.catch(ignoreFailure) : asked)
     return anchor !== undefined && canonicalJson(anchor.document) === canonicalJson(documentOf(after))
   }
 
@@ -120,9 +133,10 @@ export class ConfigurationGate {
   async mayBeAnchored(configuration: Configuration): Promise<boolean> {
     const { system } = configuration
     const anchor = await newestConfiguration(await this.#options.repositoryOf(system))
-    if (anchor === undefined || weakenings(anchor.document, documentOf(configuration)).length === 0) return true
-    const digest = digestOf(system, configuration)
-    return (await this.#options.approvals.approvalOf({ system, digest })) !== null
+    const changes = anchor === undefined ? [] : weakenings(anchor.document, documentOf(configuration))
+    if (changes.length === 0) return true
+    const decided = { system: leavesItsStorage(changes) ? null : system, digest: digestOf(system, configuration) }
+    return (await this.#options.approvals.approvalOf(decided)) !== null
   }
 }
 
@@ -137,6 +151,16 @@ export function heldAtStart(before: readonly Configuration[], wanted: readonly C
   )
   const isKept = (system: string) => kept.some((each) => each.system === system)
   return [...wanted.filter(({ system }) => !isKept(system)), ...kept]
+}
+
+/** Whether the decision may not lie in the system's own repository alone, which may be what is gone. */
+function leavesItsStorage(changes: readonly Change[]): boolean {
+  return changes.some(({ path }) => path === '' || path === 'repository' || path.startsWith('repository.'))
+}
+
+function ignoreFailure(error: unknown): undefined {
+  if (!(error instanceof Failure)) throw error
+  return undefined
 }
 
 /** A system that is gone has lost all. */

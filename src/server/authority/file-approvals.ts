@@ -22,8 +22,10 @@ export interface FileApprovalsOptions {
 
 /** A change of a file that weakens: which one is what its digest says. */
 export interface FileChange {
-  /** Null for what belongs to no system. */
+  /** In whose repository the decision lies; null: in all that can be reached, for what belongs to no system, or leaves its storage. */
   readonly system: string | null
+  /** The system that changes, if one does. */
+  readonly about?: string
   readonly path: string
   readonly digest: string
   readonly changes: readonly Change[]
@@ -111,7 +113,7 @@ export class FileApprovals {
     return uuidOf(bytes)
   }
 
-  async #ask({ system, path, digest, changes }: FileChange): Promise<string> {
+  async #ask({ system, about, path, digest, changes }: FileChange): Promise<string> {
     const { node, approvals } = this.#options
     const by: Principal = {
       kind: 'bootstrap',
@@ -122,7 +124,7 @@ export class FileApprovals {
       factor: 'file',
     }
     const shown = changes.slice(0, CHANGES_SHOWN).map(({ path: at, before, after }) => ({ path: at, before, after }))
-    const parameters = { digest, changes: shown, changesInAll: changes.length }
+    const parameters = { ...(about === undefined ? {} : { system: about }), digest, changes: shown, changesInAll: changes.length }
     const request = { operation: 'configuration' as const, parameters, id: await this.#newId(digest) }
     return (await approvals().ask(by, request, { system, component: null, facilities: [] })).id
   }
