@@ -324,7 +324,10 @@ class Node {
       this.#always(AUDIT_MS, async () => this.#audit.look(signal)),
       this.#always(AUDIT_MS, async () => this.#audit.forward(this.#scheduler.isLeader, signal)),
       this.#always(AUTHORITY_MS, async () => this.#authority.authority.look(this.#scheduler.isLeader)),
-      this.#always(AUTHORITY_MS, async () => this.#authority.settings.look()),
+      this.#always(
+        () => this.#authority.settings.pauseMs,
+        async () => this.#authority.settings.look(),
+      ),
       this.#always(SCHEDULE_MS, async () => this.#schedule(signal)),
       this.#always(
         () => this.#watch.health.pauseMs,

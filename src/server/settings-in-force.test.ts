@@ -103,7 +103,7 @@ test('where nobody can say what was accepted, nobody restores and no provider le
   const text = { restoreRoots: ['/b'], identityProvider: provider, auditSyslog: { host: 'logs' } }
   const { settings, refused } = await begin(text)
   assert.deepEqual([settings.restoreRoots, settings.identityProvider, settings.auditSyslog?.host], [[], undefined, 'logs'])
-  assert.match(refused ?? '', /no storage can be asked/)
+  assert.match(refused ?? '', /cannot be read from any storage/)
   assert.deepEqual((await begin(text, { opened: new Map(), isWhole: false })).settings.restoreRoots, [])
   // It has worked without people until now.
   await writeFile(join(state, 'administrator-token'), '')
@@ -113,5 +113,12 @@ test('where nobody can say what was accepted, nobody restores and no provider le
 test('what was accepted and is damaged now is not for one that was never there', async (t) => {
   const { begin, repositories } = await place(t)
   await putAuthority(repositories[0]!, 'servers/one/20261122T120000Z-1', { format: 1, document: 'none' })
+  assert.deepEqual((await begin({ restoreRoots: ['/b'] })).settings.restoreRoots, [])
+})
+
+test('what a later version has accepted in another way lets nothing more in, and does not stop the start', async (t) => {
+  const { begin, repositories } = await place(t)
+  const kept = { node: 'one', document: { restoreRoots: { everywhere: true } }, approval: null }
+  await keepSettings(repositories, kept, systemClock)
   assert.deepEqual((await begin({ restoreRoots: ['/b'] })).settings.restoreRoots, [])
 })

@@ -38,13 +38,14 @@ export async function settingsInForce(
 ): Promise<SettingsInForce> {
   const known = await find(wanted, repositories, clock)
   if (known.kind === 'none') return { settings: wanted, wanted: wanted.document, refused: null }
-  const held = known.kind === 'accepted' ? heldBack(known.document, wanted.document) : withheld(wanted.document)
+  const accepted = known.kind === 'accepted' ? understood(known.document, wanted.document) : undefined
+  const held = accepted ?? withheld(wanted.document)
   if (held.changes.length === 0) return { settings: wanted, wanted: wanted.document, refused: null }
   const names = held.changes.map(({ path }) => path).join(', ')
   const refused =
-    known.kind === 'accepted'
+    accepted !== undefined
       ? `${file}: ${names}: weakens protection, and stays as it was until a second person has looked at it`
-      : `${file}: ${names}: is without effect: no storage can be asked what was accepted; start it again when they answer`
+      : `${file}: ${names}: is without effect: what was accepted cannot be read from any storage; start it again when it can`
   return { settings: settingsOf(parseSettings(held.document), file), wanted: wanted.document, refused }
 }
 
@@ -52,6 +53,16 @@ export async function settingsInForce(
 export function heldBack(before: Readonly<Record<string, Json>>, wanted: SettingsDocument): HeldBack {
   const isPlain = (document: Readonly<Record<string, Json>>) => isPlainBeyondLoopback(parseSettings(document))
   return holdBack(settingsData(parseSettings(before)), settingsData(wanted), isPlain)
+}
+
+/** Undefined for what a later version may have kept in another way. */
+function understood(before: Readonly<Record<string, Json>>, wanted: SettingsDocument): HeldBack | undefined {
+  try {
+    return heldBack(before, wanted)
+  } catch (error) {
+    if (error instanceof Failure) return undefined
+    throw error
+  }
 }
 
 /** As plain data: what is undefined is not there. */

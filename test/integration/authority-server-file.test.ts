@@ -29,6 +29,13 @@ async function waitingOf(somebody: Somebody, node: string): Promise<Waiting> {
   return found!
 }
 
+/** Where a restore that somebody asks for would go. */
+async function restoredTo(somebody: Somebody): Promise<unknown> {
+  const { status, body } = await somebody.ask('POST /backup-dr/recovery', { name: 'a' })
+  assert.equal(status, 202, JSON.stringify(body))
+  return (body['parameters'] as { to: unknown }).to
+}
+
 async function said(plane: ControlPlane, text: string): Promise<void> {
   await waitUntil(`it is said: ${text}`, () => plane.reports.some((each) => each.includes(text)))
 }
@@ -46,6 +53,7 @@ test(
     const kept = async () => (await newestSettings([cluster.repository], 'one'))?.document['restoreRoots']
     const start = async (file: Record<string, unknown>) => controlPlane(t, cluster.configPath, { settings: file, state })
     let approver: Somebody
+    let operator: Somebody
     // A browser stays logged on while the server is started anew.
     let now: ControlPlane
     {
@@ -54,6 +62,7 @@ test(
       const lasting: ControlPlane = { ...plane, ask: async (...what) => now.ask(...what) }
       const first = await firstAdministrator(lasting)
       approver = await invitedBy(lasting, first, { name: 'lead', grants: [{ role: 'approver', facilities: null }] })
+      operator = await invitedBy(lasting, first, { name: 'night', grants: [{ role: 'operator', facilities: null }] })
       await waitUntil('what is in force is kept', async () => (await kept()) !== undefined)
     }
     {
@@ -69,6 +78,12 @@ test(
       const waiting = await waitingOf(approver, 'one')
       assert.deepEqual(waiting.parameters.changes.map(({ path }) => path).toSorted(), ['deadMan', 'restoreRoots'])
       assert(!JSON.stringify(waiting).includes(SECRET_PING), JSON.stringify(waiting))
+      await waitUntil('people are told', async () => {
+        const { body } = await approver.ask('GET /backup-dr/alarms')
+        const alarms = body['items'] as { code: string; text: string }[]
+        return alarms.some(({ code, text }) => code === 'CONFIGURATION_REFUSED' && text.includes('restoreRoots'))
+      })
+      assert.equal(await restoredTo(operator), join(roots[0]!, 'a'))
       const decided = await approver.decide(waiting.id)
       assert.equal(decided.status, 200, JSON.stringify(decided.body))
       await said(plane, 'in force at the next start')
@@ -76,7 +91,9 @@ test(
     }
     {
       await using plane = await start(weaker)
+      now = plane
       assert(!plane.reports.some((each) => each.includes('server.yaml')), plane.reports.join('\n'))
+      assert.equal(await restoredTo(operator), '/a')
     }
     const text = await readFile(join(state, 'accepted-server.json'), 'utf8')
     assert.deepEqual((JSON.parse(text) as { document: { restoreRoots: unknown } }).document.restoreRoots, ['/'])

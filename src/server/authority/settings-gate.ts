@@ -8,6 +8,9 @@ import { hasSecret, writeAcceptedSettings } from '../accepted-settings-file.ts'
 import { heldBack, settingsData, type SettingsInForce } from '../settings-in-force.ts'
 import type { FileApprovals } from './file-approvals.ts'
 
+const SOON_MS = 5_000
+const AGAIN_MS = 30_000
+
 export interface SettingsGateOptions {
   readonly inForce: SettingsInForce
   /** Of server.yaml. */
@@ -26,11 +29,17 @@ export class SettingsGate {
   /** Why what the file said at the start is not in force; null when it is. */
   refused: string | null
   #isDone = false
+  #hasLooked = false
   #looking: Promise<void> | undefined
 
   constructor(options: SettingsGateOptions) {
     this.#options = options
     this.refused = options.inForce.refused
+  }
+
+  /** Until it is to be looked at again: people may come at any time, and what waits is looked at when it is decided. */
+  get pauseMs(): number {
+    return this.#options.isGuarded() && this.#hasLooked ? AGAIN_MS : SOON_MS
   }
 
   /** Asks, and keeps what may be kept. Throws what the store and the storages throw: it is tried again. */
@@ -43,6 +52,7 @@ export class SettingsGate {
     const { isGuarded, inForce, path, approvals } = this.#options
     if (this.#isDone || !isGuarded()) return
     const { repositories, isWhole } = await this.#options.repositories()
+    this.#hasLooked = true
     if (repositories.length === 0) return
     const newest = await newestSettings(repositories, inForce.settings.node)
     // One that is away may know more.
