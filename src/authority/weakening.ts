@@ -52,6 +52,6 @@ function isHarmless({ path, before, after }: Change): boolean {
   return false
 }
 
-function isObject(value: Json): value is { readonly [key: string]: Json } {
+export function isObject(value: Json): value is { readonly [key: string]: Json } {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

@@ -1,7 +1,7 @@
 import { dirname, resolve } from 'node:path'
 import type { z } from 'zod'
 import type { PostgresComponentSettings } from '../protect/postgres/component.ts'
-import { invalid, readDocument } from './document.ts'
+import { invalid, parseText, readDocument } from './document.ts'
 import type { ObjectiveSettings } from './objectives-settings.ts'
 import { position, type ConfigurationText } from './mistakes.ts'
 import { configurationJsonSchema, configurationSchema, type ManagementSettings, type StorageSettings } from './schema.ts'
@@ -43,6 +43,14 @@ export interface FacilitySettings {
  */
 export async function loadConfiguration(path: string): Promise<Configuration> {
   const { source, data } = await readDocument(path, configurationSchema, configurationJsonSchema())
+  refuseUnknownNames(source, data)
+  return resolvePaths(source, data)
+}
+
+/** What a document of `configurationDocument` says; `path` is where its file is. Throws CONFIG_INVALID. */
+export function parseConfiguration(document: unknown, path: string): Configuration {
+  const text = { file: path, text: JSON.stringify(document) }
+  const { source, data } = parseText(text, configurationSchema, configurationJsonSchema())
   refuseUnknownNames(source, data)
   return resolvePaths(source, data)
 }

@@ -18,7 +18,16 @@ export async function readDocument<Schema extends z.ZodType>(
   jsonSchema: unknown,
 ): Promise<{ readonly source: ConfigurationText; readonly data: z.output<Schema> }> {
   const file = resolve(path)
-  const source = parseYaml(file, await readText(file))
+  return parseText({ file, text: await readText(file) }, schema, jsonSchema)
+}
+
+/** The same of a text that is at hand. */
+export function parseText<Schema extends z.ZodType>(
+  { file, text }: { readonly file: string; readonly text: string },
+  schema: Schema,
+  jsonSchema: unknown,
+): { readonly source: ConfigurationText; readonly data: z.output<Schema> } {
+  const source = parseYaml(file, text)
   const parsed = schema.safeParse(toPlainData(source))
   if (!parsed.success) throw invalid(describeMistakes(source, parsed.error.issues, jsonSchema))
   return { source, data: parsed.data }

@@ -48,6 +48,11 @@ export class AcceptedConfiguration {
     return this.#isUnkept ? configuration.path : join(this.#link, copyName(configuration.path))
   }
 
+  /** The files themselves are read, until something is kept: nobody can say yet what was accepted. */
+  goByFiles(): void {
+    this.#isUnkept = true
+  }
+
   /** At a start: where what was loaded cannot be kept, its files are read instead until it can. Gives why; null when it is kept. */
   async begin(systems: readonly Configuration[]): Promise<string | null> {
     try {

@@ -113,12 +113,14 @@ export class AlarmWatch {
   }
 
   /** What each node has by itself, whoever leads. */
-  async lookAtOwn(node: string): Promise<void> {
+  async lookAtOwn(node: string, settingsRefused: string | null): Promise<void> {
+    const place = { system: OWN_SYSTEM, subject: node }
+    await this.#tell({ kind: 'CONFIGURATION_REFUSED', place, found: settingsRefused })
     const view = this.#health.views().find(isOwnCertificate)
     // Without a certificate none expires; of one that nobody has looked at yet nobody can tell.
     const unseen = this.#health.hasCertificate ? undefined : null
     const found = view === undefined ? unseen : certificateFound(view)
-    await this.#tell({ kind: 'CERTIFICATE_EXPIRING', place: { system: OWN_SYSTEM, subject: node }, found })
+    await this.#tell({ kind: 'CERTIFICATE_EXPIRING', place, found })
     for (const { system } of this.#catalogue.systems) {
       for (const condition of ofAuditCopy(system, this.#audit.broken(system))) await this.#tell(condition)
     }

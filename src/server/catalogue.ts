@@ -73,6 +73,11 @@ export class Catalogue {
     for (const [key, known] of pictures) this.#known.set(key, known)
   }
 
+  /** Repositories that were opened at the start: opening one takes a while. */
+  adopt(opened: ReadonlyMap<Configuration, Repository>): void {
+    for (const [of, repository] of opened) this.#repositories.set(of.system, { of, repository })
+  }
+
   pictures(): ComponentPicture[] {
     return [...this.#known.values()].map(({ picture }) => picture)
   }

@@ -3,20 +3,19 @@ import { forgetNodes, listNodes, renewNode } from '../catalog/nodes.ts'
 import type { NodeReach } from '../catalog/schema.ts'
 import { isStoreAway, isStoreBroken, Store } from '../catalog/store.ts'
 import { deleteOldTasks } from '../catalog/tasks.ts'
-import type { Clock } from '../clock.ts'
-import { serverFileOf, type Systems } from '../config/systems.ts'
+import type { Systems } from '../config/systems.ts'
 import { Failure } from '../errors.ts'
 import { resusVersion } from '../version.ts'
-import { AcceptedConfiguration } from './accepted-configuration.ts'
+import type { AcceptedConfiguration } from './accepted-configuration.ts'
 import { Administrator, administratorToken } from './administrator.ts'
-import { NodeAuthority } from './authority/node-authority.ts'
+import { NodeAuthority, type NodeAuthorityOptions } from './authority/node-authority.ts'
 import { AuditKeeper } from './audit-keeper.ts'
 import { CatalogueRefresh } from './catalogue-refresh.ts'
 import { Catalogue } from './catalogue.ts'
-import { configurationFingerprint, ConfigurationWatch } from './configuration-watch.ts'
+import { ConfigurationWatch } from './configuration-watch.ts'
 import { Control } from './control.ts'
 import { authorityGate } from './http/authority-gate.ts'
-import { loadBeginning, type Beginning } from './beginning.ts'
+import { begin, type Beginning, type BeginOptions } from './beginning.ts'
 import { buildApi } from './http/server.ts'
 import { listen, readTls, TlsReload } from './listening.ts'
 import { findReach, ServerIdentities } from './reach.ts'
@@ -25,7 +24,7 @@ import { ReceiverMemory } from './receiver-memory.ts'
 import { Receivers } from './receivers.ts'
 import { RecordKeeper } from './record-keeper.ts'
 import { Scheduler } from './scheduler.ts'
-import { loadSettings, type ServerSettings } from './settings.ts'
+import type { ServerSettings } from './settings.ts'
 import { StatusBoard } from './status-board.ts'
 import { StoreHome } from './store-home.ts'
 import { StoreKeeper } from './store-keeper.ts'
@@ -35,18 +34,11 @@ import type { TaskPlace } from './task-run.ts'
 import { TaskWorker } from './task-worker.ts'
 import { Watch } from './watch.ts'
 
-export interface ServeOptions {
-  /** A configuration, or a directory of them. */
-  readonly configPath: string
-  /** Instead of server.yaml beside them. */
-  readonly serverFile?: string | undefined
+export interface ServeOptions extends BeginOptions {
   /** A PostgreSQL for the store, instead of the embedded one. */
   readonly databaseUrl?: string | undefined
-  readonly clock: Clock
   /** Ends it in good order. */
   readonly signal: AbortSignal
-  /** One line for people. */
-  readonly report: (text: string) => void
   /** It answers. */
   readonly onReady?: (at: { readonly url: string; readonly tokenPath: string | null; readonly isNewToken: boolean }) => void
 }
@@ -71,15 +63,11 @@ const NODES_KEPT_MS = 24 * 3_600_000
 
 /** Protects everything that is configured, until the signal aborts. Throws when it cannot begin: nothing that is protected was touched then. */
 export async function serve(options: ServeOptions): Promise<void> {
-  const fingerprint = await configurationFingerprint(options.configPath)
-  const serverFile = options.serverFile ?? (await serverFileOf(options.configPath))
-  const settings = await loadSettings(serverFile, { named: options.serverFile !== undefined })
-  const accepted = new AcceptedConfiguration(settings.state, options.configPath)
-  const loaded = await loadBeginning(options, accepted, settings.state)
+  const beginning = await begin(options)
   await using stack = new AsyncDisposableStack()
   const failed = new AbortController()
   const signal = AbortSignal.any([options.signal, failed.signal])
-  const node = await Node.start({ ...options, signal }, { settings, accepted, fingerprint, ...loaded }, stack)
+  const node = await Node.start({ ...options, signal }, beginning, stack)
   // One part that has failed ends all: half a control plane would look like a whole one.
   await node.run((error) => failed.abort(error))
 }
@@ -112,21 +100,24 @@ class Node {
 
   static async start(options: ServeOptions, beginning: Beginning, stack: AsyncDisposableStack): Promise<Node> {
     const { signal, clock, report } = options
-    const { settings, accepted, systems } = beginning
+    const { accepted, systems, repositories, server } = beginning
+    const { settings } = server
     await mkdir(settings.state, { recursive: true, mode: 0o711 })
     // PostgreSQL's account has to pass; what is secret in it has its own mode.
     await chmod(settings.state, 0o711)
-    const unkept = beginning.refused === null ? await accepted.begin(systems) : null
+    if (beginning.copy === 'files') accepted.goByFiles()
+    const unkept = beginning.copy === 'keep' ? await accepted.begin(systems) : null
     if (unkept !== null) report(`${unkept}: until it can, its files are read as they are`)
     const home = stack.use(new StoreHome({ ...options, state: settings.state }))
     const store = stack.use(Store.later(async () => home.find()))
     const queue = stack.use(TaskQueue.later(store, (error) => report(`queue: ${error.message}`)))
-    const kept = unkept === null ? {} : { refused: unkept, fingerprint: undefined }
+    const kept = unkept === null ? {} : { refused: beginning.refused ?? unkept, fingerprint: undefined }
     const node = new Node(options, { ...beginning, ...kept, home, store, queue })
     stack.use(node.#scheduler)
     stack.use(node.#watch)
     await node.#keeper.begin()
     await node.#catalogue.take(systems)
+    node.#catalogue.adopt(repositories.opened)
     node.#receivers.configure(systems)
     await node.#lookAround()
     const { restoreRoots } = settings
@@ -148,7 +139,7 @@ class Node {
       notices: node.#watch.notices,
       audit: node.#audit,
       node: settings.node,
-      refused: () => node.#configuration.refused?.message ?? null,
+      refused: () => node.#configuration.refused?.message ?? node.#authority.settings.refused,
       signal,
       authority,
       isSecure,
@@ -166,7 +157,8 @@ class Node {
   private constructor(
     options: ServeOptions,
     {
-      settings,
+      server,
+      serverFile,
       accepted,
       home,
       store,
@@ -179,6 +171,7 @@ class Node {
     },
   ) {
     const { clock, report, configPath } = options
+    const { settings } = server
     this.#options = options
     this.#settings = settings
     this.#store = store
@@ -209,6 +202,7 @@ class Node {
       settings,
       clock,
       refused: () => this.#configuration.refused?.message ?? null,
+      settingsRefused: () => this.#authority.settings.refused,
       storeProblem: () => this.#keeper.problem,
       onError: (error) => this.#reportUnlessAway(error),
     })
@@ -221,7 +215,7 @@ class Node {
       admit: async (systems) => this.#authority.gate.admit(this.#catalogue.systems, systems),
       take: async (systems) => this.#take(systems),
     })
-    this.#authority = this.#newAuthority()
+    this.#authority = this.#newAuthority({ inForce: server, serverFile, unproven: beginning.unproven })
     this.#worker = this.#newWorker(queue)
   }
 
@@ -238,12 +232,12 @@ class Node {
     })
   }
 
-  #newAuthority(): NodeAuthority {
+  #newAuthority(began: Pick<NodeAuthorityOptions, 'inForce' | 'serverFile' | 'unproven'>): NodeAuthority {
     const { clock, report } = this.#options
     return new NodeAuthority({
       store: this.#store,
       clock,
-      settings: this.#settings,
+      ...began,
       catalogue: this.#catalogue,
       trail: this.#audit.trail,
       notices: this.#watch.notices,
@@ -332,6 +326,10 @@ class Node {
       this.#always(AUDIT_MS, async () => this.#audit.look(signal)),
       this.#always(AUDIT_MS, async () => this.#audit.forward(this.#scheduler.isLeader, signal)),
       this.#always(AUTHORITY_MS, async () => this.#authority.authority.look(this.#scheduler.isLeader)),
+      this.#always(
+        () => this.#authority.settings.pauseMs,
+        async () => this.#authority.settings.look(),
+      ),
       this.#always(SCHEDULE_MS, async () => this.#schedule(signal)),
       this.#always(
         () => this.#watch.health.pauseMs,

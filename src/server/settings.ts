@@ -11,6 +11,8 @@ import { invalid, readDocument } from '../config/document.ts'
 import { channelsSchema, digestSchema, resolveChannels, type Channel } from '../incident/channel.ts'
 import { deadManSchema } from '../incident/dead-man.ts'
 import { parseSecretReference, secretReferenceSchema } from '../config/secret-reference.ts'
+import { Failure } from '../errors.ts'
+import { absoluteSettings } from './settings-paths.ts'
 
 // server.yaml: what belongs to the server and to no system.
 
@@ -56,6 +58,9 @@ const settingsSchema = z.strictObject({
     .describe('where each entry of the audit trail goes on to: RFC 5424 over TLS'),
 })
 
+/** What server.yaml says, with its defaults, as it says it. */
+export type SettingsDocument = z.output<typeof settingsSchema>
+
 /** server.yaml with its defaults: paths absolute. */
 export interface ServerSettings {
   readonly listen: { readonly host: string; readonly port: number }
@@ -72,6 +77,8 @@ export interface ServerSettings {
   readonly auditSyslog: { readonly host: string; readonly port: number; readonly ca: string | undefined } | undefined
   /** Of the file: what is relative is relative to it. */
   readonly directory: string
+  /** What all this was made of: paths absolute, secrets as references; the same wherever it is read. */
+  readonly document: SettingsDocument
 }
 
 /** The server's settings. A file that was not named may be missing. Throws CONFIG_INVALID, CONFIG_UNREADABLE. */
@@ -80,34 +87,52 @@ export async function loadSettings(path: string, options: { readonly named: bool
   const schema = z.toJSONSchema(settingsSchema, { io: 'input' })
   const data =
     options.named || existsSync(file) ? (await readDocument(file, settingsSchema, schema)).data : settingsSchema.parse({})
+  return settingsOf(absoluteSettings(data, dirname(file)), file)
+}
+
+/** What was kept of the settings of a server. Throws CONFIG_INVALID for what is none. */
+export function parseSettings(kept: unknown): SettingsDocument {
+  // What a later version has said is not known here.
+  const found = z.object(settingsSchema.shape).safeParse(kept)
+  if (found.success) return found.data
+  throw new Failure('CONFIG_INVALID', 'the settings of the server that were kept are none')
+}
+
+/** What a document with absolute paths means. Throws CONFIG_INVALID; `file` is for its message. */
+export function settingsOf(document: SettingsDocument, file: string): ServerSettings {
   const directory = dirname(file)
-  const [, host = '', port = ''] = LISTEN.exec(data.listen) ?? []
+  const { listen, tls, identityProvider, auditSyslog } = document
+  const [, host = '', port = ''] = LISTEN.exec(listen) ?? []
   const name = host.replace(/^\[|\]$/g, '')
-  if (data.tls === undefined && data.plainHttp === undefined && !LOOPBACK.test(name)) {
-    throw invalid([`${file}: listen: found "${data.listen}" without tls: plain HTTP is for loopback alone`])
+  if (isPlainBeyondLoopback(document) && document.plainHttp === undefined) {
+    throw invalid([`${file}: listen: found "${listen}" without tls: plain HTTP is for loopback alone`])
   }
   return {
     listen: { host: name, port: Number(port) },
-    tls:
-      data.tls === undefined ? undefined : { certificate: fileOf(data.tls.certificate, file), key: fileOf(data.tls.key, file) },
-    state: resolve(directory, data.state),
-    node:
-      data.node ??
-      hostname()
-        .replaceAll(/[^A-Za-z0-9._-]/g, '-')
-        .slice(0, 63),
-    restoreRoots: data.restoreRoots.map((root) => resolve(directory, root)),
-    url: data.url,
-    identityProvider: data.identityProvider === undefined ? undefined : resolveIdentityProvider(data.identityProvider, directory),
-    channels: resolveChannels(data.channels, directory),
-    digest: data.digest,
-    deadMan: data.deadMan,
-    auditSyslog:
-      data.auditSyslog === undefined
-        ? undefined
-        : { ...data.auditSyslog, ca: data.auditSyslog.ca === undefined ? undefined : resolve(directory, data.auditSyslog.ca) },
+    tls: tls === undefined ? undefined : { certificate: fileOf(tls.certificate, file), key: fileOf(tls.key, file) },
+    state: document.state,
+    node: nodeOf(document),
+    restoreRoots: document.restoreRoots,
+    url: document.url,
+    identityProvider: identityProvider === undefined ? undefined : resolveIdentityProvider(identityProvider, directory),
+    channels: resolveChannels(document.channels, directory),
+    digest: document.digest,
+    deadMan: document.deadMan,
+    auditSyslog: auditSyslog === undefined ? undefined : { ...auditSyslog, ca: auditSyslog.ca },
     directory,
+    document,
   }
+}
+
+/** Whether others on the network read what people and programs send. */
+export function isPlainBeyondLoopback({ listen, tls }: Pick<SettingsDocument, 'listen' | 'tls'>): boolean {
+  const host = LISTEN.exec(listen)?.[1] ?? ''
+  return tls === undefined && !LOOPBACK.test(host.replace(/^\[|\]$/g, ''))
+}
+
+function nodeOf({ node }: SettingsDocument): string {
+  const host = hostname().replaceAll(/[^A-Za-z0-9._-]/g, '-')
+  return node ?? host.slice(0, 63)
 }
 
 function fileOf(text: string, file: string): string {

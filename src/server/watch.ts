@@ -34,6 +34,8 @@ export interface WatchOptions {
   readonly clock: Clock
   /** Why the configuration as its files are now is not in force. */
   readonly refused: () => string | null
+  /** Why server.yaml as it was at the start is not in force. */
+  readonly settingsRefused: () => string | null
   /** What keeps the store from being used; null when nothing does. */
   readonly storeProblem: () => string | null
   readonly onError: (error: unknown) => void
@@ -99,13 +101,13 @@ export class Watch implements AsyncDisposable {
 
   /** Raises and takes back alarms, from what is known now. Of several nodes the one that leads does it, or all would contradict each other. */
   async lookForAlarms(leads: boolean, signal: AbortSignal): Promise<void> {
-    const { clock, refused, settings } = this.#options
+    const { clock, refused, settingsRefused, settings } = this.#options
     this.#alarms.noteStore(await this.#lookAtStore())
     this.#alarms.noteConfiguration(refused())
     const isAway = clock.now() - this.#storeSeenMs > STORE_AWAY_MS
     // What people know already is in the repositories, where the store was lost.
     if (!isAway && (await this.#options.records.settle(signal, SETTLE_MS)) === 'held') return
-    await this.#alarms.lookAtOwn(settings.node)
+    await this.#alarms.lookAtOwn(settings.node, settingsRefused())
     if (leads || isAway) await this.#alarms.look()
   }
 

@@ -1,27 +1,23 @@
 import { createHash } from 'node:crypto'
-import { sql } from 'kysely'
-import { newestConfiguration } from '../../authority/configurations.ts'
+import { keepConfiguration, newestConfiguration } from '../../authority/configurations.ts'
 import { canonicalJson, type Json } from '../../authority/canonical-json.ts'
-import { readDecision } from '../../authority/anchors.ts'
-import type { Approvals } from '../../authority/approvals.ts'
-import type { Principal } from '../../authority/principal.ts'
 import { weakenings, type Change } from '../../authority/weakening.ts'
-import { isStoreAway, type Store } from '../../catalog/store.ts'
-import { configurationDocument, type Configuration } from '../../config/configuration.ts'
+import { isStoreAway } from '../../catalog/store.ts'
+import { configurationDocument, parseConfiguration, type Configuration } from '../../config/configuration.ts'
 import type { Clock } from '../../clock.ts'
 import { Failure } from '../../errors.ts'
 import type { Repository } from '../../repository/repository.ts'
-
-/** What of a longer list people are shown. */
-const CHANGES_SHOWN = 50
+import { plainData } from '../plain-data.ts'
+import type { FileApprovals } from './file-approvals.ts'
 
 export interface ConfigurationGateOptions {
-  readonly store: Store
-  readonly node: string
-  readonly clock: Clock
   readonly isGuarded: () => boolean
-  readonly approvals: () => Approvals
+  readonly approvals: FileApprovals
   readonly repositoryOf: (system: string) => Promise<Repository>
+  readonly open: (configuration: Configuration) => Promise<Repository>
+  readonly clock: Clock
+  /** Systems that this node began with by their files, because nobody could say what was accepted. */
+  readonly unproven: ReadonlySet<string>
 }
 
 /** What may come into force, and what waits for a second person. */
@@ -34,16 +30,21 @@ export interface Admitted {
 /** Once there are people, a file that weakens protection stays without effect until a second person has looked at it. */
 export class ConfigurationGate {
   readonly #options: ConfigurationGateOptions
+  readonly #unproven: Set<string>
+  readonly #accepted = new WeakMap<Configuration, Configuration>()
 
   constructor(options: ConfigurationGateOptions) {
     this.#options = options
+    this.#unproven = new Set(options.unproven)
   }
 
   async admit(inForce: readonly Configuration[], wanted: readonly Configuration[]): Promise<Admitted> {
-    if (!this.#options.isGuarded()) return { systems: wanted, waiting: [] }
-    const systems = wanted.filter(({ system }) => !inForce.some((each) => each.system === system))
+    const proven = await this.#prove(inForce, wanted)
+    const isHeld = proven.some((each) => !inForce.includes(each))
+    if (!this.#options.isGuarded() && !isHeld) return { systems: wanted, waiting: [] }
     const waiting: string[] = []
-    for (const before of inForce) {
+    const systems = wanted.filter(({ system }) => !inForce.some((each) => each.system === system))
+    for (const before of proven) {
       const after = wanted.find(({ system }) => system === before.system)
       const why = await this.#whyNot(before, after)
       if (why !== null) waiting.push(why)
@@ -51,6 +52,30 @@ export class ConfigurationGate {
       if (admitted !== undefined) systems.push(admitted)
     }
     return { systems: systems.toSorted((left, right) => (left.path < right.path ? -1 : 1)), waiting }
+  }
+
+  /** What was accepted takes the place of what a file says, where nobody could know at the start; that is asked of the storage that the file names now. Throws what a storage throws. */
+  async #prove(inForce: readonly Configuration[], wanted: readonly Configuration[]): Promise<readonly Configuration[]> {
+    const proven: Configuration[] = []
+    for (const before of inForce) {
+      const after = wanted.find(({ system }) => system === before.system)
+      if (this.#unproven.has(before.system)) await this.#proveOne(before, after ?? before)
+      proven.push(this.#accepted.get(before) ?? before)
+    }
+    return proven
+  }
+
+  async #proveOne(inForce: Configuration, asked: Configuration): Promise<void> {
+    const { system, path } = inForce
+    try {
+      const anchor = await newestConfiguration(await this.#options.open(asked))
+      // It is held against what is in force until it takes its place.
+      if (anchor !== undefined) this.#accepted.set(inForce, parseConfiguration(anchor.document, path))
+    } catch (error) {
+      // One that is to be made yet knows nothing.
+      if (!(error instanceof Failure) || error.code !== 'REPOSITORY_MISSING') throw error
+    }
+    this.#unproven.delete(system)
   }
 
   /** Null when it may come into force. */
@@ -63,9 +88,22 @@ export class ConfigurationGate {
       .slice(0, 5)
       .join(', ')}${changes.length > 5 ? ', …' : ''})`
     try {
-      if (await this.#isKnown(before.system, after)) return null
-      if (await this.#isApproved(before.system, digest)) return null
-      const id = await this.#ask({ configuration: after ?? before, digest, changes })
+      const leaves = leavesItsStorage(changes)
+      if (await this.#isKnown(before.system, after, leaves)) return null
+      const { path, system } = after ?? before
+      const { state, id } = await this.#options.approvals.standing({
+        system: leaves ? null : system,
+        about: system,
+        path,
+        digest,
+        changes,
+      })
+      if (state === 'approved') {
+        // Kept before it is in force: what dies in between begins by it.
+        if (after !== undefined) await this.#keep(after, id, leaves)
+        return null
+      }
+      if (state === 'refused') return `${what} weakens protection and was refused, as request ${id}; the old one stays in force`
       return `${what} weakens protection and waits for a second person, as request ${id}; the old one stays in force`
     } catch (error) {
       if (!(error instanceof Failure) && !isStoreAway(error)) throw error
@@ -73,10 +111,21 @@ export class ConfigurationGate {
     }
   }
 
+  /** In the repository of what was in force; and in the new one, of two that may be gone, or to be made yet. */
+  async #keep(configuration: Configuration, approval: string, leaves: boolean): Promise<void> {
+    const { repositoryOf, open, clock } = this.#options
+    const keepIn = async (repository: Repository) => keepConfiguration(repository, documentOf(configuration), approval, clock)
+    if (!leaves) return await keepIn(await repositoryOf(configuration.system))
+    await repositoryOf(configuration.system).then(keepIn).catch(ignoreFailure)
+    await open(configuration).then(keepIn).catch(ignoreFailure)
+  }
+
   /** What the repository has as accepted, another node has let through. */
-  async #isKnown(system: string, after: Configuration | undefined): Promise<boolean> {
+  async #isKnown(system: string, after: Configuration | undefined, leaves: boolean): Promise<boolean> {
     if (after === undefined) return false
-    const anchor = await newestConfiguration(await this.#options.repositoryOf(system))
+    const asked = this.#options.repositoryOf(system).then(newestConfiguration)
+    // One that is gone for good is left by what the others have.
+    const anchor = await (leaves ? asked.catch(ignoreFailure) : asked)
     return anchor !== undefined && canonicalJson(anchor.document) === canonicalJson(documentOf(after))
   }
 
@@ -84,60 +133,10 @@ export class ConfigurationGate {
   async mayBeAnchored(configuration: Configuration): Promise<boolean> {
     const { system } = configuration
     const anchor = await newestConfiguration(await this.#options.repositoryOf(system))
-    if (anchor === undefined || weakenings(anchor.document, documentOf(configuration)).length === 0) return true
-    return await this.#isApproved(system, digestOf(system, configuration))
-  }
-
-  async #isApproved(system: string, digest: string): Promise<boolean> {
-    const { store, clock, repositoryOf } = this.#options
-    const rows = await store.sql
-      .selectFrom('approvals')
-      .select('id')
-      .where('operation', '=', 'configuration')
-      .where('system', '=', system)
-      .where('state', 'in', ['approved', 'used'])
-      .where('expires_at', '>', new Date(clock.now()))
-      .where(sql<boolean>`parameters ->> 'digest' = ${digest}`)
-      .execute()
-    for (const { id } of rows) {
-      const decided = await readDecision(await repositoryOf(system), id)
-      if (decided?.decision !== 'approve' || decided.operation !== 'configuration') continue
-      if (Date.parse(decided.expiresAt) > clock.now() && decided.parameters['digest'] === digest) return true
-    }
-    return false
-  }
-
-  /** Once for each change, however many nodes see it. */
-  async #ask({
-    configuration,
-    digest,
-    changes,
-  }: {
-    readonly configuration: Configuration
-    readonly digest: string
-    readonly changes: readonly Change[]
-  }): Promise<string> {
-    const { store, node, approvals } = this.#options
-    const { system, path } = configuration
-    const waiting = await store.sql
-      .selectFrom('approvals')
-      .select('id')
-      .where('operation', '=', 'configuration')
-      .where('state', '=', 'pending')
-      .where(sql<boolean>`parameters ->> 'digest' = ${digest}`)
-      .executeTakeFirst()
-    if (waiting !== undefined) return waiting.id
-    const by: Principal = {
-      kind: 'bootstrap',
-      id: `file:${path}`,
-      person: null,
-      name: `a change of ${path} on ${node}`,
-      grants: [],
-      factor: 'file',
-    }
-    const shown = changes.slice(0, CHANGES_SHOWN).map(({ path: at, before, after }) => ({ path: at, before, after }))
-    const parameters = { digest, changes: shown, changesInAll: changes.length }
-    return (await approvals().ask(by, { operation: 'configuration', parameters }, { system, component: null, facilities: [] })).id
+    const changes = anchor === undefined ? [] : weakenings(anchor.document, documentOf(configuration))
+    if (changes.length === 0) return true
+    const decided = { system: leavesItsStorage(changes) ? null : system, digest: digestOf(system, configuration) }
+    return (await this.#options.approvals.approvalOf(decided)) !== null
   }
 }
 
@@ -154,6 +153,16 @@ export function heldAtStart(before: readonly Configuration[], wanted: readonly C
   return [...wanted.filter(({ system }) => !isKept(system)), ...kept]
 }
 
+/** Whether the decision may not lie in the system's own repository alone, which may be what is gone. */
+function leavesItsStorage(changes: readonly Change[]): boolean {
+  return changes.some(({ path }) => path === '' || path === 'repository' || path.startsWith('repository.'))
+}
+
+function ignoreFailure(error: unknown): undefined {
+  if (!(error instanceof Failure)) throw error
+  return undefined
+}
+
 /** A system that is gone has lost all. */
 function changesOf(before: Configuration, after: Configuration | undefined): Change[] {
   if (after === undefined) return [{ path: '', before: before.system, after: null }]
@@ -168,9 +177,5 @@ function digestOf(system: string, after: Configuration | undefined): string {
 
 /** As plain data: what is undefined is not there. */
 export function documentOf(configuration: Configuration): { readonly [name: string]: Json } {
-  const text = JSON.stringify(configurationDocument(configuration), (_, value: unknown) =>
-    // What neither the store nor a digest takes.
-    typeof value === 'string' ? value.toWellFormed().replaceAll('\0', '\ufffd') : value,
-  )
-  return JSON.parse(text) as { readonly [name: string]: Json }
+  return plainData(configurationDocument(configuration)) as { readonly [name: string]: Json }
 }

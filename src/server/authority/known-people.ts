@@ -15,6 +15,12 @@ export async function isAnybodyKnown(directory: string): Promise<boolean> {
   return (await stat(join(directory, MARK)).catch(() => undefined)) !== undefined
 }
 
+/** Whether this node has worked without people: with the first of them the token is removed. */
+export async function hadNobody(state: string): Promise<boolean> {
+  if (await isAnybodyKnown(state)) return false
+  return (await stat(join(state, 'administrator-token')).catch(() => undefined)) !== undefined
+}
+
 /** `unknown`: a repository that cannot be asked may know people. */
 export type PeopleState = 'unknown' | 'none' | 'some'
 

@@ -3,19 +3,27 @@ import { siteOf } from '../../authority/passkeys.ts'
 import { assert } from '../../assert.ts'
 import type { Store } from '../../catalog/store.ts'
 import type { Clock } from '../../clock.ts'
+import { openConfigured } from '../../config/open.ts'
+import { Failure } from '../../errors.ts'
 import { alarmKey, alarmOf } from '../../incident/alarm-kinds.ts'
 import type { Notices } from '../../incident/notices.ts'
 import type { Catalogue } from '../catalogue.ts'
 import type { Control } from '../control.ts'
-import type { ServerSettings } from '../settings.ts'
+import type { Repository } from '../../repository/repository.ts'
+import type { SettingsInForce } from '../settings-in-force.ts'
 import type { RaiseAlarm } from './approval-news.ts'
 import { Authority } from './authority.ts'
 import { ConfigurationGate } from './configuration-gate.ts'
+import { FileApprovals } from './file-approvals.ts'
+import { SettingsGate } from './settings-gate.ts'
 
 export interface NodeAuthorityOptions {
   readonly store: Store
   readonly clock: Clock
-  readonly settings: ServerSettings
+  readonly inForce: SettingsInForce
+  readonly serverFile: string
+  /** Systems of which nobody could say at the start what was accepted. */
+  readonly unproven: ReadonlySet<string>
   readonly catalogue: Catalogue
   readonly trail: AuditTrail
   readonly notices: Notices
@@ -31,6 +39,7 @@ const SETTLE_MS = 5_000
 export class NodeAuthority {
   readonly authority: Authority
   readonly gate: ConfigurationGate
+  readonly settings: SettingsGate
   /** Browsers reach it by https. */
   readonly isSecure: boolean
   readonly #onError: (error: unknown) => void
@@ -39,7 +48,8 @@ export class NodeAuthority {
   readonly #isNamed: boolean
 
   constructor(options: NodeAuthorityOptions) {
-    const { store, clock, settings, catalogue, trail, notices, reload, report, onError } = options
+    const { store, clock, inForce, catalogue, trail, notices, reload, report, onError } = options
+    const { settings } = inForce
     this.#onError = onError
     const { host, port } = settings.listen
     const isTls = settings.tls !== undefined
@@ -60,18 +70,38 @@ export class NodeAuthority {
       },
       url: () => this.#url,
       alarms: alarmsTo(notices),
-      admit: async () => reload(),
+      admit: async () => {
+        reload()
+        await this.settings.look().catch(onError)
+      },
       mayBeAnchored: async (configuration) => this.gate.mayBeAnchored(configuration),
       report,
       onError,
     })
-    this.gate = new ConfigurationGate({
+    const approvals = new FileApprovals({
       store,
       node: settings.node,
       clock,
-      isGuarded: () => this.authority.isGuarded,
       approvals: () => this.authority.approvals,
+      repositoriesOf: async (system) =>
+        system === null ? this.authority.repositories() : [await catalogue.repositoryOf(system)],
+    })
+    this.gate = new ConfigurationGate({
+      isGuarded: () => this.authority.isGuarded,
+      approvals,
+      clock,
+      unproven: options.unproven,
+      open: openConfigured,
       repositoryOf: async (system) => catalogue.repositoryOf(system),
+    })
+    this.settings = new SettingsGate({
+      inForce,
+      path: options.serverFile,
+      clock,
+      isGuarded: () => this.authority.isGuarded,
+      approvals,
+      repositories: async () => repositoriesOf(catalogue),
+      report,
     })
   }
 
@@ -91,6 +121,21 @@ export class NodeAuthority {
   listens(url: string): void {
     if (!this.#isNamed) this.#url = url
   }
+}
+
+/** One that is to be made yet is not away. */
+async function repositoriesOf(catalogue: Catalogue) {
+  const repositories: Repository[] = []
+  let isWhole = true
+  for (const { system } of catalogue.systems) {
+    try {
+      repositories.push(await catalogue.repositoryOf(system))
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error
+      isWhole &&= error.code === 'REPOSITORY_MISSING'
+    }
+  }
+  return { repositories, isWhole }
 }
 
 function alarmsTo(notices: Notices): RaiseAlarm {
