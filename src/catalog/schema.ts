@@ -215,6 +215,13 @@ export interface UnreadableObject {
   readonly problem: string
 }
 
+export interface ReadinessTable {
+  readonly system: string
+  readonly component: string
+  readonly at: Time
+  readonly score: number
+}
+
 export interface SizesTable {
   readonly system: string
   readonly component: string
@@ -355,6 +362,7 @@ export interface Schema {
   readonly schedule_runs: ScheduleRunsTable
   readonly compliance_minutes: ComplianceMinutesTable
   readonly compliance_hours: ComplianceHoursTable
+  readonly readiness: ReadinessTable
   readonly sizes: SizesTable
   readonly alarms: AlarmsTable
   readonly notices: NoticesTable

@@ -35,6 +35,11 @@ export const ALARM_KINDS = {
     title: 'A recovery takes longer than was agreed',
     hint: 'give the restore more workers or a faster storage',
   },
+  READINESS_FELL: {
+    severity: 'warning',
+    title: 'A component is less ready to be recovered than it was',
+    hint: 'GET /api/v1/backup-dr/readiness says what changed, and what raises it most',
+  },
   GAP_MADE: {
     severity: 'alarm',
     title: 'WAL is missing: there are instants that cannot be restored',

@@ -11,6 +11,7 @@ import { STALE_BACKUP_MS } from './health-looks.ts'
 import { OWN_SYSTEM, type HealthWatch, type WatchedView } from './health-watch.ts'
 import type { ObjectivesWatch } from './objectives-watch.ts'
 import type { ReceiverMessage } from './receivers.ts'
+import type { ReadinessWatch } from './readiness-watch.ts'
 import type { RecordKeeper, RecordsState } from './record-keeper.ts'
 import { DEAD_AFTER_MS } from './task-worker.ts'
 
@@ -30,6 +31,7 @@ export class AlarmWatch {
   readonly #catalogue: Catalogue
   readonly #health: HealthWatch
   readonly #objectives: ObjectivesWatch
+  readonly #readiness: ReadinessWatch
   readonly #records: RecordKeeper
   readonly #audit: AuditKeeper
   readonly #clock: Clock
@@ -47,6 +49,7 @@ export class AlarmWatch {
     readonly catalogue: Catalogue
     readonly health: HealthWatch
     readonly objectives: ObjectivesWatch
+    readonly readiness: ReadinessWatch
     readonly records: RecordKeeper
     readonly audit: AuditKeeper
     readonly clock: Clock
@@ -55,6 +58,7 @@ export class AlarmWatch {
     this.#catalogue = options.catalogue
     this.#health = options.health
     this.#objectives = options.objectives
+    this.#readiness = options.readiness
     this.#records = options.records
     this.#audit = options.audit
     this.#clock = options.clock
@@ -203,6 +207,7 @@ export class AlarmWatch {
           this.#nodes.length === 0 ? undefined : reached ? null : `none of ${this.#nodes.map(({ name }) => name).join(', ')}`,
       },
       { kind: 'RPO_BROKEN', place, found: rpoFound(rpo) },
+      { kind: 'READINESS_FELL', place, found: this.#readiness.fell(system, component.name) },
       { kind: 'NOT_VERIFIED', place: { ...place, subject: 'newest' }, found: verdictFound(picture) },
       { kind: 'NOT_VERIFIED', place: { ...place, subject: 'damage' }, found: damageFound(picture) },
     ]

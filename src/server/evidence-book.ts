@@ -22,6 +22,7 @@ export interface RunSummary extends Pick<
   readonly sequence: number
   readonly digest: string
   readonly leftBehind: boolean
+  readonly checks: { readonly verified: number; readonly all: number }
 }
 
 interface SystemEvidence {
@@ -137,7 +138,8 @@ function note(known: SystemEvidence, { sequence, digest, predicate }: StoredReco
   if (predicate.kind === 'certification') known.certified.set(predicate.of.sequence, predicate)
   if (predicate.kind !== 'drill' && predicate.kind !== 'recovery') return
   const { kind, component, madeAt, verdict, why, expires, measured, recoveryPoint, leftovers } = predicate
-  const summary = { kind, component, madeAt, verdict, why, expires, measured, recoveryPoint }
+  const checks = { verified: predicate.checks.filter((each) => each.verdict === 'verified').length, all: predicate.checks.length }
+  const summary = { kind, component, madeAt, verdict, why, expires, measured, recoveryPoint, checks }
   const runs = known.runs.get(component) ?? []
   known.runs.set(component, [{ ...summary, sequence, digest, leftBehind: !leftovers.removed }, ...runs].slice(0, RUNS_MAX))
 }

@@ -15,6 +15,7 @@ import { ObjectivesWatch } from './objectives-watch.ts'
 import type { ReceiverMessage, Receivers } from './receivers.ts'
 import type { RecordKeeper } from './record-keeper.ts'
 import type { ServerSettings } from './settings.ts'
+import { ReadinessWatch } from './readiness-watch.ts'
 import { SizeWatch } from './size-watch.ts'
 import type { StatusBoard } from './status-board.ts'
 
@@ -47,6 +48,7 @@ export class Watch implements AsyncDisposable {
   readonly sizes: SizeWatch
   readonly evidence: EvidenceBook
   readonly objectives: ObjectivesWatch
+  readonly readiness: ReadinessWatch
   readonly notices: Notices
   readonly #options: WatchOptions
   readonly #alarms: AlarmWatch
@@ -70,6 +72,7 @@ export class Watch implements AsyncDisposable {
     this.evidence = new EvidenceBook({ catalogue, now: () => clock.now() })
     const { evidence } = this
     this.objectives = new ObjectivesWatch({ store, catalogue, receivers, evidence, clock, availabilityOf })
+    this.readiness = new ReadinessWatch({ store, catalogue, objectives: this.objectives, evidence, health: this.health, clock })
     this.notices = Notices.start({
       store,
       node: settings.node,
@@ -85,14 +88,20 @@ export class Watch implements AsyncDisposable {
       },
       onError,
     })
-    const { notices, health, objectives } = this
-    this.#alarms = new AlarmWatch({ notices, catalogue, health, objectives, records, audit, clock })
+    const { notices, health, objectives, readiness } = this
+    this.#alarms = new AlarmWatch({ notices, catalogue, health, objectives, readiness, records, audit, clock })
     this.#deadMan = this.#startDeadMan()
   }
 
   noteTask(task: Task, outcome: TaskOutcome): void {
     if (task.kind === 'drill') this.evidence.look(AbortSignal.timeout(EVIDENCE_MS)).catch(this.#options.onError)
     this.#alarms.noteTask({ ...task, result: outcome.result }, outcome).catch(this.#options.onError)
+  }
+
+  /** Writes down what is so now, each minute; of several nodes the one that leads does. */
+  async record(leads: boolean): Promise<void> {
+    await this.readiness.look(leads)
+    if (leads) await this.objectives.record()
   }
 
   noteReceiver(message: ReceiverMessage): void {

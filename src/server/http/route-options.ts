@@ -5,6 +5,7 @@ import type { Control } from '../control.ts'
 import type { EvidenceBook } from '../evidence-book.ts'
 import type { HealthWatch } from '../health-watch.ts'
 import type { ObjectivesWatch } from '../objectives-watch.ts'
+import type { ReadinessWatch } from '../readiness-watch.ts'
 import type { Scheduler } from '../scheduler.ts'
 import type { SizeWatch } from '../size-watch.ts'
 import type { TaskFigures } from '../task-figures.ts'
@@ -22,6 +23,7 @@ export interface RouteOptions {
   readonly notices: Notices
   readonly audit: AuditKeeper
   readonly evidence: EvidenceBook
+  readonly readiness: ReadinessWatch
   readonly node: string
   readonly authority: Authority
   /** Browsers reach us by https. */
