@@ -4,6 +4,7 @@ import { deleteTickets } from '../catalog/tickets.ts'
 import { Failure } from '../errors.ts'
 import type { From } from './account-event.ts'
 import type { AccountParts } from './account-parts.ts'
+import { canonicalJson } from './canonical-json.ts'
 import type { Factors, FactorView } from './factors.ts'
 import type { FreshFactors } from './fresh-factor.ts'
 import type { GivenFactor, GivenRegistration } from './given-factor.ts'
@@ -11,7 +12,9 @@ import type { Attempts } from './lock-out.ts'
 import { requireGoodPassword, type PasswordHashes } from './password.ts'
 import type { ChallengePurpose } from './passkeys.ts'
 import type { Principal } from './principal.ts'
+import { digestOf } from './sealing-key.ts'
 import type { NewSession, Sessions } from './sessions.ts'
+import type { WantedToken } from './tokens.ts'
 
 const OWN_FACTORS: ChallengePurpose = { kind: 'own-factors', bound: null }
 
@@ -92,6 +95,16 @@ export class OwnAccount {
     })
   }
 
+  /** What a browser needs to show a passkey for this very token; null where there is none. */
+  async tokenChallenge({ principal }: Self, wanted: WantedToken): Promise<PublicKeyCredentialRequestOptionsJSON | null> {
+    return await this.#of.factors.assertionOptions(principal.id, forToken(wanted))
+  }
+
+  /** A token outlives the session, which may be a stolen one: it takes a factor shown for it. Throws FACTOR_NEEDED, FACTOR_WRONG, LOCKED_OUT. */
+  async showForToken({ principal, from }: Self, wanted: WantedToken, shown: GivenFactor | undefined): Promise<void> {
+    await this.#of.fresh.require(principal.id, shown, { purpose: forToken(wanted), from })
+  }
+
   /** Ends all other sessions. Throws LOG_ON_REFUSED for another old password, PASSWORD_WEAK, LOCKED_OUT, BUSY. */
   async changePassword(self: Self, { old, next }: { readonly old: string; readonly next: string }): Promise<void> {
     const { attempts, passwords, sessions } = this.#of
@@ -146,4 +159,9 @@ export class OwnAccount {
     if (person !== undefined) return person
     throw new Failure('PERSON_UNKNOWN', 'there is no such person')
   }
+}
+
+function forToken({ name, grants, expiresAt }: WantedToken): ChallengePurpose {
+  const text = canonicalJson({ name, grants: [...grants], expiresAt: expiresAt.toISOString() })
+  return { kind: 'own-token', bound: digestOf(text) }
 }

@@ -41,8 +41,8 @@ export function siteOf(url: string | undefined): Site | null {
 
 /** What a challenge is for: an answer to it is good for nothing else. */
 export interface ChallengePurpose {
-  readonly kind: 'log-on' | 'enrolment' | 'own-factors' | 'approval'
-  /** The digest of the log-on's ticket, or of the approval. */
+  readonly kind: 'log-on' | 'enrolment' | 'own-factors' | 'own-token' | 'approval'
+  /** The digest of the log-on's ticket, of the token that is wanted, or of the approval. */
   readonly bound: Buffer | null
 }
 

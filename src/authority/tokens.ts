@@ -56,17 +56,16 @@ export class Tokens {
     wanted: WantedToken,
     from: From,
   ): Promise<{ readonly token: string; readonly view: TokenView }> {
-    const { token, made } = await this.prepare(owner, wanted)
+    const { token, made, view } = await this.prepare(owner, wanted)
     await this.keep(made, from)
-    const { id, name, expiresAt } = made
-    return { token, view: { id, name, grants: wanted.grants, madeAt: made.at, expiresAt, lastUsedAt: null, revokedAt: null } }
+    return { token, view }
   }
 
   /** A token that is worth nothing before it is kept: for one that another person decides on first. Throws what `make` throws. */
   async prepare(
     owner: Pick<Principal, 'kind' | 'id' | 'grants'>,
     wanted: WantedToken,
-  ): Promise<{ readonly token: string; readonly made: NewTokenRow }> {
+  ): Promise<{ readonly token: string; readonly made: NewTokenRow; readonly view: TokenView }> {
     const { store, clock } = this.#parts
     const at = new Date(clock.now())
     const { name, grants, expiresAt } = wanted
@@ -82,7 +81,9 @@ export class Tokens {
     const lastsMs = expiresAt.getTime() - at.getTime()
     if (!(lastsMs > 0 && lastsMs <= LONGEST_MS)) throw new Failure('ARGUMENTS_INVALID', 'a token ends within 400 days')
     const token = `resus_${randomSecret()}`
-    return { token, made: { id: randomUUID(), person: person.id, name, digest: digestOf(token), grants, at, expiresAt } }
+    const id = randomUUID()
+    const view = { id, name, grants, madeAt: at, expiresAt, lastUsedAt: null, revokedAt: null }
+    return { token, made: { id, person: person.id, name, digest: digestOf(token), grants, at, expiresAt }, view }
   }
 
   /** From now on it is good. The same again is the same. Throws ARGUMENTS_INVALID, PERSON_UNKNOWN. */

@@ -65,11 +65,24 @@ test('attacks on people, sessions, requests and decisions: refused, nothing chan
 
   const token = async (by: Somebody, lastsMs: number) => {
     const body = { name: 'a token', grants: EVERYWHERE('viewer'), expiresAt: new Date(clock.now() + lastsMs).toISOString() }
-    const made = await by.ask('POST /auth/tokens', body)
+    const made = await by.makeToken(body)
     assert.equal(made.status, 201, JSON.stringify(made.body))
     return { token: String(made.body['token']), id: (made.body['view'] as { id: string }).id }
   }
   const tokens = [await token(operator, 60_000), await token(operator, DAY_MS)] as const
+
+  await refused('a token by a stolen session: without a factor, or with one that was shown for another', async () => {
+    const wanted = { name: 'x', grants: EVERYWHERE('viewer'), expiresAt: new Date(clock.now() + DAY_MS).toISOString() }
+    const bare = await operator.ask('POST /auth/tokens', wanted)
+    assert.deepEqual([bare.status, bare.body['code']], [403, 'FACTOR_NEEDED'])
+    const more = { ...wanted, grants: EVERYWHERE('operator') }
+    assert.equal((await operator.ask('POST /auth/tokens', more)).body['code'], 'FACTOR_NEEDED', 'nobody is asked either')
+    const swapped = await operator.makeToken(wanted, {
+      ...wanted,
+      expiresAt: new Date(clock.now() + 400 * DAY_MS - 1).toISOString(),
+    })
+    assert.deepEqual([swapped.status, swapped.body['code']], [403, 'FACTOR_WRONG'])
+  })
 
   await refused('tokens: expired, revoked, of the file, of another shape, of nobody', async () => {
     for (const { token: each } of tokens) assert.equal(await bearer(each), 200)

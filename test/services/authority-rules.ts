@@ -164,6 +164,7 @@ export const ROUTES: Readonly<Record<string, RouteRule>> = {
   [`POST ${AUTH}/factors/{id}/remove`]: own('400 ARGUMENTS_INVALID', { token: '400 ARGUMENTS_INVALID', body: {} }),
   [`GET ${AUTH}/sessions`]: own('200'),
   [`GET ${AUTH}/tokens`]: own('200'),
+  [`POST ${AUTH}/tokens/challenge`]: own('400 ARGUMENTS_INVALID', { token: '400 ARGUMENTS_INVALID', body: {} }),
   [`POST ${AUTH}/tokens`]: own('400 ARGUMENTS_INVALID', { token: '400 ARGUMENTS_INVALID', body: {} }),
   [`DELETE ${AUTH}/tokens/{id}`]: own('404 NOT_FOUND'),
   // With no factor of theirs.
