@@ -19,7 +19,7 @@ after(stopTestStore)
 const skip = await skipUnlessInstalled(18)
 
 const NOON = Date.UTC(2026, 10, 22, 12)
-const RESTORE = { system: 'osun', component: 'his-db', facilities: ['ila', 'ede'] }
+const RESTORE = { system: 'osun', component: 'his-db' }
 const APPROVE: Decision = { decision: 'approve', factor: 'right', reason: null }
 
 function person(name: string, ...grants: readonly Grant[]): Principal {
@@ -43,6 +43,7 @@ async function place(t: TestContext, more: Partial<ApprovalsOptions> = {}) {
       if (given === 'right') return 'totp'
       throw new Failure('FACTOR_WRONG', 'that was wrong')
     },
+    facilitiesOf: ({ component }) => (component === 'his-db' ? ['ila', 'ede'] : component === 'ila-db' ? ['ila'] : []),
     wasInHandOf: async () => false,
     execute: async ({ id }) => {
       executed.push(id)
@@ -136,6 +137,26 @@ test(
     await change.execute(here.store.sql)
     await assert.rejects(here.approvals.decide(id, here.approver, APPROVE), /its digest is another/)
     assert.equal(await readDecision(here.repository, id), undefined)
+  },
+)
+
+test(
+  'an approver of one facility decides for another neither by what the store says it is about, nor by what was decided',
+  { skip },
+  async (t) => {
+    const here = await place(t)
+    const { id } = await here.ask()
+    const ofIla = person('of ila', { role: 'approver', facilities: ['ila'] })
+    await sql`update resus_control.approvals set component = 'ila-db' where id = ${id}`.execute(here.store.sql)
+    await assert.rejects(here.approvals.decide(id, ofIla, APPROVE), /its digest is another/)
+    assert.equal(await readDecision(here.repository, id), undefined)
+    const read = (await here.approvals.read(id)) as Approval
+    const decided = { ...anchorOf({ ...read, component: 'his-db' }, here.approver), component: 'ila-db' }
+    await putAuthority(here.repository, `approvals/${id}.decided`, decided)
+    await assert.rejects(readDecision(here.repository, id), refusedWith('OBJECT_DAMAGED'))
+    await sql`update resus_control.approvals set state = 'approved' where id = ${id}`.execute(here.store.sql)
+    await here.approvals.look()
+    assert.deepEqual([(await here.approvals.read(id)).state, here.executed], ['failed', []])
   },
 )
 

@@ -29,8 +29,6 @@ const ASKER_MAX = 20
 export interface Subject {
   readonly system: string | null
   readonly component: string | null
-  /** Whose data; empty for the whole installation. */
-  readonly facilities: readonly string[]
 }
 
 export interface NewRequest {
@@ -53,6 +51,8 @@ export interface ApprovalsOptions {
   readonly repositoriesOf: (system: string | null) => Promise<readonly Repository[]>
   /** Checks a factor for this digest, and uses it up. Throws FACTOR_WRONG, LOCKED_OUT. */
   readonly freshFactor: (person: string, given: unknown, digest: string) => Promise<'totp' | 'passkey'>
+  /** Whose data it is about, as it is configured now; empty for the whole installation. */
+  readonly facilitiesOf: (subject: Subject) => readonly string[]
   /** Whether one person made another's account, or reset a factor of it, since then. */
   readonly wasInHandOf: (person: string, by: string, since: Date) => Promise<boolean>
   /** Does what was approved; gives what came of it, or nothing where somebody else does it, on a host. May be called again for the same approval after a crash. */
@@ -89,6 +89,8 @@ export class Approvals {
     const asked: Asked = {
       id,
       operation,
+      system: subject.system,
+      component: subject.component,
       parameters: typeof parameters === 'function' ? await parameters() : parameters,
       askedBy: { id: asker, name: by.name },
       askedAt: new Date(nowMs).toISOString(),
@@ -97,7 +99,6 @@ export class Approvals {
     const { askedAt, expiresAt, ...same } = asked
     await insertApproval(store.sql, {
       ...same,
-      ...subject,
       digest: digestOf(asked),
       askedAt: new Date(askedAt),
       expiresAt: new Date(expiresAt),
@@ -118,9 +119,9 @@ export class Approvals {
   async decide(id: string, by: Principal, { decision, factor, reason }: Decision): Promise<Approval> {
     const { store, clock, repositoriesOf, freshFactor, note } = this.#options
     const approval = await this.read(id)
-    await this.#requireOther(approval, by)
     const asked = askedOf(approval)
     this.#requireWaiting(approval, asked)
+    await this.#requireOther(approval, by)
     const person = by.person!
     const shown = await freshFactor(person, factor, approval.digest)
     const repositories = await repositoriesOf(approval.system)
@@ -233,9 +234,9 @@ export class Approvals {
   }
 
   async #requireOther(approval: Approval, by: Principal): Promise<void> {
-    const { clock, wasInHandOf } = this.#options
+    const { clock, facilitiesOf, wasInHandOf } = this.#options
     if (by.kind !== 'person' || by.person === null) throw new Failure('FORBIDDEN', 'only a person decides, and no token')
-    if (!reaches(by, 'approval.decide', approval.facilities)) {
+    if (!reaches(by, 'approval.decide', facilitiesOf(approval))) {
       throw new Failure('FORBIDDEN', 'it is about facilities that you are no approver of', {
         hint: 'ask an approver of all of them',
       })
@@ -273,6 +274,8 @@ export function askedOf(approval: Approval): Asked {
   return {
     id: approval.id,
     operation: approval.operation as Operation,
+    system: approval.system,
+    component: approval.component,
     parameters: approval.parameters as Asked['parameters'],
     askedBy: { id: approval.asked_by, name: approval.asked_name },
     askedAt: approval.asked_at.toISOString(),

@@ -10,7 +10,6 @@ export interface NewApproval {
   readonly operation: string
   readonly system: string | null
   readonly component: string | null
-  readonly facilities: readonly string[]
   readonly parameters: Readonly<Record<string, unknown>>
   readonly digest: string
   readonly askedBy: { readonly id: string; readonly name: string }
@@ -26,7 +25,6 @@ export async function insertApproval(queries: Kysely<Schema>, asked: NewApproval
       operation: asked.operation,
       system: asked.system,
       component: asked.component,
-      facilities: JSON.stringify(asked.facilities),
       parameters: JSON.stringify(asked.parameters),
       digest: asked.digest,
       asked_by: asked.askedBy.id,

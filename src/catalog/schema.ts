@@ -33,8 +33,6 @@ export interface ApprovalsTable {
   /** Of what is asked for; null for what belongs to no system. */
   readonly system: string | null
   readonly component: string | null
-  /** Whose data it is about; empty for the whole installation. */
-  readonly facilities: JSONColumnType<readonly string[]>
   readonly parameters: Json
   readonly digest: string
   readonly asked_by: string

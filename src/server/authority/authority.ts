@@ -21,6 +21,7 @@ import type { Repository } from '../../repository/repository.ts'
 import type { Secret } from '../../secret.ts'
 import type { Catalogue } from '../catalogue.ts'
 import type { Control } from '../control.ts'
+import { facilitiesAbout } from '../view.ts'
 import { AccessReview } from './access-review.ts'
 import { ApprovalNews, type RaiseAlarm } from './approval-news.ts'
 import { documentOf } from './configuration-gate.ts'
@@ -113,6 +114,7 @@ export class Authority {
       clock,
       repositoriesOf: async (system) => this.#repositoriesOf(system),
       freshFactor: async (person, given, digest) => this.#freshFactor(person, given, digest),
+      facilitiesOf: (subject) => facilitiesAbout(catalogue, subject),
       wasInHandOf: async (person, by, since) => this.#wasInHandOf(person, by, since),
       execute: async (approval) =>
         execute(approval, {
@@ -157,7 +159,7 @@ export class Authority {
     for (const repository of repositories) {
       await each(async () => this.#keeper.keep(repository))
       await each(async () =>
-        importAsked({ store, catalogue, repository, nowMs: clock.now() }, async (asked) => this.#news.note('asked', asked)),
+        importAsked({ store, repository, nowMs: clock.now() }, async (asked) => this.#news.note('asked', asked)),
       )
     }
     await each(async () => spreadBreakGlass(repositories))
@@ -207,7 +209,7 @@ export class Authority {
       at: at.toISOString(),
       expiresAt: expiresAt.toISOString(),
     }
-    return await this.approvals.ask(owner, { operation: 'token', parameters }, { system: null, component: null, facilities: [] })
+    return await this.approvals.ask(owner, { operation: 'token', parameters }, { system: null, component: null })
   }
 
   /** Of all systems that can be reached. */

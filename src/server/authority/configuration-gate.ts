@@ -137,7 +137,7 @@ export class ConfigurationGate {
     }
     const shown = changes.slice(0, CHANGES_SHOWN).map(({ path: at, before, after }) => ({ path: at, before, after }))
     const parameters = { digest, changes: shown, changesInAll: changes.length }
-    return (await approvals().ask(by, { operation: 'configuration', parameters }, { system, component: null, facilities: [] })).id
+    return (await approvals().ask(by, { operation: 'configuration', parameters }, { system, component: null })).id
   }
 }
 

@@ -1,12 +1,10 @@
 import { z } from 'zod'
-import { askedSchema, digestOf } from '../../authority/operation.ts'
+import { askedSchema, componentOf, digestOf } from '../../authority/operation.ts'
 import { insertApproval, readApproval, type Approval } from '../../catalog/approvals.ts'
 import type { Store } from '../../catalog/store.ts'
 import { Failure } from '../../errors.ts'
 import { listAuthority, readAuthority } from '../../repository/authority-objects.ts'
 import type { Repository } from '../../repository/repository.ts'
-import type { Catalogue } from '../catalogue.ts'
-import { facilitiesOf } from '../view.ts'
 
 const schema = askedSchema.extend({ format: z.literal(1) })
 /** At one look. */
@@ -18,7 +16,6 @@ const seen = new WeakMap<Repository, Set<string>>()
 
 interface Importing {
   readonly store: Store
-  readonly catalogue: Catalogue
   readonly repository: Repository
   readonly nowMs: number
 }
@@ -36,7 +33,7 @@ export async function importAsked(importing: Importing, onNew: (approval: Approv
   }
 }
 
-async function importOne({ store, catalogue, nowMs, repository }: Importing, name: string): Promise<Approval | undefined> {
+async function importOne({ store, nowMs, repository }: Importing, name: string): Promise<Approval | undefined> {
   // One that is damaged asks for nothing; "resus verify --all" names it.
   const document = await readAuthority(repository, name).catch((error: unknown) => {
     if (error instanceof Failure && error.code === 'OBJECT_DAMAGED') return undefined
@@ -50,17 +47,13 @@ async function importOne({ store, catalogue, nowMs, repository }: Importing, nam
   if (Date.parse(asked.expiresAt) - Date.parse(asked.askedAt) > HOLDS_MS) return undefined
   // A host asks for what is done on a host.
   if (asked.operation !== 'restore' && asked.operation !== 'expire') return undefined
+  // What it says it is about is what decides who may decide.
+  if (asked.system !== repository.system || asked.component !== componentOf(asked.parameters)) return undefined
   // Of long ago, where the store was lost.
   if (Date.parse(asked.expiresAt) <= nowMs) return undefined
   if ((await readApproval(store.sql, asked.id)) !== undefined) return undefined
-  const { system } = repository
-  const component = typeof asked.parameters['component'] === 'string' ? asked.parameters['component'] : null
-  const picture = component === null ? undefined : catalogue.picture(system, component)
   await insertApproval(store.sql, {
     ...asked,
-    system,
-    component,
-    facilities: picture === undefined ? [] : facilitiesOf(catalogue, picture),
     digest: digestOf(asked),
     askedAt: new Date(asked.askedAt),
     expiresAt: new Date(asked.expiresAt),

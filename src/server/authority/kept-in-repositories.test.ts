@@ -14,7 +14,6 @@ import { MemoryStorage } from '../../storage/memory-storage.ts'
 import { enrolled, handClock, testAccounts } from '../../../test/services/accounts.ts'
 import { skipUnlessInstalled } from '../../../test/services/postgres.ts'
 import { stopTestStore, testStore } from '../../../test/services/store.ts'
-import { Catalogue } from '../catalogue.ts'
 import { FirstAdministrator } from './first-administrator.ts'
 import { importAsked } from './host-requests.ts'
 import { KnownPeople } from './known-people.ts'
@@ -198,6 +197,8 @@ test(
       format: 1,
       id: randomUUID(),
       operation: 'restore',
+      system: repository.system,
+      component: 'his-db',
       parameters: { verb: 'restore', component: 'his-db' },
       askedBy: { id: 'host:root@his', name: 'root@his' },
       askedAt: new Date(at).toISOString(),
@@ -211,6 +212,10 @@ test(
     for (const more of [
       { operation: 'configuration' },
       { operation: 'people' },
+      // About what another approver may decide on.
+      { component: 'ila-db' },
+      { component: null },
+      { system: 'another' },
       { operation: 'break-glass' },
       { askedBy: { id: randomUUID(), name: 'ada' } },
       { expiresAt: new Date(at + 5 * HOUR_MS).toISOString() },
@@ -220,8 +225,7 @@ test(
     const good = asked()
     await put(good)
     const found: string[] = []
-    const look = async () =>
-      importAsked({ store, catalogue: new Catalogue(store), repository, nowMs: at }, async ({ id }) => void found.push(id))
+    const look = async () => importAsked({ store, repository, nowMs: at }, async ({ id }) => void found.push(id))
     await Promise.all([look(), look()])
     await look()
     const rows = await sql<{ id: string }>`select id from resus_control.approvals`.execute(store.sql)

@@ -24,7 +24,7 @@ import { requireOwnOrigin } from './same-site.ts'
 import type { RouteOptions } from './route-options.ts'
 
 const failures = { '4xx': problemSchema, '5xx': problemSchema }
-const WHOLE = { system: null, component: null, facilities: [] }
+const WHOLE = { system: null, component: null }
 const idParameter = z.object({ id: z.uuid() })
 
 /** People, as their administration sees them. */

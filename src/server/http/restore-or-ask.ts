@@ -9,7 +9,6 @@ import { restoreParameters } from '../authority/executor.ts'
 import type { ComponentPicture } from '../catalogue.ts'
 import type { Control } from '../control.ts'
 import type { Target } from '../task-kinds.ts'
-import { facilitiesOf } from '../view.ts'
 import { approvalDocument } from './approval-document.ts'
 import { startWork } from './start-work.ts'
 
@@ -58,7 +57,7 @@ export async function restoreOrAsk(
     })
     return task
   }
-  const subject = { system: picture.system, component, facilities: facilitiesOf(control.catalogue, picture) }
+  const subject = { system: picture.system, component }
   const key = request.headers['idempotency-key']
   const approval = await authority.approvals.ask(
     principal,
