@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto'
+import { randomUUID, timingSafeEqual } from 'node:crypto'
 import {
   escalateApprovals,
   expireApprovals,
@@ -57,6 +57,8 @@ export interface ApprovalsOptions {
   readonly wasInHandOf: (person: string, by: string, since: Date) => Promise<boolean>
   /** Does what was approved; gives what came of it, or nothing where somebody else does it, on a host. May be called again for the same approval after a crash. */
   readonly execute: (approval: Approval) => Promise<Readonly<Record<string, unknown>> | undefined>
+  /** What a row says that Resus has written it so, for a digest. */
+  readonly sealOf: (digest: string) => Buffer
   /** Tells people, and the trail. */
   readonly note: (
     event: 'asked' | 'approved' | 'refused' | 'revoked' | 'expired' | 'used' | 'failed' | 'waits',
@@ -74,7 +76,7 @@ export class Approvals {
 
   /** Under an id of one's own it is asked for once. Throws BUSY when too many wait. */
   async ask(by: Principal, { operation, parameters, id = randomUUID() }: NewRequest, subject: Subject): Promise<Approval> {
-    const { store, clock, note } = this.#options
+    const { store, clock, sealOf, note } = this.#options
     const before = await readApproval(store.sql, id)
     if (before !== undefined) return before
     const waiting = await listApprovals(store.sql, { states: ['pending'] }, { limit: WAITING_MAX })
@@ -97,9 +99,11 @@ export class Approvals {
       expiresAt: new Date(nowMs + EXPIRES_MS).toISOString(),
     }
     const { askedAt, expiresAt, ...same } = asked
+    const digest = digestOf(asked)
     await insertApproval(store.sql, {
       ...same,
-      digest: digestOf(asked),
+      digest,
+      seal: sealOf(digest),
       askedAt: new Date(askedAt),
       expiresAt: new Date(expiresAt),
     })
@@ -257,9 +261,9 @@ export class Approvals {
 
   #requireWaiting(approval: Approval, asked: Asked): void {
     if (approval.state !== 'pending' || approval.expires_at.getTime() <= this.#options.clock.now()) throw this.#over(approval)
-    // Somebody has changed what was asked for, in the store.
-    if (digestOf(asked) === approval.digest) return
-    throw new Failure('APPROVAL_INVALID', 'the request is not what it was when it was made: its digest is another', {
+    // Somebody has changed what was asked for in the store, or has written there that another asks.
+    if (digestOf(asked) === approval.digest && isSame(approval.seal, this.#options.sealOf(approval.digest))) return
+    throw new Failure('APPROVAL_INVALID', 'the request is not what it was when it was made: its digest or its seal is another', {
       hint: 'somebody has changed the store: find out who, and ask again',
     })
   }
@@ -267,6 +271,10 @@ export class Approvals {
   #over({ state }: Approval): Failure {
     return new Failure('APPROVAL_INVALID', `it is ${state === 'pending' ? 'expired' : state} already`, { hint: 'ask again' })
   }
+}
+
+function isSame(given: Buffer | null, wanted: Buffer): boolean {
+  return given !== null && given.length === wanted.length && timingSafeEqual(given, wanted)
 }
 
 /** What was asked for, as its digest has it. */

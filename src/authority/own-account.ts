@@ -1,5 +1,5 @@
 import type { PublicKeyCredentialCreationOptionsJSON, PublicKeyCredentialRequestOptionsJSON } from '@simplewebauthn/server'
-import { readPerson, updatePerson, type Person } from '../catalog/people.ts'
+import { updatePerson, type Person } from '../catalog/people.ts'
 import { deleteTickets } from '../catalog/tickets.ts'
 import { Failure } from '../errors.ts'
 import type { From } from './account-event.ts'
@@ -112,7 +112,7 @@ export class OwnAccount {
     requireGoodPassword(next, name)
     const claimed = await attempts.claim(id)
     if (claimed === undefined) throw new Failure('LOCKED_OUT', 'this account is locked out for a while')
-    const isRight = await passwords.verify(old, claimed.password).catch(async (error: unknown) => {
+    const isRight = await passwords.verify(old, (await this.#person(self)).password).catch(async (error: unknown) => {
       await attempts.release(id)
       throw error
     })
@@ -123,7 +123,7 @@ export class OwnAccount {
     }
     await attempts.release(id)
     const password = await passwords.hash(next)
-    await this.#parts.store.sql.transaction().execute(async (queries) => {
+    await this.#parts.sealed.change(id, async (queries) => {
       await updatePerson(queries, id, { password })
       await deleteTickets(queries, id)
     })
@@ -155,7 +155,7 @@ export class OwnAccount {
   }
 
   async #person({ principal }: Self): Promise<Person> {
-    const person = await readPerson(this.#parts.store.sql, principal.id)
+    const person = await this.#parts.sealed.read({ id: principal.id })
     if (person !== undefined) return person
     throw new Failure('PERSON_UNKNOWN', 'there is no such person')
   }

@@ -7,7 +7,6 @@ import {
   readFamily,
   rotateFamily,
   touchFamily,
-  type FamilyWithPerson,
   type SessionFamily,
 } from '../catalog/session-families.ts'
 import type { From } from './account-event.ts'
@@ -15,6 +14,8 @@ import type { AccountParts } from './account-parts.ts'
 import type { SessionView } from './credential-memory.ts'
 import type { Factor, Grant } from './principal.ts'
 import { digestOf, randomSecret, type SealingKey } from './sealing-key.ts'
+import { isFamilySealed, sealOfFamily } from './seals.ts'
+import type { WholePerson } from '../catalog/whole-people.ts'
 
 export const ROTATE_MS = 5 * 60_000
 export const PREVIOUS_MS = 30_000
@@ -31,6 +32,9 @@ export interface NewSession {
   readonly cookie: string
   readonly view: SessionView
 }
+
+/** With whom it is of. */
+type FamilyWithPerson = SessionFamily & { readonly owner: WholePerson }
 
 export interface FoundSession {
   readonly family: FamilyWithPerson
@@ -71,7 +75,8 @@ export class Sessions {
     const cookie = cookieOf(seal, { id, generation: 1 })
     const userAgent = from.userAgent?.slice(0, USER_AGENT_MAX).replaceAll('\0', '').toWellFormed() ?? null
     const secret = digestOf(cookie)
-    await insertFamily(store.sql, { id, person, factor, grants, secret, at, address: from.address, userAgent })
+    const sealed = sealOfFamily(seal, { id, person, factor, grants, made_at: at })
+    await insertFamily(store.sql, { id, person, factor, grants, secret, at, address: from.address, userAgent, seal: sealed })
     await endFamilies(store.sql, { person, because: 'too many', at, newest: LIVE_MAX })
     return { cookie, view: this.#view({ id, person, made_at: at }) }
   }
@@ -80,8 +85,15 @@ export class Sessions {
   async find(cookie: string, from: From & { readonly isBackground?: boolean }): Promise<FoundSession | undefined> {
     const { store, seal } = this.#parts
     const shown = readCookie(seal, cookie)
-    const family = shown === undefined ? undefined : await readFamily(store.sql, shown.id)
-    if (shown === undefined || family === undefined || family.ended_at !== null) return undefined
+    const row = shown === undefined ? undefined : await readFamily(store.sql, shown.id)
+    if (shown === undefined || row === undefined || row.ended_at !== null) return undefined
+    const owner = await this.#parts.sealed.readGood({ id: row.person })
+    if (owner === undefined) return undefined
+    const family = { ...row, owner }
+    if (!isFamilySealed(seal, row)) {
+      this.#parts.onChanged({ person: { id: owner.id, name: owner.name }, what: 'session' })
+      return undefined
+    }
     const at = this.#now()
     const overdue = whyOver(family, at)
     if (overdue !== undefined) {
@@ -102,7 +114,7 @@ export class Sessions {
   async list(person: string): Promise<SessionFamily[]> {
     const at = this.#now()
     return (await listFamilies(this.#parts.store.sql, person)).filter(
-      (each) => whyOver({ ...each, person_state: 'active' }, at) === undefined,
+      (each) => whyOver({ ...each, owner: { state: 'active' } }, at) === undefined,
     )
   }
 
@@ -137,9 +149,9 @@ export class Sessions {
     this.#parts.memory.forget({ id })
   }
 
-  async #endReplayed({ id, person, name }: FamilyWithPerson, from: From): Promise<void> {
+  async #endReplayed({ id, owner }: FamilyWithPerson, from: From): Promise<void> {
     if (!(await this.end(id, 'replay'))) return
-    const who = { id: person, name }
+    const who = { id: owner.id, name: owner.name }
     this.#onReplay({ person: who, from })
     await this.#parts.note({
       action: 'session.replay',
@@ -162,10 +174,14 @@ export class Sessions {
 
 /** Why a family is over though nobody has ended it. */
 function whyOver(
-  { made_at, seen_at, person_state }: Pick<FamilyWithPerson, 'made_at' | 'seen_at' | 'person_state'>,
+  {
+    made_at,
+    seen_at,
+    owner,
+  }: Pick<SessionFamily, 'made_at' | 'seen_at'> & { readonly owner: { readonly state: 'active' | 'disabled' } },
   at: Date,
 ): string | undefined {
-  if (person_state !== 'active') return 'disabled'
+  if (owner.state !== 'active') return 'disabled'
   if (at.getTime() - made_at.getTime() >= WHOLE_MS) return 'twelve hours'
   return at.getTime() - seen_at.getTime() >= IDLE_MS ? 'idle' : undefined
 }

@@ -15,6 +15,7 @@ export interface NewApproval {
   readonly askedBy: { readonly id: string; readonly name: string }
   readonly askedAt: Date
   readonly expiresAt: Date
+  readonly seal: Buffer
 }
 
 export async function insertApproval(queries: Kysely<Schema>, asked: NewApproval): Promise<void> {
@@ -32,6 +33,7 @@ export async function insertApproval(queries: Kysely<Schema>, asked: NewApproval
       asked_at: asked.askedAt,
       expires_at: asked.expiresAt,
       state: 'pending',
+      seal: asked.seal,
     })
     .onConflict((conflict) => conflict.column('id').doNothing())
     .execute()

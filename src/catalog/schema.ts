@@ -49,6 +49,7 @@ export interface ApprovalsTable {
   /** What came of it: a task, or why it failed. */
   readonly outcome: ColumnType<unknown, string | null, string | null>
   readonly escalated_at: TimeOrNull
+  readonly seal: Buffer | null
 }
 
 export type TaskState = 'waiting' | 'running' | 'done' | 'failed' | 'cancelled'
@@ -274,6 +275,9 @@ export interface PeopleTable {
   readonly reset_by: string | null
   readonly reset_at: TimeOrNull
   readonly last_seen_at: TimeOrNull
+  readonly seal: Buffer | null
+  /** Counts the changes of what is sealed. */
+  readonly version: ColumnType<number, number | undefined, number>
 }
 
 export interface FactorsTable {
@@ -308,6 +312,7 @@ export interface SessionFamiliesTable {
   readonly ended_because: string | null
   readonly address: string | null
   readonly user_agent: string | null
+  readonly seal: Buffer | null
 }
 
 export interface TokensTable {
@@ -320,6 +325,7 @@ export interface TokensTable {
   readonly expires_at: Time
   readonly last_used_at: TimeOrNull
   readonly revoked_at: TimeOrNull
+  readonly seal: Buffer | null
 }
 
 export interface TicketsTable {
@@ -330,6 +336,7 @@ export interface TicketsTable {
   readonly sealed: Buffer | null
   readonly made_at: Time
   readonly expires_at: Time
+  readonly seal: Buffer | null
 }
 
 export interface Schema {

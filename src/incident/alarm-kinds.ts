@@ -143,6 +143,11 @@ export const ALARM_KINDS = {
     title: 'A change of the configuration was refused',
     hint: 'correct the file; the old one is in force',
   },
+  PEOPLE_CHANGED_OUTSIDE: {
+    severity: 'alarm',
+    title: 'An account was changed in the store, and not by Resus',
+    hint: 'find out who may write the store; disable the account, which takes everything from it, and make it good again step by step',
+  },
   APPROVAL_WAITS: {
     severity: 'warning',
     title: 'A second person has to decide',

@@ -278,6 +278,32 @@ test('attacks on people, sessions, requests and decisions: refused, nothing chan
     assert((await refusals(all)).some(({ actor }) => actor.name === 'eve'))
   })
 
+  await t.test('tokens of somebody who is disabled, and of an account that was changed in the store', async () => {
+    const { somebody: eve } = await person({ ...here, administrator: all }, 'evelyn', EVERYWHERE('viewer'))
+    const { token: one } = await token(eve, DAY_MS)
+    assert.equal(await bearer(one), 200)
+    await using store = await Store.open((await embeddedConnection(plane.state))!)
+    const more = JSON.stringify(EVERYWHERE('administrator'))
+    await sql`update resus_control.people set grants = ${more}::jsonb where id = ${eve.id}`.execute(store.sql)
+    clock.aheadMs += 5_000
+    assert.deepEqual([await bearer(one), (await eve.ask('GET /people')).status], [401, 401])
+    await waitUntil('everybody is told', async () =>
+      (await trailOf(all, 'people.changed-outside')).some(({ reason }) => reason.includes('evelyn')),
+    )
+    const { items } = (await all.ask('GET /backup-dr/alarms')).body as { items: { kind: string; text: string }[] }
+    assert(JSON.stringify(items).includes('PEOPLE_CHANGED_OUTSIDE'), JSON.stringify(items))
+    const disabled = await all.ask('POST /people', { change: 'disable', person: eve.id })
+    assert.equal(disabled.status, 202, JSON.stringify(disabled.body))
+    if (disabled.body['approval'] !== null) await approver.decide((disabled.body['approval'] as { id: string }).id)
+    const { somebody: gone } = await person({ ...here, administrator: all }, 'gone', EVERYWHERE('viewer'))
+    const { token: theirs } = await token(gone, DAY_MS)
+    assert.equal(await bearer(theirs), 200)
+    assert.equal((await all.ask('POST /people', { change: 'disable', person: gone.id })).status, 202)
+    assert.deepEqual([await bearer(theirs), (await gone.ask('GET /auth/me')).status], [401, 401])
+    assert.equal((await all.ask('POST /people', { change: 'enable', person: gone.id })).status, 202)
+    assert.equal(await bearer(theirs), 401, 'for good')
+  })
+
   await t.test('what is put into the store or the repository by hand runs nothing', async () => {
     await using store = await Store.open((await embeddedConnection(plane.state))!)
     const asked = (await all.ask('POST /break-glass')).body as { approval: { id: string } }

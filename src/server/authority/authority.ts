@@ -31,6 +31,7 @@ import { importAsked } from './host-requests.ts'
 import { KnownPeople } from './known-people.ts'
 import { PeopleKeeper } from './people-keeper.ts'
 import { emergencyDigest, Reviews, type Alone } from './reviews.ts'
+import { beginSeals } from './sealing-begin.ts'
 import { putKey, sealingKey } from './sealing-key.ts'
 
 export interface AuthorityOptions {
@@ -68,6 +69,8 @@ export class Authority {
   readonly #options: AuthorityOptions
   readonly #known: KnownPeople
   readonly #keeper: PeopleKeeper
+  /** Rows without a seal are worth nothing; undefined before it was looked at. */
+  #isSealed: boolean | undefined
   readonly #news: ApprovalNews
   readonly #anchored = new WeakSet<Configuration>()
   readonly #unanchored = new WeakSet<Configuration>()
@@ -85,7 +88,6 @@ export class Authority {
       systems: () => catalogue.systems.map(({ system }) => system),
       repositoryOf: async (system) => catalogue.repositoryOf(system),
     })
-    this.#keeper = new PeopleKeeper(store, clock)
     this.#news = new ApprovalNews(alarms, async (entry) => this.note(entry))
     this.reviews = new Reviews(clock)
     this.access = new AccessReview(store, options.trail, clock)
@@ -96,8 +98,10 @@ export class Authority {
       key: () => this.#keyNow(),
       site,
       note: async (event) => this.note(entryOf(event)),
+      onChanged: ({ person, what }) => void this.#news.tellChanged(person, what).catch(options.onError),
       onReplay: ({ person }) => void this.#news.tellReplay(person.name).catch(options.onError),
     })
+    this.#keeper = new PeopleKeeper(store, clock, this.accounts)
     this.identityProvider =
       options.identityProvider === undefined
         ? null
@@ -125,6 +129,7 @@ export class Authority {
           clock,
           admit: options.admit,
         }),
+      sealOf: (digest) => this.accounts.sealOfRequest(digest),
       note: async (event, approval) => this.#news.note(event, approval),
     })
   }
@@ -157,9 +162,10 @@ export class Authority {
       })
     }
     for (const repository of repositories) {
-      await each(async () => this.#keeper.keep(repository))
+      await each(async () => this.#news.tellAllChanged(await this.#keeper.keep(repository)))
+      const sealOf = (digest: string) => this.accounts.sealOfRequest(digest)
       await each(async () =>
-        importAsked({ store, repository, nowMs: clock.now() }, async (asked) => this.#news.note('asked', asked)),
+        importAsked({ store, repository, sealOf, nowMs: clock.now() }, async (asked) => this.#news.note('asked', asked)),
       )
     }
     await each(async () => spreadBreakGlass(repositories))
@@ -190,8 +196,10 @@ export class Authority {
 
   /** Whether people are still made by one: on the first day, and until there is an approver beside whoever asks. */
   async isSetUp(person: string): Promise<boolean> {
-    const { store, clock } = this.#options
-    const people = await store.sql.selectFrom('people').select(['id', 'grants', 'state', 'made_at']).execute()
+    const { clock } = this.#options
+    const { good: people, changed } = await this.accounts.sealed.sort()
+    // Somebody who writes the store would like it to be the first day.
+    if (changed.length > 0) return false
     const first = Math.min(...people.map(({ made_at: at }) => at.getTime()))
     if (clock.now() - first < FIRST_DAY_MS) return true
     return !people.some(
@@ -251,8 +259,20 @@ export class Authority {
       if (key !== undefined) for (const repository of repositories) await this.#keyIn(repository, key)
       this.#key = key
     }
+    if (this.#key !== undefined && !this.#isSealed) await this.#beginSeals(repositories)
     // Without a repository that has the key, who comes now would not be let in again.
     await this.first.look(state === 'none' && this.#key !== undefined)
+  }
+
+  async #beginSeals(repositories: readonly Repository[]): Promise<void> {
+    const { directory, catalogue, clock, report } = this.#options
+    const areAll = repositories.length === catalogue.systems.length
+    const sealed = await beginSeals({ directory, repositories, areAll, accounts: this.accounts, clock })
+    if (sealed === undefined && this.#isSealed === undefined)
+      report('nobody logs on yet: whether people are sealed is in a repository that cannot be asked')
+    else if (sealed !== undefined && sealed > 0)
+      report(`${sealed} people were sealed: from now on a row that Resus has not written is nobody`)
+    this.#isSealed = sealed !== undefined
   }
 
   /** One that came later gets it too. */

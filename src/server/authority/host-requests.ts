@@ -18,6 +18,7 @@ interface Importing {
   readonly store: Store
   readonly repository: Repository
   readonly nowMs: number
+  readonly sealOf: (digest: string) => Buffer
 }
 
 /** Takes in what was asked for on hosts: it lies in the repository until a control plane finds it. */
@@ -33,7 +34,7 @@ export async function importAsked(importing: Importing, onNew: (approval: Approv
   }
 }
 
-async function importOne({ store, nowMs, repository }: Importing, name: string): Promise<Approval | undefined> {
+async function importOne({ store, nowMs, sealOf, repository }: Importing, name: string): Promise<Approval | undefined> {
   // One that is damaged asks for nothing; "resus verify --all" names it.
   const document = await readAuthority(repository, name).catch((error: unknown) => {
     if (error instanceof Failure && error.code === 'OBJECT_DAMAGED') return undefined
@@ -52,9 +53,11 @@ async function importOne({ store, nowMs, repository }: Importing, name: string):
   // Of long ago, where the store was lost.
   if (Date.parse(asked.expiresAt) <= nowMs) return undefined
   if ((await readApproval(store.sql, asked.id)) !== undefined) return undefined
+  const digest = digestOf(asked)
   await insertApproval(store.sql, {
     ...asked,
-    digest: digestOf(asked),
+    digest,
+    seal: sealOf(digest),
     askedAt: new Date(asked.askedAt),
     expiresAt: new Date(asked.expiresAt),
   })
