@@ -9,6 +9,7 @@ import { IdentityProvider } from '../../authority/identity-provider.ts'
 import type { IdentityProviderSettings } from '../../authority/identity-provider-settings.ts'
 import { spreadBreakGlass } from '../../authority/break-glass.ts'
 import { keepConfiguration } from '../../authority/configurations.ts'
+import { idNamed } from '../../authority/named-id.ts'
 import type { Site } from '../../authority/passkeys.ts'
 import type { Principal } from '../../authority/principal.ts'
 import type { Approval } from '../../catalog/approvals.ts'
@@ -69,6 +70,8 @@ export class Authority {
   readonly #options: AuthorityOptions
   readonly #known: KnownPeople
   readonly #keeper: PeopleKeeper
+  /** Sealed codes that were opened, and are in the trail. */
+  readonly #noted = new Set<string>()
   /** Rows without a seal are worth nothing; undefined before it was looked at. */
   #isSealed: boolean | undefined
   readonly #news: ApprovalNews
@@ -153,6 +156,7 @@ export class Authority {
     const repositories = await this.repositories()
     for (const repository of repositories) await each(async () => this.reviews.look(repository))
     await each(async () => this.#news.tellReviews(this.reviews.all, clock.now()))
+    await each(async () => this.#noteBreakGlass())
     if (!leads) this.#keeper.forget()
     if (!this.isGuarded || !leads) return
     for (const repository of repositories) {
@@ -230,6 +234,22 @@ export class Authority {
   /** Adds to the trail, or to what waits for it. */
   async note(entry: NewAuditEntry): Promise<void> {
     await this.#options.trail.appendSoon(entry)
+  }
+
+  /** What was opened on a host is known by the repository alone: whoever sees it writes it down, and however many do, it is one entry. */
+  async #noteBreakGlass(): Promise<void> {
+    const { trail } = this.#options
+    for (const { kind, id, at, until, by } of this.reviews.all) {
+      if (kind !== 'break-glass' || this.#noted.has(id) || !(await trail.reachesBackTo(new Date(at)))) continue
+      await this.note({
+        id: idNamed(`break-glass/${id}.used`),
+        actor: { kind: 'break-glass', id: null, name: by.name },
+        action: 'break-glass.used',
+        object: { code: id, at, until },
+        outcome: 'done',
+      })
+      this.#noted.add(id)
+    }
   }
 
   /** What is in force: what somebody edits on a host later is held against it. What weakens it without a second person never takes its place. */
