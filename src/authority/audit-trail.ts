@@ -123,6 +123,12 @@ export class AuditTrail {
     return oldest.seq === 1 || Date.parse(wholeEntry(oldest).at) <= at.getTime()
   }
 
+  /** When its oldest entry came; undefined before there is one. */
+  async oldestAt(): Promise<Date | undefined> {
+    const oldest = await oldestEntry(this.#store.sql)
+    return oldest === undefined ? undefined : new Date(wholeEntry(oldest).at)
+  }
+
   async newest(): Promise<(ChainEnd & { readonly at: Date }) | undefined> {
     const row = await newestEntry(this.#store.sql)
     return row === undefined ? undefined : { seq: row.seq, hash: row.hash, at: row.at }

@@ -33,6 +33,7 @@ export const ACTIONS = {
   'review.record': { roles: ['administrator'], reach: 'all' },
   'emergency.declare': { roles: ['operator', 'administrator'], reach: 'all' },
   'emergency.review': { roles: ['approver', 'auditor'], reach: 'all' },
+  'audit.acknowledge': { roles: ['approver', 'auditor'], reach: 'all' },
   'audit.read': { roles: ['auditor'], reach: 'all' },
 } as const satisfies Record<string, ActionRule>
 

@@ -131,7 +131,7 @@ export const ALARM_KINDS = {
   AUDIT_BROKEN: {
     severity: 'alarm',
     title: 'The audit trail does not hang together',
-    hint: 'run "resus audit verify --head FILE" with a head of the last days, keep what it says, and find out who could write there',
+    hint: 'run "resus audit verify --head FILE" with a head of the last days, keep what it says, and find out who could write there; then "resus audit acknowledge --text" closes it',
   },
   COMPONENT_UNREACHED: {
     severity: 'alarm',

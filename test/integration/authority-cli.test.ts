@@ -290,6 +290,10 @@ test('emergencies, sealed codes and tokens; what others have written does nothin
   await chi.does(`token revoke ${id}`)
   assert.equal((await nobody.refused(`tasks --token-file ${file}`))[0], 'UNAUTHENTICATED')
 
+  assert.equal((await chi.refused('audit acknowledge --text looked'))[0], 'FORBIDDEN')
+  assert.equal((await ben.refused('audit acknowledge'))[0], 'ARGUMENTS_INVALID')
+  assert.deepEqual((await ben.does('audit acknowledge --text looked')).body['items'], [])
+
   const sealed = await ada.does('break-glass make')
   const { code, approval } = sealed.body as { code: string; approval: { id: string; digest: string } }
   assert.match(code, /^([A-Z0-9]{5}-){5}[A-Z0-9]{5}$/)

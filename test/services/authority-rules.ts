@@ -171,6 +171,7 @@ export const ROUTES: Readonly<Record<string, RouteRule>> = {
   'POST /api/v1/emergencies': { deed: 'declare', answer: '403 FACTOR_NEEDED', body: { reason: 'the server room has no power' } },
   // Of one that was declared just now, by somebody else.
   'POST /api/v1/emergencies/{id}/review': { deed: 'review', answer: '200', body: { text: 'it was right' } },
+  'POST /api/v1/audit/acknowledge': { deed: 'review', answer: '200', body: { text: 'I have looked' } },
   [`POST ${AUTH}/password`]: own('400 ARGUMENTS_INVALID', { token: '400 ARGUMENTS_INVALID', body: {} }),
   [`POST ${AUTH}/log-off`]: own('204'),
   [`POST ${AUTH}/log-off-everywhere`]: own('401 UNAUTHENTICATED'),
