@@ -6,6 +6,7 @@ import {
   listFamilies,
   readFamily,
   rotateFamily,
+  shortenPrevious,
   touchFamily,
   type SessionFamily,
 } from '../catalog/session-families.ts'
@@ -18,6 +19,7 @@ import { isFamilySealed, sealOfFamily } from './seals.ts'
 import type { WholePerson } from '../catalog/whole-people.ts'
 
 export const ROTATE_MS = 5 * 60_000
+/** So long a secret that was replaced is good beside the one in its place, which somebody has shown. */
 export const PREVIOUS_MS = 30_000
 export const IDLE_MS = 15 * 60_000
 export const WHOLE_MS = 12 * 3_600_000
@@ -106,7 +108,11 @@ export class Sessions {
     if (from.isBackground !== true && at.getTime() - family.seen_at.getTime() >= TOUCH_MS)
       await touchFamily(store.sql, family.id, at)
     const view = this.#view(family)
-    if (place === 'previous') return { family, view, cookie: null, goodUntilMs: family.previous_until?.getTime() ?? 0 }
+    if (place === 'previous') {
+      const goodUntilMs = Math.min(family.previous_until?.getTime() ?? 0, at.getTime() + PREVIOUS_MS)
+      return { family, view, cookie: await this.#reissue(family, at), goodUntilMs }
+    }
+    await this.#noteSeen(family, at)
     const next = await this.#rotateWhenDue(family, at)
     return { family, view, cookie: next, goodUntilMs: next === null ? view.endsAt.getTime() : at.getTime() + PREVIOUS_MS }
   }
@@ -138,9 +144,32 @@ export class Sessions {
     const { id } = family
     const generation = family.generation + 1
     const cookie = cookieOf(seal, { id, generation })
-    const previousUntil = new Date(at.getTime() + PREVIOUS_MS)
+    // The answer may be lost: until somebody has shown the new one, the old one is good, while the family is not idle.
+    const previousUntil = new Date(at.getTime() + IDLE_MS)
     // Of many requests at once, on whatever node, one gets the new secret; the others have shown the one before.
     const isOurs = await rotateFamily(store.sql, { id, generation, secret: digestOf(cookie), at, previousUntil })
+    return isOurs ? cookie : null
+  }
+
+  /** The current one has arrived: the one before is for what is under way. */
+  async #noteSeen({ id, previous_until: until }: FamilyWithPerson, at: Date): Promise<void> {
+    const soon = new Date(at.getTime() + PREVIOUS_MS)
+    if (until !== null && until > soon) await shortenPrevious(this.#parts.store.sql, id, soon)
+  }
+
+  /**
+   * Another secret for who shows the one before though the current one is out for half a minute and nobody has shown it: the answer that carried it was lost. If it was not, whoever has it
+   * shows what is a replay by then.
+   */
+  async #reissue(family: FamilyWithPerson, at: Date): Promise<string | null> {
+    const { store, seal } = this.#parts
+    // Then it ends within that.
+    const isSeen = (family.previous_until?.getTime() ?? 0) - at.getTime() <= PREVIOUS_MS
+    if (isSeen || at.getTime() - family.rotated_at.getTime() < PREVIOUS_MS) return null
+    const { id } = family
+    const generation = family.generation + 1
+    const cookie = cookieOf(seal, { id, generation })
+    const isOurs = await rotateFamily(store.sql, { id, generation, secret: digestOf(cookie), at, previousUntil: null })
     return isOurs ? cookie : null
   }
 

@@ -58,7 +58,8 @@ export async function rotateFamily(
     readonly generation: number
     readonly secret: Buffer
     readonly at: Date
-    readonly previousUntil: Date
+    /** Null where the one before goes on being that: nobody has seen the one in between. */
+    readonly previousUntil: Date | null
   },
 ): Promise<boolean> {
   const { id, generation, secret, at, previousUntil } = next
@@ -66,8 +67,7 @@ export async function rotateFamily(
     .updateTable('session_families')
     .set((each) => ({
       generation,
-      previous: each.ref('secret'),
-      previous_until: previousUntil,
+      ...(previousUntil === null ? {} : { previous: each.ref('secret'), previous_until: previousUntil }),
       secret,
       rotated_at: at,
     }))
@@ -77,6 +77,12 @@ export async function rotateFamily(
     .returning('id')
     .executeTakeFirst()
   return row !== undefined
+}
+
+/** The current secret was seen: the one before is good until then, and no longer. */
+export async function shortenPrevious(queries: Kysely<Schema>, id: string, until: Date): Promise<void> {
+  const of = queries.updateTable('session_families').set({ previous_until: until }).where('id', '=', id)
+  await of.where('previous_until', '>', until).execute()
 }
 
 export async function touchFamily(queries: Kysely<Schema>, id: string, at: Date): Promise<void> {
