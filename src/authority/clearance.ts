@@ -7,7 +7,7 @@ import type { Repository } from '../repository/repository.ts'
 import { readDecision, readUse, takeUse } from './anchors.ts'
 import { useBreakGlass } from './break-glass.ts'
 import { canonicalJson } from './canonical-json.ts'
-import { componentOf, digestOf, type Asked, type Operation } from './operation.ts'
+import { askedName, componentOf, digestOf, type Asked, type Operation } from './operation.ts'
 
 const ASKED_HOLDS_MS = 4 * 3_600_000
 
@@ -80,7 +80,7 @@ export async function askFromHost(
     askedAt: new Date(nowMs).toISOString(),
     expiresAt: new Date(nowMs + ASKED_HOLDS_MS).toISOString(),
   }
-  await putAuthority(repository, `approvals/${asked.id}.asked`, { format: 1, ...asked })
+  await putAuthority(repository, askedName(asked), { format: 1, ...asked })
   return { id: asked.id, digest: digestOf(asked), expiresAt: asked.expiresAt }
 }
 

@@ -35,6 +35,15 @@ export function componentOf(parameters: Asked['parameters']): string | null {
   return typeof component === 'string' ? component : null
 }
 
+/** Where a request of a host lies: by the day, so that whoever looks for new ones lists those of today alone. */
+export function askedName({ id, askedAt }: Pick<Asked, 'id' | 'askedAt'>): string {
+  return `${askedFolder(Date.parse(askedAt))}${id}`
+}
+
+export function askedFolder(timeMs: number): string {
+  return `asked/${new Date(timeMs).toISOString().slice(0, 10).replaceAll('-', '')}/`
+}
+
 export const decidedSchema = askedSchema
   .extend({
     format: z.literal(1),

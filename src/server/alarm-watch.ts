@@ -120,8 +120,8 @@ export class AlarmWatch {
     const found = view === undefined ? unseen : certificateFound(view)
     await this.#tell({ kind: 'CERTIFICATE_EXPIRING', place: { system: OWN_SYSTEM, subject: node }, found })
     for (const { system } of this.#catalogue.systems) {
-      const found = { ...this.#audit.broken(system), verified: this.#audit.verification.found(system) }
-      for (const condition of ofAuditCopy(system, found)) await this.#tell(this.#unlessLookedAt(condition))
+      const copy = { ...this.#audit.broken(system), verified: this.#audit.verification.found(system) }
+      for (const condition of ofAuditCopy(system, copy)) await this.#tell(this.#unlessLookedAt(condition))
     }
   }
 

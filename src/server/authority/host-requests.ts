@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { askedSchema, componentOf, digestOf } from '../../authority/operation.ts'
+import { askedFolder, askedName, askedSchema, componentOf, digestOf } from '../../authority/operation.ts'
 import { insertApproval, readApproval, type Approval } from '../../catalog/approvals.ts'
 import type { Store } from '../../catalog/store.ts'
 import { Failure } from '../../errors.ts'
@@ -11,6 +11,8 @@ const schema = askedSchema.extend({ format: z.literal(1) })
 const NAMES_MAX = 10_000
 /** What asks for longer was written by hand. */
 const HOLDS_MS = 4 * 3_600_000
+/** Clocks may differ by so much. */
+const CLOCKS_MS = 4 * 3_600_000
 
 const seen = new WeakMap<Repository, Set<string>>()
 
@@ -23,11 +25,15 @@ interface Importing {
 
 /** Takes in what was asked for on hosts: it lies in the repository until a control plane finds it. */
 export async function importAsked(importing: Importing, onNew: (approval: Approval) => Promise<void>): Promise<void> {
-  const { repository } = importing
-  const known = seen.get(repository) ?? new Set<string>()
+  const { repository, nowMs } = importing
+  // What is older is over: however many were asked for in all, one or two days are listed.
+  const folders = new Set([nowMs - HOLDS_MS - CLOCKS_MS, nowMs, nowMs + CLOCKS_MS].map(askedFolder))
+  const names: string[] = []
+  for (const folder of folders) names.push(...(await listAuthority(repository, folder)))
+  const before = seen.get(repository)
+  const known = new Set(names.filter((each) => before?.has(each) === true))
   seen.set(repository, known)
-  const names = (await listAuthority(repository, 'approvals/')).filter((name) => name.endsWith('.asked') && !known.has(name))
-  for (const name of names.slice(0, NAMES_MAX)) {
+  for (const name of names.filter((each) => !known.has(each)).slice(0, NAMES_MAX)) {
     const approval = await importOne(importing, name)
     if (approval !== undefined) await onNew(approval)
     known.add(name)
@@ -42,8 +48,7 @@ async function importOne({ store, nowMs, sealOf, repository }: Importing, name: 
   })
   const parsed = schema.safeParse(document)
   // One that was written by hand, or under another's name, asks for nothing.
-  if (!parsed.success || name !== `approvals/${parsed.data.id}.asked` || !parsed.data.askedBy.id.startsWith('host:'))
-    return undefined
+  if (!parsed.success || name !== askedName(parsed.data) || !parsed.data.askedBy.id.startsWith('host:')) return undefined
   const { format: _, ...asked } = parsed.data
   if (Date.parse(asked.expiresAt) - Date.parse(asked.askedAt) > HOLDS_MS) return undefined
   // A host asks for what is done on a host.

@@ -14,6 +14,8 @@ import { MemoryStorage } from '../../storage/memory-storage.ts'
 import { enrolled, handClock, testAccounts } from '../../../test/services/accounts.ts'
 import { skipUnlessInstalled } from '../../../test/services/postgres.ts'
 import { stopTestStore, testStore } from '../../../test/services/store.ts'
+import { askFromHost } from '../../authority/clearance.ts'
+import { askedName } from '../../authority/operation.ts'
 import { FirstAdministrator } from './first-administrator.ts'
 import { importAsked } from './host-requests.ts'
 import { KnownPeople } from './known-people.ts'
@@ -261,10 +263,10 @@ test(
       expiresAt: new Date(at + 4 * HOUR_MS).toISOString(),
       ...more,
     })
-    const put = async (document: { readonly id: string }, name = document.id) =>
-      putAuthority(repository, `approvals/${name}.asked`, document)
+    const put = async (document: { readonly id: string; readonly askedAt: string }, id = document.id) =>
+      putAuthority(repository, askedName({ ...document, id }), document)
     await put(asked())
-    await damage(storage, 'approvals/')
+    await damage(storage, 'asked/')
     for (const more of [
       { operation: 'configuration' },
       { operation: 'people' },
@@ -278,6 +280,9 @@ test(
     ])
       await put(asked(more))
     await put(asked(), randomUUID())
+    // Of another day than it says.
+    const moved = asked()
+    await putAuthority(repository, askedName({ ...moved, askedAt: new Date(at - 24 * HOUR_MS).toISOString() }), moved)
     const good = asked()
     await put(good)
     const found: string[] = []
@@ -293,3 +298,34 @@ test(
     )
   },
 )
+
+test('what hosts ask for is found across midnight, and of all that was ever asked two days are listed', { skip }, async (t) => {
+  const { store } = await testAccounts(t)
+  const { repository, storage } = await repositoryOf()
+  const midnight = Date.UTC(2026, 10, 23)
+  const parameters = { verb: 'restore', component: 'his-db' }
+  const ask = async (atMs: number) => {
+    const clock = { ...handClock(), now: () => atMs }
+    const deed = { operation: 'restore' as const, parameters }
+    return (await askFromHost(repository, deed, { account: 'root', host: 'his', reason: 'gone' }, clock)).id
+  }
+  for (let days = 2; days < 30; days += 1) await ask(midnight - days * 24 * HOUR_MS)
+  const wanted = [await ask(midnight - 600_000), await ask(midnight + 300_000)]
+  const listed: string[] = []
+  const watched = new Proxy(storage, {
+    get: (of, name) =>
+      name === 'list'
+        ? (prefix: string) => {
+            listed.push(prefix)
+            return of.list(prefix)
+          }
+        : (Reflect.get(of, name) as () => unknown).bind(of),
+  })
+  const found: string[] = []
+  for (const nowMs of [midnight + 600_000, midnight + 601_000]) {
+    const importing = { store, repository: { ...repository, storage: watched }, sealOf: () => Buffer.from('seal'), nowMs }
+    await importAsked(importing, async ({ id }) => void found.push(id))
+  }
+  assert.deepEqual(found.toSorted(), wanted.toSorted())
+  assert.deepEqual([...new Set(listed)], ['authority/asked/20261122/', 'authority/asked/20261123/'])
+})
