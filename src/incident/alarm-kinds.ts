@@ -170,7 +170,7 @@ export const ALARM_KINDS = {
   },
   ACCESS_REVIEW_DUE: {
     severity: 'warning',
-    title: 'The quarterly review of access is due',
+    title: 'A review of access is due',
     hint: 'look at who may do what, who has left and who got copies (GET /api/v1/access-review), and record what was found',
   },
   CHANNEL_FAILED: {

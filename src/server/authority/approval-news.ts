@@ -82,11 +82,11 @@ export class ApprovalNews {
     })
   }
 
-  async tellAccessReview(due: Date | null, nowMs: number): Promise<void> {
+  async tellAccessReview(due: Date | null, nowMs: number, makers: () => Promise<string>): Promise<void> {
     const isDue = due !== null && due.getTime() <= nowMs
     const told = isDue ? due.toISOString() : ''
     if ((this.#told.get('access review') ?? '') === told) return
-    const found = isDue ? { text: `who may do what was to be looked at until ${told}` } : null
+    const found = isDue ? { text: `who may do what was to be looked at until ${told}; made were: ${await makers()}` } : null
     await this.#raise('ACCESS_REVIEW_DUE', { system: OWN_SYSTEM, subject: 'access' }, found)
     this.#told.set('access review', told)
   }

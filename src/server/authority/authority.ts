@@ -174,7 +174,10 @@ export class Authority {
     }
     await each(async () => spreadBreakGlass(repositories))
     for (const configuration of catalogue.systems) await each(async () => this.#anchorConfiguration(configuration))
-    await each(async () => this.#news.tellAccessReview((await this.access.dates()).due, clock.now()))
+    await each(async () => {
+      const { due } = await this.access.dates()
+      await this.#news.tellAccessReview(due, clock.now(), async () => this.access.makers())
+    })
     await each(async () => this.approvals.look())
   }
 
