@@ -344,11 +344,26 @@ test('attacks on people, sessions, requests and decisions: refused, nothing chan
     clock.aheadMs += 6 * 60_000
     assert.equal((await victim.ask('GET /auth/me')).status, 200)
     assert.notEqual(victim.cookie(), old.cookie)
+    assert.equal((await victim.ask('GET /auth/me')).status, 200, 'the new one has arrived')
     clock.aheadMs += 60_000
     assert.equal((await plane.ask('GET /auth/me', { token: null, headers: old })).status, 401)
     assert.equal((await victim.ask('GET /auth/me')).status, 401, 'whoever had it has it no more')
     const [replay] = await trailOf(all, 'session.replay')
     assert.deepEqual([replay?.actor.name, replay?.outcome], ['victim', 'refused'])
+
+    // Shown before the new one was: it may be that an answer was lost. Whoever has the new one tells.
+    const second = (await person(here, 'second', EVERYWHERE('viewer'))).somebody
+    const stolen = { cookie: second.cookie(), 'x-resus-csrf': second.csrf() }
+    clock.aheadMs += 6 * 60_000
+    assert.equal((await second.ask('GET /auth/me')).status, 200)
+    clock.aheadMs += 60_000
+    const taken = await plane.ask('GET /auth/me', { token: null, headers: stolen })
+    assert.equal(taken.status, 200)
+    const got = { cookie: taken.headers.getSetCookie()[0]!.split(';')[0]! }
+    assert.equal((await second.ask('GET /auth/me')).status, 401)
+    clock.aheadMs += 5_000
+    assert.equal((await plane.ask('GET /auth/me', { token: null, headers: got })).status, 401, 'the thief is out too')
+    assert.equal((await trailOf(all, 'session.replay'))[0]?.actor.name, 'second')
   })
 
   await refused('bodies that are too large, broken or endless, where nobody is asked who they are', async () => {
