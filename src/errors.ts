@@ -68,6 +68,7 @@ export const FAILURES = {
   IDENTITY_PROVIDER_UNREACHABLE: { exit: 1, http: 502, retry: true },
   PASSWORD_WEAK: { exit: 2, http: 400, retry: false },
   PERSON_UNKNOWN: { exit: 2, http: 404, retry: false },
+  PEOPLE_CHANGED_OUTSIDE: { exit: 1, http: 409, retry: false },
   PERSON_EXISTS: { exit: 2, http: 409, retry: false },
   APPROVAL_NEEDED: { exit: 2, http: 403, retry: false },
   APPROVAL_UNKNOWN: { exit: 2, http: 404, retry: false },

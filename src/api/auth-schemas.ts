@@ -22,10 +22,13 @@ export const finishTotpBody = z.strictObject({ ticket, code: z.string().regex(/^
 export const finishPasskeyBody = z.strictObject({ response: registrationSchema })
 export const removeFactorBody = z.strictObject({ shown: givenFactorSchema })
 export const passwordBody = z.strictObject({ old: password, next: password })
-export const tokenBody = z.strictObject({
+export const wantedTokenBody = z.strictObject({
   name: label,
   grants: z.array(grantSchema).min(1).max(20),
   expiresAt: z.iso.datetime({ offset: true }).describe('within 400 days'),
+})
+export const tokenBody = wantedTokenBody.extend({
+  shown: givenFactorSchema.optional().describe('a second factor, shown now for this token'),
 })
 
 const sessionDocument = z.object({

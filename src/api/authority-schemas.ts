@@ -88,13 +88,15 @@ export const peopleChangedSchema = z.object({
 })
 export const accessReviewSchema = z.object({
   last: time.nullable(),
-  due: time.nullable().describe('a quarter after the last, or after the first person came'),
+  due: time.nullable().describe('a quarter after the last; the first, a day after the first person came'),
   people: z.array(
     z.object({
       id: z.uuid(),
       name: z.string(),
       grants: z.array(grantSchema),
       state: z.enum(['active', 'disabled']),
+      madeBy: z.string().describe('id of a person; "bootstrap", or "identity-provider"'),
+      madeAt: time,
       factors: z.int(),
       lastSeenAt: time.nullable(),
       isAway: z.boolean().describe('not here for 60 days: has this person left?'),

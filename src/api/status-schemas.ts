@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { auditStateSchema } from './audit-schemas.ts'
 import { scheduledKinds } from '../config/schedule-settings.ts'
 import { DEFINITIONS } from '../recovery/objectives.ts'
 
@@ -51,6 +52,7 @@ export type ObjectivesDocument = z.infer<typeof objectivesSchema>
 export const healthSchema = z.object({
   asOf: time,
   state: z.enum(['up', 'degraded', 'down', 'unknown']).describe('the worst of what is watched'),
+  audit: auditStateSchema.nullable().describe('the audit trail; null for who sees some facilities alone'),
   watched: z.array(
     z.object({
       system: z.string(),

@@ -153,13 +153,13 @@ test('the secret of a code in the store opens for its person and row alone, and 
   const digest = randomBytes(32)
   const other = all.another({ key: () => new Secret(randomBytes(32)) })
   await assert.rejects(other.freshFactor(ada.person.id, { kind: 'totp', code: ada.code() }, digest), {
-    code: 'SECRET_UNREADABLE',
+    code: 'PEOPLE_CHANGED_OUTSIDE',
   })
   // Somebody who may write to the store gives Ada's row their own secret.
   await sql`update resus_control.factors set sealed_secret = (select sealed_secret from resus_control.factors where person = ${eve.person.id})
     where person = ${ada.person.id}`.execute(store.sql)
   await assert.rejects(accounts.freshFactor(ada.person.id, { kind: 'totp', code: eve.code() }, digest), {
-    code: 'SECRET_UNREADABLE',
+    code: 'PEOPLE_CHANGED_OUTSIDE',
   })
 })
 

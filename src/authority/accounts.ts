@@ -3,6 +3,7 @@ import { assert } from '../assert.ts'
 import type { Person } from '../catalog/people.ts'
 import { deleteOldFamilies } from '../catalog/session-families.ts'
 import type { Store } from '../catalog/store.ts'
+import type { PersonCopy } from '../catalog/people-copies.ts'
 import { deleteOldTokens } from '../catalog/tokens.ts'
 import type { Clock } from '../clock.ts'
 import type { Secret } from '../secret.ts'
@@ -20,8 +21,11 @@ import { PasswordHashes } from './password.ts'
 import { People } from './people.ts'
 import type { Grant, Principal } from './principal.ts'
 import { Principals, type Credential, type Identified } from './principals.ts'
+import { SealedPeople, type ChangedOutside } from './sealed-people.ts'
 import { SealingKey } from './sealing-key.ts'
+import { sealOfPerson } from './seals.ts'
 import { Sessions, type NewSession, type OnReplay } from './sessions.ts'
+import { Tickets } from './tickets.ts'
 import { Tokens } from './tokens.ts'
 
 export interface AccountsOptions {
@@ -35,6 +39,8 @@ export interface AccountsOptions {
   readonly note: Note
   /** A secret was shown that had been replaced: somebody has stolen it, or was stolen from. For an alarm. */
   readonly onReplay?: OnReplay
+  /** A row of the store does not fit its seal. For an alarm. */
+  readonly onChanged?: (found: ChangedOutside) => void
 }
 
 const DIGEST_BYTES = 32
@@ -50,19 +56,24 @@ export class Accounts {
   readonly factors: Factors
   readonly sessions: Sessions
   readonly tokens: Tokens
+  readonly sealed: SealedPeople
   readonly #parts: AccountParts
   readonly #principals: Principals
   readonly #logOns: LogOns
   readonly #fresh: FreshFactors
   readonly #addresses: AddressAttempts
 
-  constructor({ store, clock, key, site, note, onReplay = () => undefined }: AccountsOptions) {
-    const parts: AccountParts = { store, clock, note, seal: new SealingKey(key), memory: new CredentialMemory() }
+  constructor({ store, clock, key, site, note, onReplay = () => undefined, onChanged = () => undefined }: AccountsOptions) {
+    const seal = new SealingKey(key)
+    const sealed = new SealedPeople(store, seal, onChanged)
+    const tickets = new Tickets(seal)
+    const parts: AccountParts = { store, clock, note, seal, sealed, tickets, onChanged, memory: new CredentialMemory() }
     const attempts = new Attempts(parts)
     const passwords = new PasswordHashes()
     const addresses = new AddressAttempts(clock)
     this.#parts = parts
     this.#addresses = addresses
+    this.sealed = sealed
     this.people = new People(parts)
     this.factors = new Factors(parts, site)
     this.sessions = new Sessions(parts, onReplay)
@@ -135,6 +146,22 @@ export class Accounts {
    */
   async freshFactor(person: string, given: GivenFactor | undefined, digest: Buffer, from: From = NOWHERE): Promise<ShownFactor> {
     return await this.#fresh.require(person, given, { purpose: approvalOf(digest), from })
+  }
+
+  /** What says of a request that Resus has written it. */
+  sealOfRequest(digest: string): Buffer {
+    return this.#parts.seal.sealRow('request', digest)
+  }
+
+  /** What says of a person as a repository has them that Resus has written it. */
+  sealOfCopy(copy: PersonCopy): Buffer {
+    return sealOfPerson(this.#parts.seal, copy)
+  }
+
+  /** Seals what nobody has sealed yet: once, when sealing begins. Gives how many people. */
+  async beginSeals(): Promise<number> {
+    await this.tokens.beginSeals()
+    return await this.sealed.begin()
   }
 
   /** Forgets sessions and tokens that ended long ago. */

@@ -19,7 +19,7 @@ after(stopTestStore)
 const skip = await skipUnlessInstalled(18)
 
 const NOON = Date.UTC(2026, 10, 22, 12)
-const RESTORE = { system: 'osun', component: 'his-db', facilities: ['ila', 'ede'] }
+const RESTORE = { system: 'osun', component: 'his-db' }
 const APPROVE: Decision = { decision: 'approve', factor: 'right', reason: null }
 
 function person(name: string, ...grants: readonly Grant[]): Principal {
@@ -43,6 +43,8 @@ async function place(t: TestContext, more: Partial<ApprovalsOptions> = {}) {
       if (given === 'right') return 'totp'
       throw new Failure('FACTOR_WRONG', 'that was wrong')
     },
+    facilitiesOf: ({ component }) => (component === 'his-db' ? ['ila', 'ede'] : component === 'ila-db' ? ['ila'] : []),
+    sealOf: (digest) => Buffer.from(`seal of ${digest}`),
     wasInHandOf: async () => false,
     execute: async ({ id }) => {
       executed.push(id)
@@ -134,8 +136,42 @@ test(
     const { id } = await here.ask()
     const change = sql`update resus_control.approvals set parameters = '{"to": "/elsewhere"}' where id = ${id}`
     await change.execute(here.store.sql)
-    await assert.rejects(here.approvals.decide(id, here.approver, APPROVE), /its digest is another/)
+    await assert.rejects(here.approvals.decide(id, here.approver, APPROVE), /its digest or its seal is another/)
     assert.equal(await readDecision(here.repository, id), undefined)
+  },
+)
+
+test('a request that somebody has written into the store, under another’s name, is decided on by nobody', { skip }, async (t) => {
+  const here = await place(t)
+  const { id } = await here.ask()
+  const forged = { ...askedOf(await here.approvals.read(id)), askedBy: { id: here.approver.id, name: 'approver' } }
+  const digest = digestOf(forged)
+  const { store, operator } = here
+  await sql`update resus_control.approvals set asked_by = ${here.approver.id}, asked_name = 'approver', digest = ${digest} where id = ${id}`.execute(
+    store.sql,
+  )
+  const alsoApprover = { ...operator, grants: here.approver.grants }
+  await assert.rejects(here.approvals.decide(id, alsoApprover, APPROVE), /its digest or its seal is another/)
+  assert.equal(await readDecision(here.repository, id), undefined)
+})
+
+test(
+  'an approver of one facility decides for another neither by what the store says it is about, nor by what was decided',
+  { skip },
+  async (t) => {
+    const here = await place(t)
+    const { id } = await here.ask()
+    const ofIla = person('of ila', { role: 'approver', facilities: ['ila'] })
+    await sql`update resus_control.approvals set component = 'ila-db' where id = ${id}`.execute(here.store.sql)
+    await assert.rejects(here.approvals.decide(id, ofIla, APPROVE), /its digest or its seal is another/)
+    assert.equal(await readDecision(here.repository, id), undefined)
+    const read = (await here.approvals.read(id)) as Approval
+    const decided = { ...anchorOf({ ...read, component: 'his-db' }, here.approver), component: 'ila-db' }
+    await putAuthority(here.repository, `approvals/${id}.decided`, decided)
+    await assert.rejects(readDecision(here.repository, id), refusedWith('OBJECT_DAMAGED'))
+    await sql`update resus_control.approvals set state = 'approved' where id = ${id}`.execute(here.store.sql)
+    await here.approvals.look()
+    assert.deepEqual([(await here.approvals.read(id)).state, here.executed], ['failed', []])
   },
 )
 

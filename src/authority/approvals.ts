@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto'
+import { randomUUID, timingSafeEqual } from 'node:crypto'
 import {
   escalateApprovals,
   expireApprovals,
@@ -29,8 +29,6 @@ const ASKER_MAX = 20
 export interface Subject {
   readonly system: string | null
   readonly component: string | null
-  /** Whose data; empty for the whole installation. */
-  readonly facilities: readonly string[]
 }
 
 export interface NewRequest {
@@ -53,10 +51,14 @@ export interface ApprovalsOptions {
   readonly repositoriesOf: (system: string | null) => Promise<readonly Repository[]>
   /** Checks a factor for this digest, and uses it up. Throws FACTOR_WRONG, LOCKED_OUT. */
   readonly freshFactor: (person: string, given: unknown, digest: string) => Promise<'totp' | 'passkey'>
+  /** Whose data it is about, as it is configured now; empty for the whole installation. */
+  readonly facilitiesOf: (subject: Subject) => readonly string[]
   /** Whether one person made another's account, or reset a factor of it, since then. */
   readonly wasInHandOf: (person: string, by: string, since: Date) => Promise<boolean>
   /** Does what was approved; gives what came of it, or nothing where somebody else does it, on a host. May be called again for the same approval after a crash. */
   readonly execute: (approval: Approval) => Promise<Readonly<Record<string, unknown>> | undefined>
+  /** What a row says that Resus has written it so, for a digest. */
+  readonly sealOf: (digest: string) => Buffer
   /** Tells people, and the trail. */
   readonly note: (
     event: 'asked' | 'approved' | 'refused' | 'revoked' | 'expired' | 'used' | 'failed' | 'waits',
@@ -74,7 +76,7 @@ export class Approvals {
 
   /** Under an id of one's own it is asked for once. Throws BUSY when too many wait. */
   async ask(by: Principal, { operation, parameters, id = randomUUID() }: NewRequest, subject: Subject): Promise<Approval> {
-    const { store, clock, note } = this.#options
+    const { store, clock, sealOf, note } = this.#options
     const before = await readApproval(store.sql, id)
     if (before !== undefined) return before
     const waiting = await listApprovals(store.sql, { states: ['pending'] }, { limit: WAITING_MAX })
@@ -89,16 +91,19 @@ export class Approvals {
     const asked: Asked = {
       id,
       operation,
+      system: subject.system,
+      component: subject.component,
       parameters: typeof parameters === 'function' ? await parameters() : parameters,
       askedBy: { id: asker, name: by.name },
       askedAt: new Date(nowMs).toISOString(),
       expiresAt: new Date(nowMs + EXPIRES_MS).toISOString(),
     }
     const { askedAt, expiresAt, ...same } = asked
+    const digest = digestOf(asked)
     await insertApproval(store.sql, {
       ...same,
-      ...subject,
-      digest: digestOf(asked),
+      digest,
+      seal: sealOf(digest),
       askedAt: new Date(askedAt),
       expiresAt: new Date(expiresAt),
     })
@@ -118,9 +123,9 @@ export class Approvals {
   async decide(id: string, by: Principal, { decision, factor, reason }: Decision): Promise<Approval> {
     const { store, clock, repositoriesOf, freshFactor, note } = this.#options
     const approval = await this.read(id)
-    await this.#requireOther(approval, by)
     const asked = askedOf(approval)
     this.#requireWaiting(approval, asked)
+    await this.#requireOther(approval, by)
     const person = by.person!
     const shown = await freshFactor(person, factor, approval.digest)
     const repositories = await repositoriesOf(approval.system)
@@ -233,9 +238,9 @@ export class Approvals {
   }
 
   async #requireOther(approval: Approval, by: Principal): Promise<void> {
-    const { clock, wasInHandOf } = this.#options
+    const { clock, facilitiesOf, wasInHandOf } = this.#options
     if (by.kind !== 'person' || by.person === null) throw new Failure('FORBIDDEN', 'only a person decides, and no token')
-    if (!reaches(by, 'approval.decide', approval.facilities)) {
+    if (!reaches(by, 'approval.decide', facilitiesOf(approval))) {
       throw new Failure('FORBIDDEN', 'it is about facilities that you are no approver of', {
         hint: 'ask an approver of all of them',
       })
@@ -256,9 +261,9 @@ export class Approvals {
 
   #requireWaiting(approval: Approval, asked: Asked): void {
     if (approval.state !== 'pending' || approval.expires_at.getTime() <= this.#options.clock.now()) throw this.#over(approval)
-    // Somebody has changed what was asked for, in the store.
-    if (digestOf(asked) === approval.digest) return
-    throw new Failure('APPROVAL_INVALID', 'the request is not what it was when it was made: its digest is another', {
+    // Somebody has changed what was asked for in the store, or has written there that another asks.
+    if (digestOf(asked) === approval.digest && isSame(approval.seal, this.#options.sealOf(approval.digest))) return
+    throw new Failure('APPROVAL_INVALID', 'the request is not what it was when it was made: its digest or its seal is another', {
       hint: 'somebody has changed the store: find out who, and ask again',
     })
   }
@@ -268,11 +273,17 @@ export class Approvals {
   }
 }
 
+function isSame(given: Buffer | null, wanted: Buffer): boolean {
+  return given !== null && given.length === wanted.length && timingSafeEqual(given, wanted)
+}
+
 /** What was asked for, as its digest has it. */
 export function askedOf(approval: Approval): Asked {
   return {
     id: approval.id,
     operation: approval.operation as Operation,
+    system: approval.system,
+    component: approval.component,
     parameters: approval.parameters as Asked['parameters'],
     askedBy: { id: approval.asked_by, name: approval.asked_name },
     askedAt: approval.asked_at.toISOString(),

@@ -21,6 +21,8 @@ export interface AuditActor {
 
 /** What is to be written down. No secret and no record of a patient is in it. */
 export interface NewAuditEntry {
+  /** A UUID that follows from what it tells, where several may tell the same: it is entered once. */
+  readonly id?: string
   readonly actor: AuditActor
   /** What they have shown; null for nothing. */
   readonly factor?: Factor | null

@@ -10,6 +10,7 @@ import {
   listWaiting,
   lockChain,
   newestEntry,
+  oldestEntry,
   type AuditFilter,
 } from '../catalog/audit-entries.ts'
 import type { Schema } from '../catalog/schema.ts'
@@ -115,6 +116,19 @@ export class AuditTrail {
     })
   }
 
+  /** Whether it has all that was entered since then: one that was lost is filled from the repositories, later than it goes on. Throws what the store throws. */
+  async reachesBackTo(at: Date): Promise<boolean> {
+    const oldest = await oldestEntry(this.#store.sql)
+    if (oldest === undefined) return false
+    return oldest.seq === 1 || Date.parse(wholeEntry(oldest).at) <= at.getTime()
+  }
+
+  /** When its oldest entry came; undefined before there is one. */
+  async oldestAt(): Promise<Date | undefined> {
+    const oldest = await oldestEntry(this.#store.sql)
+    return oldest === undefined ? undefined : new Date(wholeEntry(oldest).at)
+  }
+
   async newest(): Promise<(ChainEnd & { readonly at: Date }) | undefined> {
     const row = await newestEntry(this.#store.sql)
     return row === undefined ? undefined : { seq: row.seq, hash: row.hash, at: row.at }
@@ -168,7 +182,7 @@ export class AuditTrail {
   }
 
   #bodyOf(entry: NewAuditEntry): AuditBody {
-    return auditBody(entry, { id: randomUUID(), atMs: this.#clock.now(), node: this.#node })
+    return auditBody(entry, { id: entry.id ?? randomUUID(), atMs: this.#clock.now(), node: this.#node })
   }
 
   /** What the trail says of itself. */

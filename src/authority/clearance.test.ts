@@ -34,6 +34,8 @@ async function decided(repository: Repository, more: Partial<Decided> = {}): Pro
   const asked: Asked = {
     id: randomUUID(),
     operation: 'restore',
+    system: 'osun',
+    component: null,
     parameters: { ...DEED.parameters, reason: 'a server is gone' },
     askedBy: { id: 'host:root@his-1', name: 'root@his-1' },
     askedAt: new Date(NOON).toISOString(),
@@ -98,6 +100,13 @@ test('an approval of one repository is none in another', async () => {
   const [here, there] = [await place(), await place()]
   const id = await decided(here.repository)
   await assert.rejects(there.clear({ kind: 'approval', id }), refusedWith('APPROVAL_NEEDED'))
+  for (const other of [{ system: 'another' }, { component: 'another-db' }]) {
+    const moved = await decided(here.repository, other)
+    await assert.rejects(
+      here.clear({ kind: 'approval', id: moved }),
+      refusedWith('APPROVAL_INVALID', /is for another|another-db/),
+    )
+  }
 })
 
 test('a declared emergency restores to new places for four hours, and over nothing', async () => {

@@ -7,7 +7,7 @@ import type { Repository } from '../repository/repository.ts'
 import { readDecision, readUse, takeUse } from './anchors.ts'
 import { useBreakGlass } from './break-glass.ts'
 import { canonicalJson } from './canonical-json.ts'
-import { digestOf, type Asked, type Operation } from './operation.ts'
+import { askedName, componentOf, digestOf, type Asked, type Operation } from './operation.ts'
 
 const ASKED_HOLDS_MS = 4 * 3_600_000
 
@@ -73,12 +73,14 @@ export async function askFromHost(
   const asked: Asked = {
     id: randomUUID(),
     operation,
+    system: repository.system,
+    component: componentOf(parameters),
     parameters: { ...parameters, reason: asker.reason },
     askedBy: { id: `host:${name}`, name },
     askedAt: new Date(nowMs).toISOString(),
     expiresAt: new Date(nowMs + ASKED_HOLDS_MS).toISOString(),
   }
-  await putAuthority(repository, `approvals/${asked.id}.asked`, { format: 1, ...asked })
+  await putAuthority(repository, askedName(asked), { format: 1, ...asked })
   return { id: asked.id, digest: digestOf(asked), expiresAt: asked.expiresAt }
 }
 
@@ -92,6 +94,9 @@ async function byApproval(repository: Repository, { operation, parameters, run }
   const { reason: _, ...approved } = decided.parameters
   if (decided.operation !== operation || canonicalJson(approved) !== canonicalJson(parameters)) {
     throw invalid(`is for something else: ${decided.operation} ${canonicalJson(approved)}, and not ${canonicalJson(parameters)}`)
+  }
+  if (decided.system !== repository.system || decided.component !== componentOf(parameters)) {
+    throw invalid(`is for ${decided.system ?? 'no system'}/${decided.component ?? '-'}`)
   }
   if (Date.parse(decided.expiresAt) <= clock.now() && (await readUse(repository, id))?.run !== run)
     throw invalid(`expired at ${decided.expiresAt}`)

@@ -1,10 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import type { PublicKeyCredentialCreationOptionsJSON, PublicKeyCredentialRequestOptionsJSON } from '@simplewebauthn/server'
 import { z } from 'zod'
-import { insertFactor, listFactors, removeFactor, takeStep, type FactorRow } from '../catalog/factors.ts'
+import { deleteFactor, insertFactor, listFactors, takeStep, type FactorRow } from '../catalog/factors.ts'
 import type { Person } from '../catalog/people.ts'
 import type { Store } from '../catalog/store.ts'
-import { insertTicket, readTicket, takeTicket } from '../catalog/tickets.ts'
 import { Failure } from '../errors.ts'
 import type { AccountParts } from './account-parts.ts'
 import type { GivenFactor, GivenRegistration } from './given-factor.ts'
@@ -55,7 +54,7 @@ export class Factors {
     const secret = newTotpSecret()
     const ticket = randomSecret()
     const at = this.#now()
-    await insertTicket(this.#sql, {
+    await this.#parts.tickets.insert(this.#sql, {
       digest: digestOf(ticket),
       purpose: TOTP_ENROLMENT,
       person: person.id,
@@ -70,7 +69,7 @@ export class Factors {
   /** Throws FACTOR_WRONG for another code: the ticket is still good then. */
   async finishTotp(person: string, { ticket, code }: { readonly ticket: string; readonly code: string }): Promise<FactorView> {
     const which = { digest: digestOf(ticket), purpose: TOTP_ENROLMENT, at: this.#now() }
-    const found = await readTicket(this.#sql, which)
+    const found = await this.#parts.tickets.read(this.#sql, which)
     if (found?.person !== person || found.sealed === null) throw expiredEnrolment()
     const { factor, isFirst, label } = enrolmentSchema.parse(found.data)
     const secret = this.#parts.seal.open(found.sealed, contextOf(person, factor)).toString()
@@ -78,7 +77,7 @@ export class Factors {
     if (step === undefined) throw wrongFactor('this is not the code of now')
     const sealedSecret = found.sealed
     return await this.#insert({ person, isFirst }, async (queries) => {
-      if ((await takeTicket(queries, which)) === undefined) throw expiredEnrolment()
+      if ((await this.#parts.tickets.take(queries, which)) === undefined) throw expiredEnrolment()
       return await insertFactor(queries, { id: factor, person, kind: 'totp', label, at: which.at, sealedSecret, step })
     })
   }
@@ -105,11 +104,12 @@ export class Factors {
 
   /** Throws FACTOR_NEEDED for the last one. */
   async remove(person: string, factor: string): Promise<void> {
-    const outcome = await removeFactor(this.#sql, { person, factor })
-    if (outcome === 'unknown') throw new Failure('NOT_FOUND', 'there is no such factor')
-    if (outcome === 'last') {
-      throw new Failure('FACTOR_NEEDED', 'the last factor stays', { hint: 'make another one first' })
-    }
+    await this.#parts.sealed.change(person, async (queries, { factors }) => {
+      if (!factors.some(({ id }) => id === factor)) throw new Failure('NOT_FOUND', 'there is no such factor')
+      // Of two removals at once one finds what the other has left.
+      if (factors.length === 1) throw new Failure('FACTOR_NEEDED', 'the last factor stays', { hint: 'make another one first' })
+      await deleteFactor(queries, factor)
+    })
   }
 
   /** What a browser needs to show a passkey for this; null where they have none. */
@@ -146,9 +146,7 @@ export class Factors {
     { person, isFirst }: { readonly person: string; readonly isFirst: boolean },
     insert: (queries: Queries) => Promise<boolean>,
   ): Promise<FactorView> {
-    return await this.#sql.transaction().execute(async (queries) => {
-      await queries.selectFrom('people').select('id').where('id', '=', person).forUpdate().execute()
-      const own = await listFactors(queries, person)
+    return await this.#parts.sealed.change(person, async (queries, { factors: own }) => {
       if (isFirst && own.length > 0) throw expiredEnrolment()
       if (own.length >= FACTORS_MAX) throw new Failure('ARGUMENTS_INVALID', `there are ${FACTORS_MAX} factors already`)
       if (!(await insert(queries))) throw wrongFactor('it is in use already')
@@ -158,7 +156,7 @@ export class Factors {
   }
 
   async #own(person: string): Promise<FactorRow[]> {
-    return await listFactors(this.#sql, person)
+    return [...((await this.#parts.sealed.read({ id: person }))?.factors ?? [])]
   }
 
   get #sql(): Queries {

@@ -1,7 +1,6 @@
 import type { PublicKeyCredentialRequestOptionsJSON } from '@simplewebauthn/server'
 import { z } from 'zod'
-import { noteLogOn, readPerson, readPersonByName, updatePerson, type Person } from '../catalog/people.ts'
-import { insertTicket, readTicket, takeTicket } from '../catalog/tickets.ts'
+import { noteLogOn, updatePerson, type Person } from '../catalog/people.ts'
 import { Failure } from '../errors.ts'
 import type { AccountEvent, From } from './account-event.ts'
 import type { AccountParts } from './account-parts.ts'
@@ -55,14 +54,16 @@ export class LogOns {
   async byPassword({ name, password }: { readonly name: string; readonly password: string }, from: From): Promise<LogOn> {
     const { attempts, passwords, addresses } = this.#of
     const place = addresses.claim(from.address)
-    const person = LOG_ON_NAME.test(name) ? await readPersonByName(this.#sql, name) : undefined
+    const person = LOG_ON_NAME.test(name) ? await this.#parts.sealed.readGood({ name }) : undefined
     const claimed = await attempts.claim(person?.id)
-    const isRight = await passwords.verify(password, claimed?.password).catch(async (error: unknown) => {
-      // It was not looked at.
-      place.release()
-      if (claimed !== undefined) await attempts.release(claimed.id)
-      throw error
-    })
+    const isRight = await passwords
+      .verify(password, claimed === undefined ? undefined : person?.password)
+      .catch(async (error: unknown) => {
+        // It was not looked at.
+        place.release()
+        if (claimed !== undefined) await attempts.release(claimed.id)
+        throw error
+      })
     if (claimed === undefined || !isRight) {
       await this.#noteRefused(person, claimed, from)
       throw refused()
@@ -76,9 +77,9 @@ export class LogOns {
   async byInvitation({ code, password }: { readonly code: string; readonly password: string }, from: From): Promise<LogOn> {
     const place = this.#of.addresses.claim(from.address)
     const which = { digest: digestOf(code), purpose: INVITATION, at: this.#now() }
-    const ticket = await readTicket(this.#sql, which)
+    const ticket = await this.#parts.tickets.read(this.#sql, which)
     const id = ticket?.person ?? undefined
-    const person = id === undefined ? undefined : await readPerson(this.#sql, id)
+    const person = id === undefined ? undefined : await this.#parts.sealed.readGood({ id })
     if (person === undefined || person.state !== 'active') {
       await this.#note('invitation.accepted', 'refused', { person, from, reason: 'no such invitation, or no longer' })
       throw refused()
@@ -86,8 +87,8 @@ export class LogOns {
     place.release()
     requireGoodPassword(password, person.name)
     const hash = await this.#of.passwords.hash(password)
-    await this.#sql.transaction().execute(async (queries) => {
-      if ((await takeTicket(queries, which)) === undefined) throw refused()
+    await this.#parts.sealed.change(person.id, async (queries) => {
+      if ((await this.#parts.tickets.take(queries, which)) === undefined) throw refused()
       await updatePerson(queries, person.id, { password: hash })
     })
     await this.#of.sessions.endAll(person.id, 'another password')
@@ -109,9 +110,10 @@ export class LogOns {
     const { attempts, addresses, factors } = this.#of
     const place = addresses.claim(from.address)
     const which = { digest: digestOf(ticket), purpose: SECOND_FACTOR, at: this.#now() }
-    const found = await readTicket(this.#sql, which)
+    const found = await this.#parts.tickets.read(this.#sql, which)
     const id = found?.person ?? undefined
-    const claimed = id === undefined ? undefined : await attempts.claim(id)
+    const isGood = id !== undefined && (await this.#parts.sealed.readGood({ id })) !== undefined
+    const claimed = isGood ? await attempts.claim(id) : undefined
     if (found === undefined || claimed === undefined) {
       await this.#note('log-on.second-factor', 'refused', { person: undefined, from, reason: 'no such ticket, or locked out' })
       throw refused()
@@ -124,14 +126,14 @@ export class LogOns {
       throw wrongFactor('it is not the one of now, or was used')
     }
     place.release()
-    if ((await takeTicket(this.#sql, which)) === undefined) throw refused()
+    if ((await this.#parts.tickets.take(this.#sql, which)) === undefined) throw refused()
     return await this.#begin(claimed, { shown: shown.kind, grants, from })
   }
 
   /** What a browser needs to show a passkey for a ticket; null where they have none. Throws LOG_ON_REFUSED. */
   async challenge(ticket: string): Promise<PublicKeyCredentialRequestOptionsJSON | null> {
     const which = { digest: digestOf(ticket), purpose: SECOND_FACTOR, at: this.#now() }
-    const person = (await readTicket(this.#sql, which))?.person ?? undefined
+    const person = (await this.#parts.tickets.read(this.#sql, which))?.person ?? undefined
     if (person === undefined) throw refused()
     return await this.#of.factors.assertionOptions(person, { kind: 'log-on', bound: which.digest })
   }
@@ -154,7 +156,14 @@ export class LogOns {
     const digest = digestOf(ticket)
     const at = this.#now()
     const expiresAt = new Date(at.getTime() + TICKET_MS)
-    await insertTicket(this.#sql, { digest, purpose: SECOND_FACTOR, person: person.id, data: { grants }, at, expiresAt })
+    await this.#parts.tickets.insert(this.#sql, {
+      digest,
+      purpose: SECOND_FACTOR,
+      person: person.id,
+      data: { grants },
+      at,
+      expiresAt,
+    })
     const passkey = await this.#of.factors.assertionOptions(person.id, { kind: 'log-on', bound: digest })
     return { kind: 'second-factor', ticket, factors: [...new Set(own.map(({ kind }) => kind))], passkey }
   }

@@ -12,6 +12,9 @@ const askerSchema = z.object({ id: z.string(), name: z.string() })
 export const askedSchema = z.object({
   id: z.uuid(),
   operation: z.enum(OPERATIONS),
+  /** What it is about; null for what belongs to no system, or to no component. */
+  system: z.string().nullable(),
+  component: z.string().nullable(),
   parameters: z.record(z.string(), jsonSchema),
   askedBy: askerSchema,
   askedAt: z.iso.datetime({ precision: 3 }),
@@ -21,8 +24,24 @@ export const askedSchema = z.object({
 export type Asked = z.infer<typeof askedSchema>
 
 /** SHA-256 (hex) of all that is asked, in canonical form: what is approved under it is this and nothing else. */
-export function digestOf({ id, operation, parameters, askedBy, askedAt, expiresAt }: Asked): string {
-  return createHash('sha256').update(canonicalJson({ id, operation, parameters, askedBy, askedAt, expiresAt })).digest('hex')
+export function digestOf({ id, operation, system, component, parameters, askedBy, askedAt, expiresAt }: Asked): string {
+  const asked = { id, operation, system, component, parameters, askedBy, askedAt, expiresAt }
+  return createHash('sha256').update(canonicalJson(asked)).digest('hex')
+}
+
+/** The component that something is asked for, by its parameters. */
+export function componentOf(parameters: Asked['parameters']): string | null {
+  const { component } = parameters
+  return typeof component === 'string' ? component : null
+}
+
+/** Where a request of a host lies: by the day, so that whoever looks for new ones lists those of today alone. */
+export function askedName({ id, askedAt }: Pick<Asked, 'id' | 'askedAt'>): string {
+  return `${askedFolder(Date.parse(askedAt))}${id}`
+}
+
+export function askedFolder(timeMs: number): string {
+  return `asked/${new Date(timeMs).toISOString().slice(0, 10).replaceAll('-', '')}/`
 }
 
 export const decidedSchema = askedSchema

@@ -1,9 +1,10 @@
 import type { PublicKeyCredentialCreationOptionsJSON, PublicKeyCredentialRequestOptionsJSON } from '@simplewebauthn/server'
-import { readPerson, updatePerson, type Person } from '../catalog/people.ts'
+import { updatePerson, type Person } from '../catalog/people.ts'
 import { deleteTickets } from '../catalog/tickets.ts'
 import { Failure } from '../errors.ts'
 import type { From } from './account-event.ts'
 import type { AccountParts } from './account-parts.ts'
+import { canonicalJson } from './canonical-json.ts'
 import type { Factors, FactorView } from './factors.ts'
 import type { FreshFactors } from './fresh-factor.ts'
 import type { GivenFactor, GivenRegistration } from './given-factor.ts'
@@ -11,7 +12,9 @@ import type { Attempts } from './lock-out.ts'
 import { requireGoodPassword, type PasswordHashes } from './password.ts'
 import type { ChallengePurpose } from './passkeys.ts'
 import type { Principal } from './principal.ts'
+import { digestOf } from './sealing-key.ts'
 import type { NewSession, Sessions } from './sessions.ts'
+import type { WantedToken } from './tokens.ts'
 
 const OWN_FACTORS: ChallengePurpose = { kind: 'own-factors', bound: null }
 
@@ -92,6 +95,16 @@ export class OwnAccount {
     })
   }
 
+  /** What a browser needs to show a passkey for this very token; null where there is none. */
+  async tokenChallenge({ principal }: Self, wanted: WantedToken): Promise<PublicKeyCredentialRequestOptionsJSON | null> {
+    return await this.#of.factors.assertionOptions(principal.id, forToken(wanted))
+  }
+
+  /** A token outlives the session, which may be a stolen one: it takes a factor shown for it. Throws FACTOR_NEEDED, FACTOR_WRONG, LOCKED_OUT. */
+  async showForToken({ principal, from }: Self, wanted: WantedToken, shown: GivenFactor | undefined): Promise<void> {
+    await this.#of.fresh.require(principal.id, shown, { purpose: forToken(wanted), from })
+  }
+
   /** Ends all other sessions. Throws LOG_ON_REFUSED for another old password, PASSWORD_WEAK, LOCKED_OUT, BUSY. */
   async changePassword(self: Self, { old, next }: { readonly old: string; readonly next: string }): Promise<void> {
     const { attempts, passwords, sessions } = this.#of
@@ -99,7 +112,7 @@ export class OwnAccount {
     requireGoodPassword(next, name)
     const claimed = await attempts.claim(id)
     if (claimed === undefined) throw new Failure('LOCKED_OUT', 'this account is locked out for a while')
-    const isRight = await passwords.verify(old, claimed.password).catch(async (error: unknown) => {
+    const isRight = await passwords.verify(old, (await this.#person(self)).password).catch(async (error: unknown) => {
       await attempts.release(id)
       throw error
     })
@@ -110,7 +123,7 @@ export class OwnAccount {
     }
     await attempts.release(id)
     const password = await passwords.hash(next)
-    await this.#parts.store.sql.transaction().execute(async (queries) => {
+    await this.#parts.sealed.change(id, async (queries) => {
       await updatePerson(queries, id, { password })
       await deleteTickets(queries, id)
     })
@@ -142,8 +155,13 @@ export class OwnAccount {
   }
 
   async #person({ principal }: Self): Promise<Person> {
-    const person = await readPerson(this.#parts.store.sql, principal.id)
+    const person = await this.#parts.sealed.read({ id: principal.id })
     if (person !== undefined) return person
     throw new Failure('PERSON_UNKNOWN', 'there is no such person')
   }
+}
+
+function forToken({ name, grants, expiresAt }: WantedToken): ChallengePurpose {
+  const text = canonicalJson({ name, grants: [...grants], expiresAt: expiresAt.toISOString() })
+  return { kind: 'own-token', bound: digestOf(text) }
 }

@@ -12,11 +12,12 @@ import {
 } from '@simplewebauthn/server'
 import { notePasskeyUse, type FactorRow } from '../catalog/factors.ts'
 import { isStoreAway, type Store } from '../catalog/store.ts'
-import { insertTicket, takeTicket, type Ticket } from '../catalog/tickets.ts'
+import type { Ticket } from '../catalog/tickets.ts'
 import type { Clock } from '../clock.ts'
 import { Failure } from '../errors.ts'
 import type { GivenAssertion, GivenRegistration } from './given-factor.ts'
 import { digestOf } from './sealing-key.ts'
+import type { Tickets } from './tickets.ts'
 
 const CHALLENGE_MS = 5 * 60_000
 const NONCE_BYTES = 16
@@ -41,8 +42,8 @@ export function siteOf(url: string | undefined): Site | null {
 
 /** What a challenge is for: an answer to it is good for nothing else. */
 export interface ChallengePurpose {
-  readonly kind: 'log-on' | 'enrolment' | 'own-factors' | 'approval'
-  /** The digest of the log-on's ticket, or of the approval. */
+  readonly kind: 'log-on' | 'enrolment' | 'own-factors' | 'own-token' | 'approval'
+  /** The digest of the log-on's ticket, of the token that is wanted, or of the approval. */
   readonly bound: Buffer | null
 }
 
@@ -58,6 +59,7 @@ export interface NewPasskey {
 interface Options {
   readonly store: Store
   readonly clock: Clock
+  readonly tickets: Tickets
   readonly site: Site | null
 }
 
@@ -175,25 +177,25 @@ export class Passkeys {
     purpose: ChallengePurpose,
     data: Readonly<Record<string, unknown>>,
   ): Promise<Uint8Array<ArrayBuffer>> {
-    const { store, clock } = this.#options
+    const { store, clock, tickets } = this.#options
     const nonce = randomBytes(NONCE_BYTES)
     const challenge = Buffer.concat([nonce, bindingOf(nonce, person, purpose)])
     const at = new Date(clock.now())
     const expiresAt = new Date(at.getTime() + CHALLENGE_MS)
     const digest = digestOf(challenge)
-    await insertTicket(store.sql, { digest, purpose: ticketPurpose(purpose), person, data, at, expiresAt })
+    await tickets.insert(store.sql, { digest, purpose: ticketPurpose(purpose), person, data, at, expiresAt })
     return new Uint8Array(challenge)
   }
 
   /** Before anything else of the answer is looked at: an answer that is wrong has used its challenge too. */
   async #takeChallenge(given: string, person: string, purpose: ChallengePurpose): Promise<Ticket | undefined> {
-    const { store, clock } = this.#options
+    const { store, clock, tickets } = this.#options
     const challenge = Buffer.from(given, 'base64url')
     if (challenge.length !== CHALLENGE_BYTES) return undefined
     const binding = bindingOf(challenge.subarray(0, NONCE_BYTES), person, purpose)
     if (!timingSafeEqual(binding, challenge.subarray(NONCE_BYTES))) return undefined
     const digest = digestOf(challenge)
-    return await takeTicket(store.sql, { digest, purpose: ticketPurpose(purpose), at: new Date(clock.now()) })
+    return await tickets.take(store.sql, { digest, purpose: ticketPurpose(purpose), at: new Date(clock.now()) })
   }
 
   #site(): Site {

@@ -1,19 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import { deleteFactors } from '../catalog/factors.ts'
-import {
-  arePeopleKnown,
-  insertPerson,
-  listPeople,
-  readPerson,
-  readPersonByIdentity,
-  readPersonByName,
-  updatePerson,
-  type Person,
-  type PersonChange,
-} from '../catalog/people.ts'
+import { arePeopleKnown, listPeople, readPerson, updatePerson, type Person, type PersonChange } from '../catalog/people.ts'
 import { endFamilies } from '../catalog/session-families.ts'
 import { revokeTokens } from '../catalog/tokens.ts'
-import { deleteTickets, insertTicket } from '../catalog/tickets.ts'
+import { deleteTickets } from '../catalog/tickets.ts'
 import { Failure } from '../errors.ts'
 import { NOWHERE, type AccountEvent, type From } from './account-event.ts'
 import type { AccountParts } from './account-parts.ts'
@@ -82,13 +72,18 @@ export class People {
     return await arePeopleKnown(this.#sql)
   }
 
-  /** Throws PERSON_UNKNOWN. */
+  /** Also of whom somebody has changed in the store. Throws PERSON_UNKNOWN. */
+  async requireKnown(id: string): Promise<void> {
+    known(await readPerson(this.#sql, id))
+  }
+
+  /** Throws PERSON_UNKNOWN, PEOPLE_CHANGED_OUTSIDE. */
   async read(id: string): Promise<PersonView> {
-    return viewOf(known(await readPerson(this.#sql, id)))
+    return viewOf(known(await this.#parts.sealed.read({ id })))
   }
 
   async readByName(name: string): Promise<PersonView | undefined> {
-    const person = LOG_ON_NAME.test(name) ? await readPersonByName(this.#sql, name) : undefined
+    const person = LOG_ON_NAME.test(name) ? await this.#parts.sealed.read({ name }) : undefined
     return person === undefined ? undefined : viewOf(person)
   }
 
@@ -106,7 +101,7 @@ export class People {
     }
     const id = randomUUID()
     const row = { ...person, id, identity: null, madeBy: by.id, at: this.#now() }
-    if (!(await insertPerson(this.#sql, row))) {
+    if (!(await this.#parts.sealed.insert(row))) {
       throw new Failure('PERSON_EXISTS', `there is a "${person.name}" already`, { hint: 'people who have left keep their names' })
     }
     await this.#note('person.made', { id, name: person.name }, by, { after: { ...person } })
@@ -117,7 +112,7 @@ export class People {
   async ofIdentity(claims: IdentityClaims): Promise<Person> {
     const { issuer, subject, displayName, email } = claims
     const identity = { issuer, subject }
-    const found = await readPersonByIdentity(this.#sql, identity)
+    const found = await this.#parts.sealed.read(identity)
     if (found !== undefined) return found
     // The provider's people choose their names there: nobody takes one of ours by it.
     for (const name of [claims.name, subject, randomUUID()].map(
@@ -126,10 +121,10 @@ export class People {
       if (!LOG_ON_NAME.test(name)) continue
       const id = randomUUID()
       const row = { id, name, displayName, email, grants: [], identity, madeBy: 'identity-provider', at: this.#now() }
-      if (await insertPerson(this.#sql, row)) {
+      if (await this.#parts.sealed.insert(row)) {
         await this.#note('person.made', { id, name }, { id: 'identity-provider' }, { after: { name, ...identity } })
       }
-      const made = await readPersonByIdentity(this.#sql, identity)
+      const made = await this.#parts.sealed.read(identity)
       if (made !== undefined) return made
     }
     throw new Failure('PERSON_EXISTS', 'the names that the identity provider gives are taken')
@@ -139,10 +134,21 @@ export class People {
     return await this.#change(id, { grants }, { by, action: 'person.grants', shown: (person) => grantsOf(person.grants) })
   }
 
-  /** Ends all that they have open; their tokens are worth nothing while it lasts. */
+  /**
+   * Ends all that they have open; their tokens are worth nothing while it lasts. From an account that somebody has changed in the store everything else is taken too: what it had, nobody
+   * knows.
+   */
   async disable(id: string, by: By): Promise<PersonView> {
-    const of = { by, action: 'person.disabled', shown: (person: Person) => person.state } as const
-    return await this.#change(id, { state: 'disabled' }, of, async (queries) => this.#endAll(queries, id, 'disabled'))
+    const { before, after } = await this.#parts.sealed.changeWhatever(id, async (queries, found, isGood) => {
+      const nothing = isGood ? {} : { grants: [], password: null }
+      const changed = known(await updatePerson(queries, id, { state: 'disabled', ...nothing }))
+      if (!isGood) await deleteFactors(queries, id)
+      await this.#endAll(queries, id, 'disabled')
+      return { before: found, after: changed }
+    })
+    this.#parts.memory.forget({ person: id })
+    await this.#note('person.disabled', after, by, { before: before.state, after: after.state })
+    return viewOf(after)
   }
 
   async enable(id: string, by: By): Promise<PersonView> {
@@ -161,13 +167,22 @@ export class People {
 
   /** A code with which they choose a password, once, within 24 hours. Shown this once; another one takes its place. */
   async invite(id: string, by: By): Promise<{ readonly code: string; readonly expiresAt: Date }> {
-    const person = known(await readPerson(this.#sql, id))
+    const person = known(await this.#parts.sealed.read({ id }))
     const code = randomSecret()
     const at = this.#now()
     const expiresAt = new Date(at.getTime() + INVITATION_MS)
-    await this.#sql.transaction().execute(async (queries) => {
+    await this.#parts.sealed.change(id, async (queries) => {
+      // Whoever has the code has the account, for now: for a day it does not decide on what they ask for.
+      await updatePerson(queries, id, { reset: { by: by.id, at } })
       await queries.deleteFrom('tickets').where('person', '=', id).where('purpose', '=', INVITATION).execute()
-      await insertTicket(queries, { digest: digestOf(code), purpose: INVITATION, person: id, data: {}, at, expiresAt })
+      await this.#parts.tickets.insert(queries, {
+        digest: digestOf(code),
+        purpose: INVITATION,
+        person: id,
+        data: {},
+        at,
+        expiresAt,
+      })
     })
     await this.#note('invitation.made', person, by, {})
     return { code, expiresAt }
@@ -179,8 +194,7 @@ export class People {
     of: { readonly by: By; readonly action: AccountEvent['action']; readonly shown: (person: Person) => unknown },
     also: (queries: AccountParts['store']['sql']) => Promise<void> = async () => undefined,
   ): Promise<PersonView> {
-    const { before, after } = await this.#sql.transaction().execute(async (queries) => {
-      const found = known(await queries.selectFrom('people').selectAll().where('id', '=', id).forUpdate().executeTakeFirst())
+    const { before, after } = await this.#parts.sealed.change(id, async (queries, found) => {
       const changed = known(await updatePerson(queries, id, change))
       await also(queries)
       return { before: found, after: changed }

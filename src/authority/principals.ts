@@ -115,7 +115,8 @@ export class Principals {
 function askedSession(session: FoundSession | undefined): Asked | undefined {
   if (session === undefined) return undefined
   const { family, view, cookie, goodUntilMs } = session
-  const { id, person, name } = family
+  const { id, person } = family
+  const { name } = family.owner
   const factor = family.factor as Principal['factor']
   const principal: Principal = { kind: 'person', id: person, person, name, grants: sessionGrants(session), factor }
   return { found: { principal, session: view, id, person, goodUntilMs }, cookie }
@@ -126,7 +127,7 @@ function askedSession(session: FoundSession | undefined): Asked | undefined {
  */
 function sessionGrants({ family }: FoundSession): Grant[] {
   const { factor } = family
-  const own = factor === 'totp' || factor === 'passkey' ? grantsOf(family.person_grants) : []
+  const own = factor === 'totp' || factor === 'passkey' ? grantsOf(family.owner.grants) : []
   return [...own, ...grantsOf(family.grants)]
 }
 

@@ -37,6 +37,7 @@ export const ACTIONS = {
   'evidence.details': { roles: ['operator', 'auditor'], reach: 'act' },
   // Management's word: whoever decides on others' requests, or answers for the installation.
   'evidence.certify': { roles: ['approver', 'administrator'], reach: 'act' },
+  'audit.acknowledge': { roles: ['approver', 'auditor'], reach: 'all' },
   'audit.read': { roles: ['auditor'], reach: 'all' },
 } as const satisfies Record<string, ActionRule>
 

@@ -8,24 +8,31 @@ const NONCE_BYTES = 12
 const TAG_BYTES = 16
 const MAC_BYTES = 16
 
+interface Keys {
+  readonly key: Buffer
+  readonly macKey: Buffer
+  readonly rowKey: Buffer
+}
+
 /**
  * What keeps secrets of people in the store unreadable to who has the store alone. All nodes of an installation have the same one. Sealed: nonce (12 bytes), tag (16), ciphertext,
  * AES-256-GCM, bound to a context.
  */
 export class SealingKey {
   readonly #find: () => Secret
-  #keys: { readonly key: Buffer; readonly macKey: Buffer } | undefined
+  #keys: Keys | undefined
 
   /** `find` may throw while nobody knows it yet: then whatever needs it does. */
   constructor(find: () => Secret) {
     this.#find = find
   }
 
-  #there(): { readonly key: Buffer; readonly macKey: Buffer } {
+  #there(): Keys {
     if (this.#keys !== undefined) return this.#keys
     const key = this.#find().reveal()
     assert(key.length === KEY_BYTES, 'the key for secrets of people has 32 bytes')
-    this.#keys = { key, macKey: Buffer.from(hkdfSync('sha256', key, '', 'resus: marks of sessions', KEY_BYTES)) }
+    const derive = (info: string) => Buffer.from(hkdfSync('sha256', key, '', info, KEY_BYTES))
+    this.#keys = { key, macKey: derive('resus: marks of sessions'), rowKey: derive('resus: seals of rows') }
     return this.#keys
   }
 
@@ -55,6 +62,17 @@ export class SealingKey {
   /** 16 bytes that nobody else can make for this purpose and text. */
   mark(purpose: string, text: string): Buffer {
     return createHmac('sha256', this.#there().macKey).update(`${purpose}\0${text}`).digest().subarray(0, MAC_BYTES)
+  }
+
+  /** 32 bytes: what a row of the store says that Resus has written it so. */
+  sealRow(kind: string, text: string): Buffer {
+    return createHmac('sha256', this.#there().rowKey).update(`${kind}\0${text}`).digest()
+  }
+
+  /** In constant time. A row without a seal fits none. */
+  isRowSealed(given: Buffer | null, kind: string, text: string): boolean {
+    const wanted = this.sealRow(kind, text)
+    return given !== null && given.length === wanted.length && timingSafeEqual(given, wanted)
   }
 
   /** 43 characters that follow from a text and that nobody else can tell. */

@@ -16,7 +16,7 @@ async function ask(accounts: Accounts, cookie: string, isBackground = false) {
   return await accounts.principalOf({ kind: 'session', cookie }, { ...HERE, isBackground })
 }
 
-test('a secret is replaced after five minutes; the one before is good for half a minute, and then ends the family', async (t) => {
+test('a secret is replaced after five minutes; the one before is good for half a minute beside it, and then ends the family', async (t) => {
   const all = await testAccounts(t)
   const { accounts, clock, replays, events } = all
   const { session, person } = await enrolled(all, 'ada')
@@ -33,6 +33,45 @@ test('a secret is replaced after five minutes; the one before is good for half a
   assert.equal(await ask(accounts, old), undefined)
   assert.equal(replays.length, 1)
   assert.equal(events.filter(({ action }) => action === 'session.replay').length, 1)
+})
+
+test('an answer that is lost with the new secret ends nothing; what was in it is a replay then', async (t) => {
+  const all = await testAccounts(t)
+  const { accounts, clock, replays } = all
+  const { session } = await enrolled(all, 'ada')
+  const old = session.cookie
+  clock.move(5 * MINUTE_MS)
+  const lost = (await ask(accounts, old))!.cookie!
+  clock.move(MINUTE_MS)
+  const [first, second] = await Promise.all([ask(accounts, old), ask(all.another(), old)])
+  const again = first?.cookie ?? second?.cookie
+  assert(typeof again === 'string' && again !== lost, 'there is another')
+  assert([first, second].every((each) => each?.principal.name === 'ada'))
+  clock.move(MINUTE_MS)
+  const third = (await ask(accounts, old))!.cookie
+  assert.notEqual(third, null, 'that answer was lost too')
+  assert.equal((await ask(accounts, third!))?.principal.name, 'ada')
+  assert.equal((await ask(all.another(), old))?.cookie, null, 'what is under way has half a minute')
+  assert.equal(replays.length, 0)
+  assert.equal(await ask(accounts, lost), undefined, 'whoever has caught it is found out')
+  assert.equal(replays.length, 1)
+  assert.equal(await ask(accounts, third!), undefined)
+})
+
+test('a secret that nobody has seen the next one of is good while a session is, and no longer', async (t) => {
+  const all = await testAccounts(t)
+  const { accounts, clock, replays } = all
+  const { session } = await enrolled(all, 'ada')
+  const old = session.cookie
+  clock.move(5 * MINUTE_MS)
+  await ask(accounts, old)
+  for (let minutes = 0; minutes < 14; minutes += 1) {
+    clock.move(MINUTE_MS)
+    assert.notEqual(await ask(accounts, old), undefined, `after ${minutes} minutes`)
+  }
+  clock.move(MINUTE_MS)
+  assert.equal(await ask(accounts, old), undefined)
+  assert.equal(replays.length, 1)
 })
 
 test('a secret of two changes ago is known for a replay too, on another node as well', async (t) => {

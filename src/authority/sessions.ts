@@ -6,8 +6,8 @@ import {
   listFamilies,
   readFamily,
   rotateFamily,
+  shortenPrevious,
   touchFamily,
-  type FamilyWithPerson,
   type SessionFamily,
 } from '../catalog/session-families.ts'
 import type { From } from './account-event.ts'
@@ -15,8 +15,11 @@ import type { AccountParts } from './account-parts.ts'
 import type { SessionView } from './credential-memory.ts'
 import type { Factor, Grant } from './principal.ts'
 import { digestOf, randomSecret, type SealingKey } from './sealing-key.ts'
+import { isFamilySealed, sealOfFamily } from './seals.ts'
+import type { WholePerson } from '../catalog/whole-people.ts'
 
 export const ROTATE_MS = 5 * 60_000
+/** So long a secret that was replaced is good beside the one in its place, which somebody has shown. */
 export const PREVIOUS_MS = 30_000
 export const IDLE_MS = 15 * 60_000
 export const WHOLE_MS = 12 * 3_600_000
@@ -31,6 +34,9 @@ export interface NewSession {
   readonly cookie: string
   readonly view: SessionView
 }
+
+/** With whom it is of. */
+type FamilyWithPerson = SessionFamily & { readonly owner: WholePerson }
 
 export interface FoundSession {
   readonly family: FamilyWithPerson
@@ -71,7 +77,8 @@ export class Sessions {
     const cookie = cookieOf(seal, { id, generation: 1 })
     const userAgent = from.userAgent?.slice(0, USER_AGENT_MAX).replaceAll('\0', '').toWellFormed() ?? null
     const secret = digestOf(cookie)
-    await insertFamily(store.sql, { id, person, factor, grants, secret, at, address: from.address, userAgent })
+    const sealed = sealOfFamily(seal, { id, person, factor, grants, made_at: at })
+    await insertFamily(store.sql, { id, person, factor, grants, secret, at, address: from.address, userAgent, seal: sealed })
     await endFamilies(store.sql, { person, because: 'too many', at, newest: LIVE_MAX })
     return { cookie, view: this.#view({ id, person, made_at: at }) }
   }
@@ -80,8 +87,15 @@ export class Sessions {
   async find(cookie: string, from: From & { readonly isBackground?: boolean }): Promise<FoundSession | undefined> {
     const { store, seal } = this.#parts
     const shown = readCookie(seal, cookie)
-    const family = shown === undefined ? undefined : await readFamily(store.sql, shown.id)
-    if (shown === undefined || family === undefined || family.ended_at !== null) return undefined
+    const row = shown === undefined ? undefined : await readFamily(store.sql, shown.id)
+    if (shown === undefined || row === undefined || row.ended_at !== null) return undefined
+    const owner = await this.#parts.sealed.readGood({ id: row.person })
+    if (owner === undefined) return undefined
+    const family = { ...row, owner }
+    if (!isFamilySealed(seal, row)) {
+      this.#parts.onChanged({ person: { id: owner.id, name: owner.name }, what: 'session' })
+      return undefined
+    }
     const at = this.#now()
     const overdue = whyOver(family, at)
     if (overdue !== undefined) {
@@ -94,7 +108,11 @@ export class Sessions {
     if (from.isBackground !== true && at.getTime() - family.seen_at.getTime() >= TOUCH_MS)
       await touchFamily(store.sql, family.id, at)
     const view = this.#view(family)
-    if (place === 'previous') return { family, view, cookie: null, goodUntilMs: family.previous_until?.getTime() ?? 0 }
+    if (place === 'previous') {
+      const goodUntilMs = Math.min(family.previous_until?.getTime() ?? 0, at.getTime() + PREVIOUS_MS)
+      return { family, view, cookie: await this.#reissue(family, at), goodUntilMs }
+    }
+    await this.#noteSeen(family, at)
     const next = await this.#rotateWhenDue(family, at)
     return { family, view, cookie: next, goodUntilMs: next === null ? view.endsAt.getTime() : at.getTime() + PREVIOUS_MS }
   }
@@ -102,7 +120,7 @@ export class Sessions {
   async list(person: string): Promise<SessionFamily[]> {
     const at = this.#now()
     return (await listFamilies(this.#parts.store.sql, person)).filter(
-      (each) => whyOver({ ...each, person_state: 'active' }, at) === undefined,
+      (each) => whyOver({ ...each, owner: { state: 'active' } }, at) === undefined,
     )
   }
 
@@ -126,9 +144,32 @@ export class Sessions {
     const { id } = family
     const generation = family.generation + 1
     const cookie = cookieOf(seal, { id, generation })
-    const previousUntil = new Date(at.getTime() + PREVIOUS_MS)
+    // The answer may be lost: until somebody has shown the new one, the old one is good, while the family is not idle.
+    const previousUntil = new Date(at.getTime() + IDLE_MS)
     // Of many requests at once, on whatever node, one gets the new secret; the others have shown the one before.
     const isOurs = await rotateFamily(store.sql, { id, generation, secret: digestOf(cookie), at, previousUntil })
+    return isOurs ? cookie : null
+  }
+
+  /** The current one has arrived: the one before is for what is under way. */
+  async #noteSeen({ id, previous_until: until }: FamilyWithPerson, at: Date): Promise<void> {
+    const soon = new Date(at.getTime() + PREVIOUS_MS)
+    if (until !== null && until > soon) await shortenPrevious(this.#parts.store.sql, id, soon)
+  }
+
+  /**
+   * Another secret for who shows the one before though the current one is out for half a minute and nobody has shown it: the answer that carried it was lost. If it was not, whoever has it
+   * shows what is a replay by then.
+   */
+  async #reissue(family: FamilyWithPerson, at: Date): Promise<string | null> {
+    const { store, seal } = this.#parts
+    // Then it ends within that.
+    const isSeen = (family.previous_until?.getTime() ?? 0) - at.getTime() <= PREVIOUS_MS
+    if (isSeen || at.getTime() - family.rotated_at.getTime() < PREVIOUS_MS) return null
+    const { id } = family
+    const generation = family.generation + 1
+    const cookie = cookieOf(seal, { id, generation })
+    const isOurs = await rotateFamily(store.sql, { id, generation, secret: digestOf(cookie), at, previousUntil: null })
     return isOurs ? cookie : null
   }
 
@@ -137,9 +178,9 @@ export class Sessions {
     this.#parts.memory.forget({ id })
   }
 
-  async #endReplayed({ id, person, name }: FamilyWithPerson, from: From): Promise<void> {
+  async #endReplayed({ id, owner }: FamilyWithPerson, from: From): Promise<void> {
     if (!(await this.end(id, 'replay'))) return
-    const who = { id: person, name }
+    const who = { id: owner.id, name: owner.name }
     this.#onReplay({ person: who, from })
     await this.#parts.note({
       action: 'session.replay',
@@ -162,10 +203,14 @@ export class Sessions {
 
 /** Why a family is over though nobody has ended it. */
 function whyOver(
-  { made_at, seen_at, person_state }: Pick<FamilyWithPerson, 'made_at' | 'seen_at' | 'person_state'>,
+  {
+    made_at,
+    seen_at,
+    owner,
+  }: Pick<SessionFamily, 'made_at' | 'seen_at'> & { readonly owner: { readonly state: 'active' | 'disabled' } },
   at: Date,
 ): string | undefined {
-  if (person_state !== 'active') return 'disabled'
+  if (owner.state !== 'active') return 'disabled'
   if (at.getTime() - made_at.getTime() >= WHOLE_MS) return 'twelve hours'
   return at.getTime() - seen_at.getTime() >= IDLE_MS ? 'idle' : undefined
 }

@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto'
-import { readPerson } from '../catalog/people.ts'
 import {
   insertToken,
   listTokens,
+  listUnsealedTokens,
   noteTokenUse,
+  putTokenSeal,
   readToken,
   revokeToken,
   type NewTokenRow,
@@ -16,6 +17,7 @@ import type { Remembered } from './credential-memory.ts'
 import { areWithin, grantsOf, within } from './grants.ts'
 import type { Grant, Principal } from './principal.ts'
 import { digestOf, randomSecret } from './sealing-key.ts'
+import { isTokenSealed, sealOfToken } from './seals.ts'
 
 export const TOKEN = /^resus_[\w-]{43}$/
 const DAY_MS = 24 * 3_600_000
@@ -56,22 +58,21 @@ export class Tokens {
     wanted: WantedToken,
     from: From,
   ): Promise<{ readonly token: string; readonly view: TokenView }> {
-    const { token, made } = await this.prepare(owner, wanted)
+    const { token, made, view } = await this.prepare(owner, wanted)
     await this.keep(made, from)
-    const { id, name, expiresAt } = made
-    return { token, view: { id, name, grants: wanted.grants, madeAt: made.at, expiresAt, lastUsedAt: null, revokedAt: null } }
+    return { token, view }
   }
 
   /** A token that is worth nothing before it is kept: for one that another person decides on first. Throws what `make` throws. */
   async prepare(
     owner: Pick<Principal, 'kind' | 'id' | 'grants'>,
     wanted: WantedToken,
-  ): Promise<{ readonly token: string; readonly made: NewTokenRow }> {
-    const { store, clock } = this.#parts
+  ): Promise<{ readonly token: string; readonly made: NewTokenRow; readonly view: TokenView }> {
+    const { clock, sealed } = this.#parts
     const at = new Date(clock.now())
     const { name, grants, expiresAt } = wanted
     if (owner.kind !== 'person') throw new Failure('FORBIDDEN', 'only people make tokens')
-    const person = await readPerson(store.sql, owner.id)
+    const person = await sealed.read({ id: owner.id })
     // The identity provider may take back tomorrow what it grants today, and does not tell us.
     const isLocal = person !== undefined && person.state === 'active' && areWithin(grants, grantsOf(person.grants))
     if (!isLocal || !areWithin(grants, owner.grants) || grants.some(({ role }) => NEVER.has(role))) {
@@ -82,16 +83,19 @@ export class Tokens {
     const lastsMs = expiresAt.getTime() - at.getTime()
     if (!(lastsMs > 0 && lastsMs <= LONGEST_MS)) throw new Failure('ARGUMENTS_INVALID', 'a token ends within 400 days')
     const token = `resus_${randomSecret()}`
-    return { token, made: { id: randomUUID(), person: person.id, name, digest: digestOf(token), grants, at, expiresAt } }
+    const id = randomUUID()
+    const view = { id, name, grants, madeAt: at, expiresAt, lastUsedAt: null, revokedAt: null }
+    return { token, made: { id, person: person.id, name, digest: digestOf(token), grants, at, expiresAt }, view }
   }
 
   /** From now on it is good. The same again is the same. Throws ARGUMENTS_INVALID, PERSON_UNKNOWN. */
   async keep(made: NewTokenRow, from: From): Promise<void> {
-    const { store, note } = this.#parts
-    const person = await readPerson(store.sql, made.person)
+    const { store, note, seal, sealed } = this.#parts
+    const person = await sealed.read({ id: made.person })
     if (person === undefined) throw new Failure('PERSON_UNKNOWN', 'there is no such person')
     if ((await readToken(store.sql, made.digest)) !== undefined) return
-    if (!(await insertToken(store.sql, made, LIVE_MAX))) {
+    const row = { ...made, made_at: made.at, expires_at: made.expiresAt }
+    if (!(await insertToken(store.sql, { ...made, seal: sealOfToken(seal, row) }, LIVE_MAX))) {
       throw new Failure('ARGUMENTS_INVALID', `there are ${LIVE_MAX} tokens already`, { hint: 'revoke one' })
     }
     const { id, name, grants, expiresAt } = made
@@ -113,12 +117,25 @@ export class Tokens {
     await note({ action: 'token.revoked', outcome: 'done', person: owner, from, before: { token: id, name: row.name } })
   }
 
+  /** Seals those that nobody has sealed yet: once, when sealing begins. */
+  async beginSeals(): Promise<void> {
+    const { store, seal } = this.#parts
+    for (const row of await listUnsealedTokens(store.sql))
+      await putTokenSeal(store.sql, { id: row.id, seal: sealOfToken(seal, row) })
+  }
+
   /** Undefined for what is no token (any more). Whose owner has no factor has no grants. */
   async find(token: string): Promise<Remembered | undefined> {
-    const { store, clock } = this.#parts
+    const { store, clock, seal, sealed, onChanged } = this.#parts
     const row = TOKEN.test(token) ? await readToken(store.sql, digestOf(token)) : undefined
     const at = new Date(clock.now())
-    if (row === undefined || row.revoked_at !== null || row.expires_at <= at || row.person_state !== 'active') return undefined
+    if (row === undefined || row.revoked_at !== null || row.expires_at <= at) return undefined
+    const owner = await sealed.readGood({ id: row.person })
+    if (owner?.state !== 'active') return undefined
+    if (!isTokenSealed(seal, row)) {
+      onChanged({ person: { id: owner.id, name: owner.name }, what: 'token' })
+      return undefined
+    }
     const unlessSince = new Date(at.getTime() - USE_MS)
     if (row.last_used_at === null || row.last_used_at < unlessSince)
       await noteTokenUse(store.sql, { id: row.id, at, unlessSince })
@@ -126,8 +143,8 @@ export class Tokens {
       kind: 'token',
       id: row.id,
       person: row.person,
-      name: `${row.person_name} (token "${row.name}")`,
-      grants: row.has_factor ? within(grantsOf(row.grants), grantsOf(row.person_grants)) : [],
+      name: `${owner.name} (token "${row.name}")`,
+      grants: owner.factors.length > 0 ? within(grantsOf(row.grants), grantsOf(owner.grants)) : [],
       factor: 'token',
     }
     return { principal, session: null, id: row.id, person: row.person, goodUntilMs: row.expires_at.getTime() }

@@ -10,12 +10,12 @@ export interface NewApproval {
   readonly operation: string
   readonly system: string | null
   readonly component: string | null
-  readonly facilities: readonly string[]
   readonly parameters: Readonly<Record<string, unknown>>
   readonly digest: string
   readonly askedBy: { readonly id: string; readonly name: string }
   readonly askedAt: Date
   readonly expiresAt: Date
+  readonly seal: Buffer
 }
 
 export async function insertApproval(queries: Kysely<Schema>, asked: NewApproval): Promise<void> {
@@ -26,7 +26,6 @@ export async function insertApproval(queries: Kysely<Schema>, asked: NewApproval
       operation: asked.operation,
       system: asked.system,
       component: asked.component,
-      facilities: JSON.stringify(asked.facilities),
       parameters: JSON.stringify(asked.parameters),
       digest: asked.digest,
       asked_by: asked.askedBy.id,
@@ -34,6 +33,7 @@ export async function insertApproval(queries: Kysely<Schema>, asked: NewApproval
       asked_at: asked.askedAt,
       expires_at: asked.expiresAt,
       state: 'pending',
+      seal: asked.seal,
     })
     .onConflict((conflict) => conflict.column('id').doNothing())
     .execute()

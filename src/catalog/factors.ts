@@ -72,19 +72,8 @@ export async function notePasskeyUse(
   await queries.updateTable('factors').set({ counter, last_used_at: at }).where('id', '=', factor).execute()
 }
 
-/** Removes one when another stays. The person's row is locked, so that two removals at once do not leave none. */
-export async function removeFactor(
-  queries: Kysely<Schema>,
-  { person, factor }: { readonly person: string; readonly factor: string },
-): Promise<'removed' | 'unknown' | 'last'> {
-  return await queries.transaction().execute(async (transaction) => {
-    await transaction.selectFrom('people').select('id').where('id', '=', person).forUpdate().execute()
-    const factors = await listFactors(transaction, person)
-    if (!factors.some(({ id }) => id === factor)) return 'unknown'
-    if (factors.length === 1) return 'last'
-    await transaction.deleteFrom('factors').where('id', '=', factor).execute()
-    return 'removed'
-  })
+export async function deleteFactor(queries: Kysely<Schema>, factor: string): Promise<void> {
+  await queries.deleteFrom('factors').where('id', '=', factor).execute()
 }
 
 export async function deleteFactors(queries: Kysely<Schema>, person: string): Promise<void> {

@@ -1,6 +1,7 @@
 import type { Kysely } from 'kysely'
 import { z } from 'zod'
 import type { Schema } from './schema.ts'
+import type { WholePerson } from './whole-people.ts'
 
 // People as the repositories keep them: all that lets them in again, and nothing that changes each day.
 
@@ -20,6 +21,8 @@ const factorSchema = z.object({
 
 export const personCopySchema = z.object({
   id: z.uuid(),
+  /** Counts the changes: of two copies the greater one is the newer. */
+  version: z.int().nonnegative().default(0),
   name: z.string(),
   displayName: z.string(),
   email: z.string().nullable(),
@@ -37,17 +40,15 @@ export const personCopySchema = z.object({
 /** A person as a repository has them. */
 export type PersonCopy = z.infer<typeof personCopySchema>
 
-/** All people, in the order of their ids. */
-export async function readPeopleCopies(queries: Kysely<Schema>): Promise<PersonCopy[]> {
-  const people = await queries.selectFrom('people').selectAll().orderBy('id').execute()
-  const factors = await queries.selectFrom('factors').selectAll().orderBy('id').execute()
-  const byPerson = Map.groupBy(factors, ({ person }) => person)
-  return people.map((person) => ({
+/** What of a person is kept, and sealed. What it says is not looked at here: somebody may have written it. */
+export function copyOf({ factors, ...person }: WholePerson): PersonCopy {
+  return {
     id: person.id,
+    version: person.version,
     name: person.name,
     displayName: person.display_name,
     email: person.email,
-    grants: person.grants.map(({ role, facilities }) => ({ role, facilities: facilities === null ? null : [...facilities] })),
+    grants: person.grants as PersonCopy['grants'],
     state: person.state,
     password: person.password,
     issuer: person.issuer,
@@ -56,7 +57,7 @@ export async function readPeopleCopies(queries: Kysely<Schema>): Promise<PersonC
     madeAt: person.made_at.toISOString(),
     resetBy: person.reset_by,
     resetAt: person.reset_at?.toISOString() ?? null,
-    factors: (byPerson.get(person.id) ?? []).map((factor) => ({
+    factors: factors.map((factor) => ({
       id: factor.id,
       kind: factor.kind,
       label: factor.label,
@@ -66,21 +67,25 @@ export async function readPeopleCopies(queries: Kysely<Schema>): Promise<PersonC
       transports: factor.transports,
       madeAt: factor.made_at.toISOString(),
     })),
-  }))
+  }
 }
 
 /** Adds whom the store does not know, each by themselves; those whom it knows stay as they are. Gives how many came. */
-export async function insertPeopleCopies(queries: Kysely<Schema>, copies: readonly PersonCopy[]): Promise<number> {
+export async function insertPeopleCopies(
+  queries: Kysely<Schema>,
+  copies: readonly PersonCopy[],
+  seal: (copy: PersonCopy) => Buffer,
+): Promise<number> {
   const known = new Set((await queries.selectFrom('people').select('id').execute()).map(({ id }) => id))
   let came = 0
   for (const copy of copies.filter(({ id }) => !known.has(id))) {
-    came += await queries.transaction().execute(async (transaction) => insertCopy(transaction, copy))
+    came += await queries.transaction().execute(async (transaction) => insertCopy(transaction, copy, seal(copy)))
   }
   return came
 }
 
 /** 0 where somebody else has the name, or the identity, by now. */
-async function insertCopy(queries: Kysely<Schema>, { factors, ...person }: PersonCopy): Promise<0 | 1> {
+async function insertCopy(queries: Kysely<Schema>, { factors, ...person }: PersonCopy, seal: Buffer): Promise<0 | 1> {
   const inserted = await queries
     .insertInto('people')
     .values({
@@ -97,17 +102,24 @@ async function insertCopy(queries: Kysely<Schema>, { factors, ...person }: Perso
       made_at: person.madeAt,
       reset_by: person.resetBy,
       reset_at: person.resetAt,
+      version: person.version,
+      seal,
     })
     .onConflict((conflict) => conflict.doNothing())
     .returning('id')
     .executeTakeFirst()
   if (inserted === undefined) return 0
+  await insertFactors(queries, person.id, factors)
+  return 1
+}
+
+async function insertFactors(queries: Kysely<Schema>, person: string, factors: PersonCopy['factors']): Promise<void> {
   for (const factor of factors) {
     await queries
       .insertInto('factors')
       .values({
         id: factor.id,
-        person: person.id,
+        person,
         kind: factor.kind,
         label: factor.label,
         sealed_secret: bytesOf(factor.sealedSecret),
@@ -119,7 +131,39 @@ async function insertCopy(queries: Kysely<Schema>, { factors, ...person }: Perso
       })
       .execute()
   }
-  return 1
+}
+
+/** Puts one in place of an older row that somebody has put back: all of it but attempts. Gives false where the row is not older by now. */
+export async function replaceByCopy(queries: Kysely<Schema>, copy: PersonCopy, seal: Buffer): Promise<boolean> {
+  return await queries.transaction().execute(async (transaction) => {
+    const { id, factors } = copy
+    const replaced = await transaction
+      .updateTable('people')
+      .set({
+        name: copy.name,
+        display_name: copy.displayName,
+        email: copy.email,
+        grants: JSON.stringify(copy.grants),
+        state: copy.state,
+        password: copy.password,
+        issuer: copy.issuer,
+        subject: copy.subject,
+        made_by: copy.madeBy,
+        made_at: copy.madeAt,
+        reset_by: copy.resetBy,
+        reset_at: copy.resetAt,
+        version: copy.version,
+        seal,
+      })
+      .where('id', '=', id)
+      .where('version', '<', copy.version)
+      .returning('id')
+      .executeTakeFirst()
+    if (replaced === undefined) return false
+    await transaction.deleteFrom('factors').where('person', '=', id).execute()
+    await insertFactors(transaction, id, factors)
+    return true
+  })
 }
 
 function bytesOf(text: string | null): Buffer | null {

@@ -1,4 +1,4 @@
-import { sql, type Kysely, type RawBuilder, type Selectable } from 'kysely'
+import { sql, type Kysely, type Selectable } from 'kysely'
 import type { GrantRow, PeopleTable, Schema } from './schema.ts'
 
 // Statements about people. Nobody is deleted.
@@ -41,18 +41,6 @@ export async function insertPerson(queries: Kysely<Schema>, person: NewPersonRow
 
 export async function readPerson(queries: Kysely<Schema>, id: string): Promise<Person | undefined> {
   return await queries.selectFrom('people').selectAll().where('id', '=', id).executeTakeFirst()
-}
-
-export async function readPersonByName(queries: Kysely<Schema>, name: string): Promise<Person | undefined> {
-  return await queries.selectFrom('people').selectAll().where(sameName(name)).executeTakeFirst()
-}
-
-export async function readPersonByIdentity(
-  queries: Kysely<Schema>,
-  { issuer, subject }: { readonly issuer: string; readonly subject: string },
-): Promise<Person | undefined> {
-  const of = queries.selectFrom('people').selectAll().where('issuer', '=', issuer)
-  return await of.where('subject', '=', subject).executeTakeFirst()
 }
 
 /** The first so many behind a name, in the order of names; with how many factors each has. */
@@ -156,8 +144,4 @@ export async function noteLogOn(queries: Kysely<Schema>, person: string, at: Dat
     .set({ failures: 0, locked_until: null, last_seen_at: at })
     .where('id', '=', person)
     .execute()
-}
-
-function sameName(name: string): RawBuilder<boolean> {
-  return sql<boolean>`lower(name collate "C") = lower(${name} collate "C")`
 }

@@ -33,8 +33,6 @@ export interface ApprovalsTable {
   /** Of what is asked for; null for what belongs to no system. */
   readonly system: string | null
   readonly component: string | null
-  /** Whose data it is about; empty for the whole installation. */
-  readonly facilities: JSONColumnType<readonly string[]>
   readonly parameters: Json
   readonly digest: string
   readonly asked_by: string
@@ -51,6 +49,7 @@ export interface ApprovalsTable {
   /** What came of it: a task, or why it failed. */
   readonly outcome: ColumnType<unknown, string | null, string | null>
   readonly escalated_at: TimeOrNull
+  readonly seal: Buffer | null
 }
 
 export type TaskState = 'waiting' | 'running' | 'done' | 'failed' | 'cancelled'
@@ -283,6 +282,9 @@ export interface PeopleTable {
   readonly reset_by: string | null
   readonly reset_at: TimeOrNull
   readonly last_seen_at: TimeOrNull
+  readonly seal: Buffer | null
+  /** Counts the changes of what is sealed. */
+  readonly version: ColumnType<number, number | undefined, number>
 }
 
 export interface FactorsTable {
@@ -317,6 +319,7 @@ export interface SessionFamiliesTable {
   readonly ended_because: string | null
   readonly address: string | null
   readonly user_agent: string | null
+  readonly seal: Buffer | null
 }
 
 export interface TokensTable {
@@ -329,6 +332,7 @@ export interface TokensTable {
   readonly expires_at: Time
   readonly last_used_at: TimeOrNull
   readonly revoked_at: TimeOrNull
+  readonly seal: Buffer | null
 }
 
 export interface TicketsTable {
@@ -339,6 +343,7 @@ export interface TicketsTable {
   readonly sealed: Buffer | null
   readonly made_at: Time
   readonly expires_at: Time
+  readonly seal: Buffer | null
 }
 
 export interface Schema {

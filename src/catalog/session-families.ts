@@ -4,13 +4,8 @@ import type { GrantRow, Schema, SessionFamiliesTable } from './schema.ts'
 // Statements about log-ons of browsers.
 
 export type SessionFamily = Selectable<SessionFamiliesTable>
-
-/** With whom it is of. */
-export type FamilyWithPerson = SessionFamily & {
-  readonly name: string
-  readonly person_grants: readonly GrantRow[]
-  readonly person_state: 'active' | 'disabled'
-}
+/** What the seal of one is over. */
+export type SealedFamily = Pick<SessionFamily, 'id' | 'person' | 'factor' | 'grants' | 'made_at'>
 
 export interface NewFamily {
   readonly id: string
@@ -21,10 +16,11 @@ export interface NewFamily {
   readonly at: Date
   readonly address: string | null
   readonly userAgent: string | null
+  readonly seal: Buffer
 }
 
 export async function insertFamily(queries: Kysely<Schema>, family: NewFamily): Promise<void> {
-  const { id, person, factor, grants, secret, at, address, userAgent } = family
+  const { id, person, factor, grants, secret, at, address, userAgent, seal } = family
   await queries
     .insertInto('session_families')
     .values({
@@ -39,18 +35,13 @@ export async function insertFamily(queries: Kysely<Schema>, family: NewFamily): 
       rotated_at: at,
       address,
       user_agent: userAgent,
+      seal,
     })
     .execute()
 }
 
-export async function readFamily(queries: Kysely<Schema>, id: string): Promise<FamilyWithPerson | undefined> {
-  return await queries
-    .selectFrom('session_families as s')
-    .innerJoin('people as p', 'p.id', 's.person')
-    .selectAll('s')
-    .select(['p.name', 'p.grants as person_grants', 'p.state as person_state'])
-    .where('s.id', '=', id)
-    .executeTakeFirst()
+export async function readFamily(queries: Kysely<Schema>, id: string): Promise<SessionFamily | undefined> {
+  return await queries.selectFrom('session_families').selectAll().where('id', '=', id).executeTakeFirst()
 }
 
 /** Those that have not ended, newest first. */
@@ -67,7 +58,8 @@ export async function rotateFamily(
     readonly generation: number
     readonly secret: Buffer
     readonly at: Date
-    readonly previousUntil: Date
+    /** Null where the one before goes on being that: nobody has seen the one in between. */
+    readonly previousUntil: Date | null
   },
 ): Promise<boolean> {
   const { id, generation, secret, at, previousUntil } = next
@@ -75,8 +67,7 @@ export async function rotateFamily(
     .updateTable('session_families')
     .set((each) => ({
       generation,
-      previous: each.ref('secret'),
-      previous_until: previousUntil,
+      ...(previousUntil === null ? {} : { previous: each.ref('secret'), previous_until: previousUntil }),
       secret,
       rotated_at: at,
     }))
@@ -86,6 +77,12 @@ export async function rotateFamily(
     .returning('id')
     .executeTakeFirst()
   return row !== undefined
+}
+
+/** The current secret was seen: the one before is good until then, and no longer. */
+export async function shortenPrevious(queries: Kysely<Schema>, id: string, until: Date): Promise<void> {
+  const of = queries.updateTable('session_families').set({ previous_until: until }).where('id', '=', id)
+  await of.where('previous_until', '>', until).execute()
 }
 
 export async function touchFamily(queries: Kysely<Schema>, id: string, at: Date): Promise<void> {

@@ -4,6 +4,8 @@ import type { Schema, TicketsTable } from './schema.ts'
 // Statements about what is good once.
 
 export type Ticket = Selectable<TicketsTable>
+/** What the seal of one is over. */
+export type SealedTicket = Pick<Ticket, 'digest' | 'purpose' | 'person' | 'data' | 'sealed' | 'expires_at'>
 
 export interface NewTicket {
   readonly digest: Buffer
@@ -19,7 +21,7 @@ export interface NewTicket {
 const OPEN_MAX = 20
 
 /** Also forgets what has expired, and the oldest of too many. */
-export async function insertTicket(queries: Kysely<Schema>, ticket: NewTicket): Promise<void> {
+export async function insertTicket(queries: Kysely<Schema>, ticket: NewTicket, seal: Buffer): Promise<void> {
   const { digest, purpose, person, data, sealed, at, expiresAt } = ticket
   await sql`
     delete from resus_control.tickets where expires_at <= ${at}::timestamptz or digest in (
@@ -27,7 +29,16 @@ export async function insertTicket(queries: Kysely<Schema>, ticket: NewTicket): 
       order by made_at desc offset ${OPEN_MAX - 1})`.execute(queries)
   await queries
     .insertInto('tickets')
-    .values({ digest, purpose, person, data: JSON.stringify(data), sealed: sealed ?? null, made_at: at, expires_at: expiresAt })
+    .values({
+      digest,
+      purpose,
+      person,
+      data: JSON.stringify(data),
+      sealed: sealed ?? null,
+      made_at: at,
+      expires_at: expiresAt,
+      seal,
+    })
     .execute()
 }
 
@@ -46,7 +57,7 @@ export async function useOnce(
   return row !== undefined
 }
 
-interface WhichTicket {
+export interface WhichTicket {
   readonly digest: Buffer
   readonly purpose: string
   readonly at: Date

@@ -4,14 +4,8 @@ import type { GrantRow, Schema, TokensTable } from './schema.ts'
 // Statements about API tokens.
 
 export type TokenRow = Selectable<TokensTable>
-
-/** With whom it is of. */
-export type TokenWithPerson = TokenRow & {
-  readonly person_name: string
-  readonly person_grants: readonly GrantRow[]
-  readonly person_state: 'active' | 'disabled'
-  readonly has_factor: boolean
-}
+/** What the seal of one is over. */
+export type SealedToken = Pick<TokenRow, 'id' | 'person' | 'name' | 'digest' | 'grants' | 'made_at' | 'expires_at'>
 
 export interface NewTokenRow {
   readonly id: string
@@ -24,8 +18,12 @@ export interface NewTokenRow {
 }
 
 /** False when the person has as many as they may. Whoever makes another at the same time waits for the person's row. */
-export async function insertToken(queries: Kysely<Schema>, token: NewTokenRow, liveMax: number): Promise<boolean> {
-  const { id, person, name, digest, grants, at, expiresAt } = token
+export async function insertToken(
+  queries: Kysely<Schema>,
+  token: NewTokenRow & { readonly seal: Buffer },
+  liveMax: number,
+): Promise<boolean> {
+  const { id, person, name, digest, grants, at, expiresAt, seal } = token
   return await queries.transaction().execute(async (transaction) => {
     await transaction.selectFrom('people').select('id').where('id', '=', person).forUpdate().execute()
     const live = await transaction
@@ -38,21 +36,26 @@ export async function insertToken(queries: Kysely<Schema>, token: NewTokenRow, l
     if (live.length >= liveMax) return false
     await transaction
       .insertInto('tokens')
-      .values({ id, person, name, digest, grants: JSON.stringify(grants), made_at: at, expires_at: expiresAt })
+      .values({ id, person, name, digest, grants: JSON.stringify(grants), made_at: at, expires_at: expiresAt, seal })
       .execute()
     return true
   })
 }
 
-export async function readToken(queries: Kysely<Schema>, digest: Buffer): Promise<TokenWithPerson | undefined> {
-  return await queries
-    .selectFrom('tokens as t')
-    .innerJoin('people as p', 'p.id', 't.person')
-    .selectAll('t')
-    .select(['p.name as person_name', 'p.grants as person_grants', 'p.state as person_state'])
-    .select(sql<boolean>`exists (select from resus_control.factors f where f.person = t.person)`.as('has_factor'))
-    .where('t.digest', '=', digest)
-    .executeTakeFirst()
+export async function readToken(queries: Kysely<Schema>, digest: Buffer): Promise<TokenRow | undefined> {
+  return await queries.selectFrom('tokens').selectAll().where('digest', '=', digest).executeTakeFirst()
+}
+
+/** Those of before there were seals. */
+export async function listUnsealedTokens(queries: Kysely<Schema>): Promise<TokenRow[]> {
+  return await queries.selectFrom('tokens').selectAll().where('seal', 'is', null).execute()
+}
+
+export async function putTokenSeal(
+  queries: Kysely<Schema>,
+  { id, seal }: { readonly id: string; readonly seal: Buffer },
+): Promise<void> {
+  await queries.updateTable('tokens').set({ seal }).where('id', '=', id).execute()
 }
 
 /** Newest first; those that were revoked or have expired too. */

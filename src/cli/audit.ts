@@ -10,7 +10,10 @@ import { openConfigured } from '../config/open.ts'
 import { loadSystems } from '../config/systems.ts'
 import { Failure, systemErrorCode } from '../errors.ts'
 import type { Repository } from '../repository/repository.ts'
+import { acknowledgedSchema } from '../api/audit-schemas.ts'
+import { ControlPlaneClient } from './control-plane-client.ts'
 import { formatFields } from './output.ts'
+import { plainText } from './plain-text.ts'
 import { optionalText, type Answer, type Context, type Given, type Verb } from './verb.ts'
 
 const DEFAULT_STATE = '/var/lib/resus/server'
@@ -26,9 +29,11 @@ export const run: Verb = async (context, given) => {
       return await exportTrail(context, given)
     case 'key':
       return await showKeys(context)
+    case 'acknowledge':
+      return await acknowledge(context, given)
     default:
       throw new Failure('ARGUMENTS_INVALID', `"${what}" is nothing that can be done with the audit trail`, {
-        hint: 'verify, export or key',
+        hint: 'verify, export, key or acknowledge',
       })
   }
 }
@@ -137,6 +142,21 @@ async function showKeys(context: Context): Promise<Answer> {
   }
   const text = keys.map(({ system, publicKey }) => `${system}\n${publicKey?.trimEnd() ?? 'has none: "resus serve" makes it'}`)
   return { json: keys, text: text.join('\n\n') }
+}
+
+/** At a running control plane: what is said there closes the alarms. */
+async function acknowledge(context: Context, given: Given): Promise<Answer> {
+  const text = optionalText(given, 'text')
+  if (text === undefined) {
+    throw new Failure('ARGUMENTS_INVALID', '--text is missing', { hint: 'resus audit acknowledge --text "what you have found"' })
+  }
+  const client = await ControlPlaneClient.ofPerson(given, context.signal)
+  const { closed } = await client.ask('POST /audit/acknowledge', acknowledgedSchema, { text })
+  const lines = closed.map((each) => plainText(`${each.code} ${each.system}: ${each.text}`))
+  return {
+    json: closed,
+    text: lines.length === 0 ? 'there was nothing to look at' : `it is on record; closed:\n${lines.join('\n')}`,
+  }
 }
 
 async function openAll(context: Context): Promise<Repository[]> {

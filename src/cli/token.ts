@@ -7,6 +7,7 @@ import { ControlPlaneClient } from './control-plane-client.ts'
 import { formatGrants, parseGrants } from './grants-text.ts'
 import { formatTable, formatTime } from './output.ts'
 import { plainText } from './plain-text.ts'
+import { Prompter } from './prompter.ts'
 import { optionalText, type Answer, type Context, type Given, type Verb } from './verb.ts'
 
 const HEAD = ['ID', 'NAME', 'GRANTS', 'MADE', 'UNTIL', 'LAST USED', 'STATE'] as const
@@ -46,16 +47,24 @@ async function make(
   const expiresAt = new Date(context.clock.now() + daysOf(given) * DAY_MS).toISOString()
   const body = { name, grants, expiresAt }
   if (path === undefined) {
-    const made = await client.ask('POST /auth/tokens', answerSchema, body)
+    const made = await askFor(client, body, context.signal)
     return { json: documentOf(made), text: `${made.token}\nshown this once; ${describeMade(made)}` }
   }
-  const made = await makeInto(client, path, body)
+  const made = await makeInto(path, async () => askFor(client, body, context.signal))
   const { token: _, ...document } = documentOf(made)
   return { json: { file: path, ...document }, text: `the token is in ${path}; ${describeMade(made)}` }
 }
 
+/** A token outlives the session: it takes a second factor, shown now. */
+async function askFor(client: ControlPlaneClient, body: object, signal: AbortSignal): Promise<Made> {
+  using prompter = new Prompter(signal)
+  return await prompter.withCode('to make it, a new code of the authenticator (six digits)', async (code) =>
+    client.ask('POST /auth/tokens', answerSchema, { ...body, shown: { kind: 'totp', code } }),
+  )
+}
+
 /** First the file, so that no token is made that nobody has; nothing that is there is overwritten. */
-async function makeInto(client: ControlPlaneClient, path: string, body: unknown): Promise<Made> {
+async function makeInto(path: string, ask: () => Promise<Made>): Promise<Made> {
   await using file = await open(path, 'wx', 0o600).catch((cause: unknown) => {
     throw new Failure('ARGUMENTS_INVALID', `cannot make "${path}": ${systemErrorCode(cause) ?? 'unknown'}`, {
       hint: '--to names a file that is not there yet, in a directory of this account',
@@ -63,7 +72,7 @@ async function makeInto(client: ControlPlaneClient, path: string, body: unknown)
     })
   })
   try {
-    const made = await client.ask('POST /auth/tokens', answerSchema, body)
+    const made = await ask()
     await file.writeFile(`${made.token}\n`)
     await file.sync()
     return made

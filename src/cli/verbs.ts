@@ -279,14 +279,19 @@ export const VERBS: readonly VerbDefinition[] = [
   {
     name: 'audit',
     summary:
-      'what was done, by whom: check that the trail is whole, export it, show the key of its heads; needs the repositories alone',
-    args: [['<what>', 'verify, export or key']],
+      'what was done, by whom: check that the trail is whole, export it, show the key of its heads (needs the repositories alone); say that one has looked at its alarms',
+    args: [['<what>', 'verify, export, key or acknowledge']],
     options: [
       ['--head <file>', 'verify: heads that were told outside (the digest as it was saved): finds what was cut in every copy'],
       ['--key <file>', 'verify: the public key of the heads, kept apart (default: that of the repository)'],
       ['--state <directory>', 'verify: of the server, whose own store is checked too (default: /var/lib/resus/server)'],
       ['--since <time>', 'export: from this time on, like 2026-11-21T03:00:00Z'],
       ['--until <time>', 'export: before this time'],
+      [
+        '--text <text>',
+        'acknowledge: what you have found of what alarms say of the trail, of accounts and of sessions; closes them, on record',
+      ],
+      URL_OPTION,
     ],
     load: () => import('./audit.ts'),
   },

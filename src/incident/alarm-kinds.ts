@@ -136,7 +136,7 @@ export const ALARM_KINDS = {
   AUDIT_BROKEN: {
     severity: 'alarm',
     title: 'The audit trail does not hang together',
-    hint: 'run "resus audit verify --head FILE" with a head of the last days, keep what it says, and find out who could write there',
+    hint: 'run "resus audit verify --head FILE" with a head of the last days, keep what it says, and find out who could write there; then "resus audit acknowledge --text" closes it',
   },
   COMPONENT_UNREACHED: {
     severity: 'alarm',
@@ -147,6 +147,11 @@ export const ALARM_KINDS = {
     severity: 'warning',
     title: 'A change of the configuration was refused',
     hint: 'correct the file; the old one is in force',
+  },
+  PEOPLE_CHANGED_OUTSIDE: {
+    severity: 'alarm',
+    title: 'An account was changed in the store, and not by Resus',
+    hint: 'find out who may write the store; disable the account, which takes everything from it, and make it good again step by step',
   },
   APPROVAL_WAITS: {
     severity: 'warning',
@@ -170,7 +175,7 @@ export const ALARM_KINDS = {
   },
   ACCESS_REVIEW_DUE: {
     severity: 'warning',
-    title: 'The quarterly review of access is due',
+    title: 'A review of access is due',
     hint: 'look at who may do what, who has left and who got copies (GET /api/v1/access-review), and record what was found',
   },
   CHANNEL_FAILED: {

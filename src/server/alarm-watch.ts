@@ -126,7 +126,8 @@ export class AlarmWatch {
     const found = view === undefined ? unseen : certificateFound(view)
     await this.#tell({ kind: 'CERTIFICATE_EXPIRING', place, found })
     for (const { system } of this.#catalogue.systems) {
-      for (const condition of ofAuditCopy(system, this.#audit.broken(system))) await this.#tell(condition)
+      const copy = { ...this.#audit.broken(system), verified: this.#audit.verification.found(system) }
+      for (const condition of ofAuditCopy(system, copy)) await this.#tell(this.#unlessLookedAt(condition))
     }
   }
 
@@ -219,6 +220,12 @@ export class AlarmWatch {
     return { kind: 'NODE_DEAD', place: { system: OWN_SYSTEM, subject: name }, found }
   }
 
+  /** Somebody has looked at exactly this, and said so on record. */
+  #unlessLookedAt({ kind, place, found }: Condition): Condition {
+    const isKnown = typeof found === 'string' && this.#audit.verification.isAcknowledged(alarmKey(kind, place), found)
+    return { kind, place, found: isKnown ? null : found }
+  }
+
   async #tell({ kind, place, found }: Condition): Promise<void> {
     if (found === undefined) return
     const key = alarmKey(kind, place)
@@ -305,10 +312,14 @@ function ofRecords(system: string, { late, damaged }: RecordsState): Condition[]
 }
 
 /** Of who writes the copy. */
-function ofAuditCopy(system: string, { forked, damaged }: ReturnType<AuditKeeper['broken']>): Condition[] {
+function ofAuditCopy(
+  system: string,
+  { forked, damaged, verified }: ReturnType<AuditKeeper['broken']> & { readonly verified: string | null | undefined },
+): Condition[] {
   return [
     { kind: 'AUDIT_BROKEN', place: { system, subject: 'forked' }, found: forked },
     { kind: 'AUDIT_BROKEN', place: { system, subject: 'damaged' }, found: damaged },
+    { kind: 'AUDIT_BROKEN', place: { system, subject: 'verified' }, found: verified },
   ]
 }
 

@@ -4,6 +4,7 @@ import type { ChainedText } from '../authority/audit-entry.ts'
 import { keepKey, publicKeyOf, readKey, signHead, type AuditHead, type AuditKey } from '../authority/audit-head.ts'
 import { AuditSyslog } from '../authority/audit-syslog.ts'
 import { AuditTrail } from '../authority/audit-trail.ts'
+import { AuditVerification } from './audit-verification.ts'
 import { auditProtection, entriesBehind, listMarks, oldestEntry, readMark } from '../catalog/audit-entries.ts'
 import { isStoreAway, type Store } from '../catalog/store.ts'
 import type { Clock } from '../clock.ts'
@@ -42,6 +43,7 @@ export interface KeptHead extends AuditHead {
 /** Finds out where the trail goes on, brings it to the repositories, and signs its heads (docs/authority.md, "What remains"). */
 export class AuditKeeper {
   readonly trail: AuditTrail
+  readonly verification: AuditVerification
   readonly #options: AuditKeeperOptions
   readonly #syslog: AuditSyslog | undefined
   readonly #keys = new Map<string, AuditKey>()
@@ -59,6 +61,7 @@ export class AuditKeeper {
   constructor(options: AuditKeeperOptions) {
     this.#options = options
     this.trail = new AuditTrail(options)
+    this.verification = new AuditVerification({ ...options, trail: this.trail })
     this.#startedMs = options.clock.now()
     const { store, clock, syslog } = options
     if (syslog === undefined) return

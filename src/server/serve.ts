@@ -47,6 +47,7 @@ const RENEW_MS = 5_000
 const REFRESH_MS = 60_000
 const AUDIT_MS = 5_000
 const SCHEDULE_MS = 2_000
+const VERIFY_MS = 15_000
 const AUTHORITY_MS = 5_000
 const ALARMS_MS = 10_000
 const COMPLIANCE_MS = 60_000
@@ -326,6 +327,7 @@ class Node {
       this.#always(RECORDS_MS, async () => this.#records.look(signal)),
       this.#always(AUDIT_MS, async () => this.#audit.look(signal)),
       this.#always(AUDIT_MS, async () => this.#audit.forward(this.#scheduler.isLeader, signal)),
+      this.#always(VERIFY_MS, async () => this.#audit.verification.look(this.#scheduler.isLeader, signal)),
       this.#always(AUTHORITY_MS, async () => this.#authority.authority.look(this.#scheduler.isLeader)),
       this.#always(
         () => this.#authority.settings.pauseMs,

@@ -56,6 +56,11 @@ export class View {
     return picture !== undefined && reaches(this.principal, 'status.read', facilitiesOf(this.#catalogue, picture))
   }
 
+  /** Whose data something is about, as it is configured now; empty for the whole installation. */
+  facilitiesOf(about: About): readonly string[] {
+    return facilitiesAbout(this.#catalogue, about)
+  }
+
   seesFacility(facility: string): boolean {
     return this.isWhole || reaches(this.principal, 'status.read', [facility])
   }
@@ -146,4 +151,16 @@ export class View {
 /** Whose data a component holds: of all facilities of its system, where it does not say. */
 export function facilitiesOf(catalogue: Catalogue, { system, component }: ComponentPicture): readonly string[] {
   return component.facilities ?? Object.keys(catalogue.systems.find((each) => each.system === system)?.facilities ?? {})
+}
+
+/** What something is about that names it; null for what belongs to no system, or to no component. */
+interface About {
+  readonly system: string | null
+  readonly component: string | null
+}
+
+/** The same of what is only named. What is not configured (any more) is the whole installation's. */
+export function facilitiesAbout(catalogue: Catalogue, { system, component }: About): readonly string[] {
+  const picture = system === null || component === null ? undefined : catalogue.picture(system, component)
+  return picture === undefined ? [] : facilitiesOf(catalogue, picture)
 }

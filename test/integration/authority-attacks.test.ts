@@ -65,11 +65,24 @@ test('attacks on people, sessions, requests and decisions: refused, nothing chan
 
   const token = async (by: Somebody, lastsMs: number) => {
     const body = { name: 'a token', grants: EVERYWHERE('viewer'), expiresAt: new Date(clock.now() + lastsMs).toISOString() }
-    const made = await by.ask('POST /auth/tokens', body)
+    const made = await by.makeToken(body)
     assert.equal(made.status, 201, JSON.stringify(made.body))
     return { token: String(made.body['token']), id: (made.body['view'] as { id: string }).id }
   }
   const tokens = [await token(operator, 60_000), await token(operator, DAY_MS)] as const
+
+  await refused('a token by a stolen session: without a factor, or with one that was shown for another', async () => {
+    const wanted = { name: 'x', grants: EVERYWHERE('viewer'), expiresAt: new Date(clock.now() + DAY_MS).toISOString() }
+    const bare = await operator.ask('POST /auth/tokens', wanted)
+    assert.deepEqual([bare.status, bare.body['code']], [403, 'FACTOR_NEEDED'])
+    const more = { ...wanted, grants: EVERYWHERE('operator') }
+    assert.equal((await operator.ask('POST /auth/tokens', more)).body['code'], 'FACTOR_NEEDED', 'nobody is asked either')
+    const swapped = await operator.makeToken(wanted, {
+      ...wanted,
+      expiresAt: new Date(clock.now() + 400 * DAY_MS - 1).toISOString(),
+    })
+    assert.deepEqual([swapped.status, swapped.body['code']], [403, 'FACTOR_WRONG'])
+  })
 
   await refused('tokens: expired, revoked, of the file, of another shape, of nobody', async () => {
     for (const { token: each } of tokens) assert.equal(await bearer(each), 200)
@@ -265,6 +278,32 @@ test('attacks on people, sessions, requests and decisions: refused, nothing chan
     assert((await refusals(all)).some(({ actor }) => actor.name === 'eve'))
   })
 
+  await t.test('tokens of somebody who is disabled, and of an account that was changed in the store', async () => {
+    const { somebody: eve } = await person({ ...here, administrator: all }, 'evelyn', EVERYWHERE('viewer'))
+    const { token: one } = await token(eve, DAY_MS)
+    assert.equal(await bearer(one), 200)
+    await using store = await Store.open((await embeddedConnection(plane.state))!)
+    const more = JSON.stringify(EVERYWHERE('administrator'))
+    await sql`update resus_control.people set grants = ${more}::jsonb where id = ${eve.id}`.execute(store.sql)
+    clock.aheadMs += 5_000
+    assert.deepEqual([await bearer(one), (await eve.ask('GET /people')).status], [401, 401])
+    await waitUntil('everybody is told', async () =>
+      (await trailOf(all, 'people.changed-outside')).some(({ reason }) => reason.includes('evelyn')),
+    )
+    const { items } = (await all.ask('GET /backup-dr/alarms')).body as { items: { kind: string; text: string }[] }
+    assert(JSON.stringify(items).includes('PEOPLE_CHANGED_OUTSIDE'), JSON.stringify(items))
+    const disabled = await all.ask('POST /people', { change: 'disable', person: eve.id })
+    assert.equal(disabled.status, 202, JSON.stringify(disabled.body))
+    if (disabled.body['approval'] !== null) await approver.decide((disabled.body['approval'] as { id: string }).id)
+    const { somebody: gone } = await person({ ...here, administrator: all }, 'gone', EVERYWHERE('viewer'))
+    const { token: theirs } = await token(gone, DAY_MS)
+    assert.equal(await bearer(theirs), 200)
+    assert.equal((await all.ask('POST /people', { change: 'disable', person: gone.id })).status, 202)
+    assert.deepEqual([await bearer(theirs), (await gone.ask('GET /auth/me')).status], [401, 401])
+    assert.equal((await all.ask('POST /people', { change: 'enable', person: gone.id })).status, 202)
+    assert.equal(await bearer(theirs), 401, 'for good')
+  })
+
   await t.test('what is put into the store or the repository by hand runs nothing', async () => {
     await using store = await Store.open((await embeddedConnection(plane.state))!)
     const asked = (await all.ask('POST /break-glass')).body as { approval: { id: string } }
@@ -305,11 +344,26 @@ test('attacks on people, sessions, requests and decisions: refused, nothing chan
     clock.aheadMs += 6 * 60_000
     assert.equal((await victim.ask('GET /auth/me')).status, 200)
     assert.notEqual(victim.cookie(), old.cookie)
+    assert.equal((await victim.ask('GET /auth/me')).status, 200, 'the new one has arrived')
     clock.aheadMs += 60_000
     assert.equal((await plane.ask('GET /auth/me', { token: null, headers: old })).status, 401)
     assert.equal((await victim.ask('GET /auth/me')).status, 401, 'whoever had it has it no more')
     const [replay] = await trailOf(all, 'session.replay')
     assert.deepEqual([replay?.actor.name, replay?.outcome], ['victim', 'refused'])
+
+    // Shown before the new one was: it may be that an answer was lost. Whoever has the new one tells.
+    const second = (await person(here, 'second', EVERYWHERE('viewer'))).somebody
+    const stolen = { cookie: second.cookie(), 'x-resus-csrf': second.csrf() }
+    clock.aheadMs += 6 * 60_000
+    assert.equal((await second.ask('GET /auth/me')).status, 200)
+    clock.aheadMs += 60_000
+    const taken = await plane.ask('GET /auth/me', { token: null, headers: stolen })
+    assert.equal(taken.status, 200)
+    const got = { cookie: taken.headers.getSetCookie()[0]!.split(';')[0]! }
+    assert.equal((await second.ask('GET /auth/me')).status, 401)
+    clock.aheadMs += 5_000
+    assert.equal((await plane.ask('GET /auth/me', { token: null, headers: got })).status, 401, 'the thief is out too')
+    assert.equal((await trailOf(all, 'session.replay'))[0]?.actor.name, 'second')
   })
 
   await refused('bodies that are too large, broken or endless, where nobody is asked who they are', async () => {

@@ -261,14 +261,22 @@ test('emergencies, sealed codes and tokens; what others have written does nothin
 
   const file = `${chi.runtime}-token`
   const strong = `${chi.runtime}-strong`
-  const waiting = (await chi.does(`token make backups --grant operator --to ${strong}`)).body as { approval: { id: string } }
+  assert.equal(
+    (await chi.refused(`token make backups --grant operator --to ${strong}`))[0],
+    'ARGUMENTS_INVALID',
+    'without a code',
+  )
+  move(MINUTE_MS)
+  const waiting = (await chi.does(`token make backups --grant operator --to ${strong}`, shown)).body as {
+    approval: { id: string }
+  }
   const other = await his.person('other')
   assert.equal((await other.refused(`tasks --token-file ${strong}`))[0], 'UNAUTHENTICATED')
   move(MINUTE_MS)
   const approved = await ben.does(`approve ${waiting.approval.id} --yes`, [[/six digits\): /, () => ben.code()]])
   assert.match(approved.stderr, /an API token "backups", as operator/)
   await other.does(`tasks --token-file ${strong}`)
-  const made = await chi.does(`token make board --grant viewer --days 7 --to ${file}`)
+  const made = await chi.does(`token make board --grant viewer --days 7 --to ${file}`, shown)
   assert.equal((await stat(file)).mode & 0o777, 0o600)
   assert(!made.stdout.includes((await readFile(file, 'utf8')).trim()))
   assert.equal((await chi.refused(`token make board --grant viewer --to ${file}`))[0], 'ARGUMENTS_INVALID')
@@ -281,6 +289,10 @@ test('emergencies, sealed codes and tokens; what others have written does nothin
   assert.deepEqual([tokens[0]?.id, tokens[0]?.lastUsedAt === null], [id, false])
   await chi.does(`token revoke ${id}`)
   assert.equal((await nobody.refused(`tasks --token-file ${file}`))[0], 'UNAUTHENTICATED')
+
+  assert.equal((await chi.refused('audit acknowledge --text looked'))[0], 'FORBIDDEN')
+  assert.equal((await ben.refused('audit acknowledge'))[0], 'ARGUMENTS_INVALID')
+  assert.deepEqual((await ben.does('audit acknowledge --text looked')).body['items'], [])
 
   const sealed = await ada.does('break-glass make')
   const { code, approval } = sealed.body as { code: string; approval: { id: string; digest: string } }

@@ -208,12 +208,14 @@ export const ROUTES: Readonly<Record<string, RouteRule>> = {
   [`POST ${AUTH}/factors/{id}/remove`]: own('400 ARGUMENTS_INVALID', { token: '400 ARGUMENTS_INVALID', body: {} }),
   [`GET ${AUTH}/sessions`]: own('200'),
   [`GET ${AUTH}/tokens`]: own('200'),
+  [`POST ${AUTH}/tokens/challenge`]: own('400 ARGUMENTS_INVALID', { token: '400 ARGUMENTS_INVALID', body: {} }),
   [`POST ${AUTH}/tokens`]: own('400 ARGUMENTS_INVALID', { token: '400 ARGUMENTS_INVALID', body: {} }),
   [`DELETE ${AUTH}/tokens/{id}`]: own('404 NOT_FOUND'),
   // With no factor of theirs.
   'POST /api/v1/emergencies': { deed: 'declare', answer: '403 FACTOR_NEEDED', body: { reason: 'the server room has no power' } },
   // Of one that was declared just now, by somebody else.
   'POST /api/v1/emergencies/{id}/review': { deed: 'review', answer: '200', body: { text: 'it was right' } },
+  'POST /api/v1/audit/acknowledge': { deed: 'review', answer: '200', body: { text: 'I have looked' } },
   [`POST ${AUTH}/password`]: own('400 ARGUMENTS_INVALID', { token: '400 ARGUMENTS_INVALID', body: {} }),
   [`POST ${AUTH}/log-off`]: own('204'),
   [`POST ${AUTH}/log-off-everywhere`]: own('401 UNAUTHENTICATED'),

@@ -10,6 +10,12 @@ import { waitUntil } from './wait-until.ts'
 export const PUBLIC_URL = 'https://resus.test'
 export const PEOPLES_PASSWORD = 'a staple that no horse has seen'
 
+interface WantedToken {
+  readonly name: string
+  readonly grants: readonly Grant[]
+  readonly expiresAt: string
+}
+
 /** Somebody in a browser, logged on, with a passkey. */
 export interface Somebody {
   readonly id: string
@@ -22,6 +28,8 @@ export interface Somebody {
   ) => Promise<ApiAnswer>
   /** An answer of the passkey, good for this request for a second person. */
   readonly factorFor: (approval: string) => Promise<unknown>
+  /** Makes an API token, or asks for one. */
+  readonly makeToken: (shownFor: WantedToken, wanted?: WantedToken) => Promise<ApiAnswer>
   /** Declares an emergency. */
   readonly declare: (reason: string) => Promise<ApiAnswer>
   readonly cookie: () => string
@@ -114,6 +122,11 @@ async function withPasskey(browser: Browser, name: string): Promise<Somebody> {
     name,
     ask,
     factorFor,
+    makeToken: async (shownFor, wanted = shownFor) => {
+      const { body } = await ask('POST /auth/tokens/challenge', shownFor)
+      const answer = authenticator.assert(body['passkey'] as { challenge: string })
+      return await ask('POST /auth/tokens', { ...wanted, shown: { kind: 'passkey', response: answer } })
+    },
     declare: async (reason) => {
       const { body } = await ask(`GET /emergencies/challenge?reason=${encodeURIComponent(reason)}`)
       const answer = authenticator.assert(body['passkey'] as { challenge: string })

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict'
-import { randomBytes } from 'node:crypto'
 import { readFile, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { TestContext } from 'node:test'
@@ -170,7 +169,7 @@ export async function tokenActors(
   wanted: readonly { readonly owner: Somebody; readonly role: Role; readonly facilities: string[] | null }[],
 ): Promise<Actor[]> {
   await using store = await Store.open((await embeddedConnection(plane.state))!)
-  const key = new Secret(randomBytes(32))
+  const key = new Secret(Buffer.from(await readFile(join(plane.state, 'authority-key'), 'utf8'), 'base64'))
   const accounts = new Accounts({
     store,
     clock: systemClock,

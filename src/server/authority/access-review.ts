@@ -1,8 +1,13 @@
+import { sql } from 'kysely'
+import { grantsOf } from '../../authority/grants.ts'
 import type { AuditTrail } from '../../authority/audit-trail.ts'
 import type { Store } from '../../catalog/store.ts'
 import type { Clock } from '../../clock.ts'
 
-const QUARTER_MS = 91 * 24 * 3_600_000
+const DAY_MS = 24 * 3_600_000
+const QUARTER_MS = 91 * DAY_MS
+/** Named in a notice. */
+const NAMED_MAX = 20
 /** Who was not here for so long may have left. */
 const AWAY_MS = 60 * 24 * 3_600_000
 const COPIES_MAX = 1000
@@ -41,8 +46,26 @@ export class AccessReview {
     const [newest] = (await this.#trail.page({ action: REVIEW_ACTION, outcome: 'done', limit: 1 })).items
     const last = newest === undefined ? null : new Date(newest.at)
     const first = await this.#store.sql.selectFrom('people').select('made_at').orderBy('made_at').limit(1).executeTakeFirst()
-    const from = last ?? first?.made_at
-    return { last, due: from === undefined ? null : new Date(from.getTime() + QUARTER_MS) }
+    if (last !== null) return { last, due: new Date(last.getTime() + QUARTER_MS) }
+    // On the first day one makes everybody, and could act as two: when it is over everybody is told who was made by whom.
+    return { last, due: first === undefined ? null : new Date(first.made_at.getTime() + DAY_MS) }
+  }
+
+  /** Who was made by whom, newest first; of many the first. */
+  async makers(): Promise<string> {
+    const people = await this.#store.sql
+      .selectFrom('people as p')
+      .leftJoin('people as m', (join) => join.on(sql`m.id::text`, '=', sql`p.made_by`))
+      .select(['p.name', 'p.grants', 'p.made_by', 'm.name as maker'])
+      .orderBy('p.made_at', 'desc')
+      .limit(NAMED_MAX)
+      .execute()
+    return people
+      .map(({ name, grants, made_by: by, maker }) => {
+        const roles = [...new Set(grantsOf(grants).map(({ role }) => role))].join(' and ') || 'nothing'
+        return `"${name}" (${roles}) by ${maker === null ? by : `"${maker}"`}`
+      })
+      .join(', ')
   }
 
   /** Whether somebody who may do something has not been here for long. */

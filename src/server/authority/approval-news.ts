@@ -1,9 +1,11 @@
 import type { NewAuditEntry } from '../../authority/audit-entry.ts'
 import type { Json } from '../../authority/canonical-json.ts'
 import type { Approval } from '../../catalog/approvals.ts'
+import type { ChangedOutside } from '../../authority/sealed-people.ts'
 import type { Severity } from '../../catalog/schema.ts'
 import type { AlarmKindName } from '../../incident/alarm-kinds.ts'
 import { OWN_SYSTEM } from '../health-watch.ts'
+import type { FoundChanged, Sorted } from './people-keeper.ts'
 import type { Alone } from './reviews.ts'
 
 /** Raises an alarm, or takes it back where nothing is found. */
@@ -41,11 +43,50 @@ export class ApprovalNews {
     await this.#raise('SESSION_STOLEN', { system: OWN_SYSTEM, subject: person }, { text: `a session of "${person}" was ended` })
   }
 
-  async tellAccessReview(due: Date | null, nowMs: number): Promise<void> {
+  /** Of a credential that was shown, or of an account that was asked for. */
+  async tellChanged({ id, name }: { readonly id: string; readonly name: string }, what: ChangedOutside['what']): Promise<void> {
+    if (what === 'account') return await this.#tellAccount({ id, name, isReplaced: false })
+    const key = `${what} ${id}`
+    if (this.#told.has(key)) return
+    this.#told.set(key, what)
+    const text = `a ${what} of "${name}" (${id}) was changed in the store: it is worth nothing`
+    await this.#raise('PEOPLE_CHANGED_OUTSIDE', { system: OWN_SYSTEM, subject: `${name}, a ${what}` }, { text })
+  }
+
+  /** Of all people: an account that was made good again is told of no more. */
+  async tellAllChanged({ found, good }: Sorted): Promise<void> {
+    for (const each of found) await this.#tellAccount(each)
+    for (const { id, name } of good) {
+      const key = `account ${id}`
+      if (this.#told.get(key) === '') continue
+      // Also what was told before this node began.
+      await this.#raise('PEOPLE_CHANGED_OUTSIDE', { system: OWN_SYSTEM, subject: this.#told.get(key) ?? name }, null)
+      this.#told.set(key, '')
+    }
+  }
+
+  async #tellAccount({ id, name, isReplaced }: FoundChanged): Promise<void> {
+    const key = `account ${id}`
+    if (!isReplaced && (this.#told.get(key) ?? '') !== '') return
+    const became = isReplaced ? 'what the repository has of it counts again' : 'nobody logs on with it'
+    const text = `the account "${name}" (${id}) was changed in the store, and not by Resus: ${became}`
+    const subject = isReplaced ? `${name}, put back` : name
+    await this.#raise('PEOPLE_CHANGED_OUTSIDE', { system: OWN_SYSTEM, subject }, { text })
+    if (!isReplaced) this.#told.set(key, name)
+    await this.#note({
+      actor: { kind: 'unknown', id: null, name: 'unknown' },
+      action: 'people.changed-outside',
+      object: { person: id, name },
+      outcome: isReplaced ? 'refused' : 'done',
+      reason: text,
+    })
+  }
+
+  async tellAccessReview(due: Date | null, nowMs: number, makers: () => Promise<string>): Promise<void> {
     const isDue = due !== null && due.getTime() <= nowMs
     const told = isDue ? due.toISOString() : ''
     if ((this.#told.get('access review') ?? '') === told) return
-    const found = isDue ? { text: `who may do what was to be looked at until ${told}` } : null
+    const found = isDue ? { text: `who may do what was to be looked at until ${told}; made were: ${await makers()}` } : null
     await this.#raise('ACCESS_REVIEW_DUE', { system: OWN_SYSTEM, subject: 'access' }, found)
     this.#told.set('access review', told)
   }

@@ -9,6 +9,7 @@ import { IdentityProvider } from '../../authority/identity-provider.ts'
 import type { IdentityProviderSettings } from '../../authority/identity-provider-settings.ts'
 import { spreadBreakGlass } from '../../authority/break-glass.ts'
 import { keepConfiguration } from '../../authority/configurations.ts'
+import { idNamed } from '../../authority/named-id.ts'
 import type { Site } from '../../authority/passkeys.ts'
 import type { Principal } from '../../authority/principal.ts'
 import type { Approval } from '../../catalog/approvals.ts'
@@ -21,6 +22,7 @@ import type { Repository } from '../../repository/repository.ts'
 import type { Secret } from '../../secret.ts'
 import type { Catalogue } from '../catalogue.ts'
 import type { Control } from '../control.ts'
+import { facilitiesAbout } from '../view.ts'
 import { AccessReview } from './access-review.ts'
 import { ApprovalNews, type RaiseAlarm } from './approval-news.ts'
 import { documentOf } from './configuration-gate.ts'
@@ -30,6 +32,7 @@ import { importAsked } from './host-requests.ts'
 import { KnownPeople } from './known-people.ts'
 import { PeopleKeeper } from './people-keeper.ts'
 import { emergencyDigest, Reviews, type Alone } from './reviews.ts'
+import { beginSeals } from './sealing-begin.ts'
 import { putKey, sealingKey } from './sealing-key.ts'
 
 export interface AuthorityOptions {
@@ -67,6 +70,10 @@ export class Authority {
   readonly #options: AuthorityOptions
   readonly #known: KnownPeople
   readonly #keeper: PeopleKeeper
+  /** Sealed codes that were opened, and are in the trail. */
+  readonly #noted = new Set<string>()
+  /** Rows without a seal are worth nothing; undefined before it was looked at. */
+  #isSealed: boolean | undefined
   readonly #news: ApprovalNews
   readonly #anchored = new WeakSet<Configuration>()
   readonly #unanchored = new WeakSet<Configuration>()
@@ -84,7 +91,6 @@ export class Authority {
       systems: () => catalogue.systems.map(({ system }) => system),
       repositoryOf: async (system) => catalogue.repositoryOf(system),
     })
-    this.#keeper = new PeopleKeeper(store, clock)
     this.#news = new ApprovalNews(alarms, async (entry) => this.note(entry))
     this.reviews = new Reviews(clock)
     this.access = new AccessReview(store, options.trail, clock)
@@ -95,8 +101,10 @@ export class Authority {
       key: () => this.#keyNow(),
       site,
       note: async (event) => this.note(entryOf(event)),
+      onChanged: ({ person, what }) => void this.#news.tellChanged(person, what).catch(options.onError),
       onReplay: ({ person }) => void this.#news.tellReplay(person.name).catch(options.onError),
     })
+    this.#keeper = new PeopleKeeper(store, clock, this.accounts)
     this.identityProvider =
       options.identityProvider === undefined
         ? null
@@ -113,6 +121,7 @@ export class Authority {
       clock,
       repositoriesOf: async (system) => this.#repositoriesOf(system),
       freshFactor: async (person, given, digest) => this.#freshFactor(person, given, digest),
+      facilitiesOf: (subject) => facilitiesAbout(catalogue, subject),
       wasInHandOf: async (person, by, since) => this.#wasInHandOf(person, by, since),
       execute: async (approval) =>
         execute(approval, {
@@ -123,6 +132,7 @@ export class Authority {
           clock,
           admit: options.admit,
         }),
+      sealOf: (digest) => this.accounts.sealOfRequest(digest),
       note: async (event, approval) => this.#news.note(event, approval),
     })
   }
@@ -146,6 +156,7 @@ export class Authority {
     const repositories = await this.repositories()
     for (const repository of repositories) await each(async () => this.reviews.look(repository))
     await each(async () => this.#news.tellReviews(this.reviews.all, clock.now()))
+    await each(async () => this.#noteBreakGlass())
     if (!leads) this.#keeper.forget()
     if (!this.isGuarded || !leads) return
     for (const repository of repositories) {
@@ -155,14 +166,18 @@ export class Authority {
       })
     }
     for (const repository of repositories) {
-      await each(async () => this.#keeper.keep(repository))
+      await each(async () => this.#news.tellAllChanged(await this.#keeper.keep(repository)))
+      const sealOf = (digest: string) => this.accounts.sealOfRequest(digest)
       await each(async () =>
-        importAsked({ store, catalogue, repository, nowMs: clock.now() }, async (asked) => this.#news.note('asked', asked)),
+        importAsked({ store, repository, sealOf, nowMs: clock.now() }, async (asked) => this.#news.note('asked', asked)),
       )
     }
     await each(async () => spreadBreakGlass(repositories))
     for (const configuration of catalogue.systems) await each(async () => this.#anchorConfiguration(configuration))
-    await each(async () => this.#news.tellAccessReview((await this.access.dates()).due, clock.now()))
+    await each(async () => {
+      const { due } = await this.access.dates()
+      await this.#news.tellAccessReview(due, clock.now(), async () => this.access.makers())
+    })
     await each(async () => this.approvals.look())
   }
 
@@ -188,8 +203,10 @@ export class Authority {
 
   /** Whether people are still made by one: on the first day, and until there is an approver beside whoever asks. */
   async isSetUp(person: string): Promise<boolean> {
-    const { store, clock } = this.#options
-    const people = await store.sql.selectFrom('people').select(['id', 'grants', 'state', 'made_at']).execute()
+    const { clock } = this.#options
+    const { good: people, changed } = await this.accounts.sealed.sort()
+    // Somebody who writes the store would like it to be the first day.
+    if (changed.length > 0) return false
     const first = Math.min(...people.map(({ made_at: at }) => at.getTime()))
     if (clock.now() - first < FIRST_DAY_MS) return true
     return !people.some(
@@ -207,7 +224,7 @@ export class Authority {
       at: at.toISOString(),
       expiresAt: expiresAt.toISOString(),
     }
-    return await this.approvals.ask(owner, { operation: 'token', parameters }, { system: null, component: null, facilities: [] })
+    return await this.approvals.ask(owner, { operation: 'token', parameters }, { system: null, component: null })
   }
 
   /** Of all systems that can be reached. */
@@ -220,6 +237,22 @@ export class Authority {
   /** Adds to the trail, or to what waits for it. */
   async note(entry: NewAuditEntry): Promise<void> {
     await this.#options.trail.appendSoon(entry)
+  }
+
+  /** What was opened on a host is known by the repository alone: whoever sees it writes it down, and however many do, it is one entry. */
+  async #noteBreakGlass(): Promise<void> {
+    const { trail } = this.#options
+    for (const { kind, id, at, until, by } of this.reviews.all) {
+      if (kind !== 'break-glass' || this.#noted.has(id) || !(await trail.reachesBackTo(new Date(at)))) continue
+      await this.note({
+        id: idNamed(`break-glass/${id}.used`),
+        actor: { kind: 'break-glass', id: null, name: by.name },
+        action: 'break-glass.used',
+        object: { code: id, at, until },
+        outcome: 'done',
+      })
+      this.#noted.add(id)
+    }
   }
 
   /** What is in force: what somebody edits on a host later is held against it. What weakens it without a second person never takes its place. */
@@ -249,8 +282,20 @@ export class Authority {
       if (key !== undefined) for (const repository of repositories) await this.#keyIn(repository, key)
       this.#key = key
     }
+    if (this.#key !== undefined && !this.#isSealed) await this.#beginSeals(repositories)
     // Without a repository that has the key, who comes now would not be let in again.
     await this.first.look(state === 'none' && this.#key !== undefined)
+  }
+
+  async #beginSeals(repositories: readonly Repository[]): Promise<void> {
+    const { directory, catalogue, clock, report } = this.#options
+    const areAll = repositories.length === catalogue.systems.length
+    const sealed = await beginSeals({ directory, repositories, areAll, accounts: this.accounts, clock })
+    if (sealed === undefined && this.#isSealed === undefined)
+      report('nobody logs on yet: whether people are sealed is in a repository that cannot be asked')
+    else if (sealed !== undefined && sealed > 0)
+      report(`${sealed} people were sealed: from now on a row that Resus has not written is nobody`)
+    this.#isSealed = sealed !== undefined
   }
 
   /** One that came later gets it too. */

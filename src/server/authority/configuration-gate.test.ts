@@ -67,6 +67,8 @@ async function place(t: TestContext, more: Partial<ApprovalsOptions> = {}) {
     store,
     clock,
     repositoriesOf,
+    facilitiesOf: () => [],
+    sealOf: (digest) => Buffer.from(`seal of ${digest}`),
     freshFactor: async () => 'totp',
     wasInHandOf: async () => false,
     execute: async () => ({}),

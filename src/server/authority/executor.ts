@@ -132,6 +132,9 @@ async function usedOnHost({ id, system }: Approval, { repositoriesOf }: Executio
 
 async function startRestore(approval: Approval, control: Control): Promise<Record<string, unknown>> {
   const { component, to, options } = restoreSchema.parse(approval.parameters)
+  // Who decided was an approver of that one.
+  if (component !== approval.component)
+    throw new Failure('APPROVAL_INVALID', `it was approved for "${approval.component ?? '-'}", and is for "${component}"`)
   const picture = control.catalogue.picture(approval.system ?? '', component)
   if (picture === undefined) throw new Failure('COMPONENT_UNKNOWN', `there is no component "${component}" any more`)
   const { backup, targetTime, targetLsn, targetXid, targetName, targetTimeline, exclusive } = options

@@ -126,7 +126,7 @@ export class FileApprovals {
     const shown = changes.slice(0, CHANGES_SHOWN).map(({ path: at, before, after }) => ({ path: at, before, after }))
     const parameters = { ...(about === undefined ? {} : { system: about }), digest, changes: shown, changesInAll: changes.length }
     const request = { operation: 'configuration' as const, parameters, id: await this.#newId(digest) }
-    return (await approvals().ask(by, request, { system, component: null, facilities: [] })).id
+    return (await approvals().ask(by, request, { system, component: null })).id
   }
 }
 

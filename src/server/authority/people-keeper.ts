@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { canonicalJson } from '../../authority/canonical-json.ts'
-import { insertPeopleCopies, personCopySchema, readPeopleCopies, type PersonCopy } from '../../catalog/people-copies.ts'
+import type { Accounts } from '../../authority/accounts.ts'
+import { copyOf, insertPeopleCopies, personCopySchema, replaceByCopy, type PersonCopy } from '../../catalog/people-copies.ts'
 import type { Store } from '../../catalog/store.ts'
 import type { Clock } from '../../clock.ts'
 import { Failure } from '../../errors.ts'
@@ -16,27 +17,58 @@ interface Kept {
   readonly text: string
 }
 
+/** What was found to be changed in the store, and not by Resus. */
+export interface FoundChanged {
+  readonly id: string
+  readonly name: string
+  /** The row that was put back was replaced by the newer one of a repository. */
+  readonly isReplaced: boolean
+}
+
+/** Of one look at all people. */
+export interface Sorted {
+  readonly found: readonly FoundChanged[]
+  readonly good: readonly { readonly id: string; readonly name: string }[]
+}
+
 /** Keeps people in the repositories, and brings them back into a store that has lost them (docs/authority.md). */
 export class PeopleKeeper {
   readonly #store: Store
   readonly #clock: Clock
+  readonly #accounts: Pick<Accounts, 'sealed' | 'sealOfCopy'>
   /** What each repository has of each person. */
   #kept = new WeakMap<Repository, Map<string, Kept>>()
 
-  constructor(store: Store, clock: Clock) {
+  constructor(store: Store, clock: Clock, accounts: Pick<Accounts, 'sealed' | 'sealOfCopy'>) {
     this.#store = store
     this.#clock = clock
+    this.#accounts = accounts
   }
 
-  /** Puts what has changed. Throws what the store and the storage throw. */
-  async keep(repository: Repository): Promise<void> {
-    await this.#keepIn(repository, await readPeopleCopies(this.#store.sql))
+  /**
+   * Puts what has changed, of those who fit their seal: nobody else's change takes the place of a good copy. Who is older in the store than the repository has them was put back by somebody:
+   * what the repository has counts. Gives whom somebody has changed. Throws what the store and the storage throw.
+   */
+  async keep(repository: Repository): Promise<Sorted> {
+    const { good, changed } = await this.#accounts.sealed.sort()
+    const found: FoundChanged[] = changed.map(({ id, name }) => ({ id, name, isReplaced: false }))
+    const kept = await this.#read(repository)
+    const current: PersonCopy[] = []
+    for (const copy of good.map(copyOf)) {
+      const newest = kept.get(copy.id)?.person
+      if (newest === undefined || newest.version <= copy.version) current.push(copy)
+      else if (await replaceByCopy(this.#store.sql, newest, this.#accounts.sealOfCopy(newest))) {
+        found.push({ id: copy.id, name: newest.name, isReplaced: true })
+      }
+    }
+    await this.#keepIn(repository, current)
+    return { found, good }
   }
 
   /** Brings back whom the store does not know. Gives how many came. */
   async restore(repository: Repository): Promise<number> {
     const copies = [...(await this.#read(repository)).values()].map(({ person }) => person)
-    return copies.length === 0 ? 0 : await insertPeopleCopies(this.#store.sql, copies)
+    return copies.length === 0 ? 0 : await insertPeopleCopies(this.#store.sql, copies, (copy) => this.#accounts.sealOfCopy(copy))
   }
 
   /** Another node writes: what was read is not to be relied upon. */

@@ -40,6 +40,8 @@ async function place(t: TestContext) {
     store,
     clock,
     repositoriesOf: async () => reached(),
+    facilitiesOf: () => [],
+    sealOf: (digest) => Buffer.from(`seal of ${digest}`),
     freshFactor: async () => 'totp',
     wasInHandOf: async () => false,
     execute: async () => ({}),

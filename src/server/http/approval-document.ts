@@ -9,7 +9,7 @@ export function approvalDocument(approval: Approval, view: View): ApprovalDocume
     operation: approval.operation as ApprovalDocument['operation'],
     system: approval.system,
     component: approval.component,
-    facilities: approval.facilities.filter((facility) => view.seesFacility(facility)),
+    facilities: view.facilitiesOf(approval).filter((facility) => view.seesFacility(facility)),
     parameters: approval.parameters as Record<string, unknown>,
     digest: approval.digest,
     askedBy: approval.asked_name,

@@ -67,12 +67,13 @@ const decidingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { aut
       },
     },
     async ({ params, view }) => {
-      const { digest, facilities } = requireSeen(view, await authority.approvals.read(params.id))
-      if (!reaches(view.principal, 'approval.decide', facilities)) {
+      const approval = requireSeen(view, await authority.approvals.read(params.id))
+      if (!view.reaches(view.facilitiesOf(approval))) {
         throw new Failure('FORBIDDEN', 'it is about facilities that you are no approver of')
       }
       const person = view.principal.person
-      const passkey = person === null ? null : await authority.accounts.approvalChallenge(person, Buffer.from(digest, 'hex'))
+      const passkey =
+        person === null ? null : await authority.accounts.approvalChallenge(person, Buffer.from(approval.digest, 'hex'))
       return { passkey: passkey as Record<string, unknown> | null }
     },
   )
@@ -114,11 +115,11 @@ const decidingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { aut
 }
 
 /** By a grant that reads requests: one that reads status alone, however far, shows none but one's own. */
-function seen(view: View, { facilities, asked_by: askedBy }: Approval): boolean {
+function seen(view: View, approval: Approval): boolean {
   const { principal } = view
   // A token is for less than its owner.
-  const isOwn = principal.kind === 'person' && askedBy === principal.person
-  return isOwn || reaches(principal, 'approval.read', facilities)
+  const isOwn = principal.kind === 'person' && approval.asked_by === principal.person
+  return isOwn || reaches(principal, 'approval.read', view.facilitiesOf(approval))
 }
 
 function requireSeen(view: View, approval: Approval): Approval {

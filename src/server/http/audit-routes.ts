@@ -1,17 +1,21 @@
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { z } from 'zod'
-import { auditHeadsSchema, auditPageSchema } from '../../api/audit-schemas.ts'
+import { acknowledgeBody, acknowledgedSchema, auditHeadsSchema, auditPageSchema } from '../../api/audit-schemas.ts'
 import { problemSchema } from '../../api/schemas.ts'
+import { actorOf } from '../../authority/audit-entry.ts'
 import { Failure } from '../../errors.ts'
+import { LOOKED_AT } from '../audit-verification.ts'
 import { cursorOf, readCursor } from './cursor.ts'
 import type { RouteOptions } from './route-options.ts'
 
 const read = { '4xx': problemSchema, '5xx': problemSchema }
+/** At once: what a trail's entry names. */
+const CLOSED_MAX = 40
 const instant = z.iso.datetime({ offset: true })
 const word = z.string().min(1).max(300)
 
 /** What remains: the audit trail, and what is told of it outside. */
-export const auditRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { audit }) => {
+export const auditRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { audit, notices }) => {
   server.get(
     '/audit',
     {
@@ -57,6 +61,25 @@ export const auditRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, {
         protection: await audit.protection(),
         heads: await audit.heads(),
       }
+    },
+  )
+  server.post(
+    '/audit/acknowledge',
+    {
+      config: { action: 'audit.acknowledge' },
+      schema: {
+        summary:
+          'Say on record who has looked at what is wrong with the trail, with accounts and with sessions, and what was found: these alarms are over',
+        body: acknowledgeBody,
+        response: { 200: acknowledgedSchema, ...read },
+      },
+    },
+    async ({ view: { principal }, body: { text }, ip }) => {
+      if (principal.kind === 'token') throw new Failure('FORBIDDEN', 'only a person says that they have looked')
+      const open = (await notices.openAlarms()).filter(({ code }) => code !== null && LOOKED_AT.has(code)).slice(0, CLOSED_MAX)
+      await audit.verification.acknowledge(open, { actor: actorOf(principal), factor: principal.factor, address: ip }, text)
+      for (const { key } of open) await notices.clear(key, `${principal.name} has looked: ${text}`)
+      return { closed: open.map(({ code, system, text: found }) => ({ code: code ?? '', system, text: found })) }
     },
   )
 }

@@ -105,7 +105,7 @@ const reviewRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { autho
     },
     async ({ view }, reply) => {
       const { id, code, digest } = newBreakGlass()
-      const subject = { system: null, component: null, facilities: [] }
+      const subject = { system: null, component: null }
       const approval = await approvals.ask(view.principal, { operation: 'break-glass', parameters: { id, digest } }, subject)
       reply.code(202).header('Location', `/api/v1/approvals/${approval.id}`)
       return { code, approval: approvalDocument(approval, view) }

@@ -176,18 +176,27 @@ test('somebody who was invited chooses a password and makes a second factor; the
 
 test('a token of a program is shown once, says who it is, and neither makes tokens nor changes the account', async (t) => {
   const all = await testAccounts(t)
-  const { session } = await enrolled(all, 'ada')
+  const { session, code } = await enrolled(all, 'ada')
   const { browser } = await authApi(t, all.accounts)
   const own = browser()
   own.cookie = `resus-session=${session.cookie}`
   await own.ask('GET /me')
+  const shown = () => {
+    all.clock.move(30_000)
+    return { kind: 'totp', code: code() }
+  }
   const expiresAt = new Date(all.clock.now() + 86_400_000).toISOString()
   const wanted = { name: 'monitoring', grants: [{ role: 'viewer', facilities: null }], expiresAt }
-  const more = await own.ask('POST /tokens', { ...wanted, grants: [{ role: 'operator', facilities: null }] })
+  const more = await own.ask('POST /tokens', { ...wanted, grants: [{ role: 'operator', facilities: null }], shown: shown() })
   assert.deepEqual([more.status, more.body['code']], [403, 'APPROVAL_NEEDED'])
   assert.equal((await own.ask('POST /tokens', { ...wanted, isAdministrator: true })).status, 400)
-  const made = await own.ask('POST /tokens', wanted)
+  const stolen = await own.ask('POST /tokens', wanted)
+  assert.deepEqual([stolen.status, stolen.body['code']], [403, 'FACTOR_NEEDED'], 'a session alone, which may be stolen')
+  const used = shown()
+  const made = await own.ask('POST /tokens', { ...wanted, shown: used })
   assert.equal(made.status, 201, JSON.stringify(made.body))
+  const again = await own.ask('POST /tokens', { ...wanted, shown: used })
+  assert.deepEqual([again.status, again.body['code']], [403, 'FACTOR_WRONG'], 'each code once')
   const program = browser()
   const headers = { authorization: `Bearer ${String(made.body['token'])}` }
   const me = await program.ask('GET /me', undefined, headers)
@@ -195,6 +204,7 @@ test('a token of a program is shown once, says who it is, and neither makes toke
   assert.equal((await program.ask('POST /tokens', wanted, headers)).status, 403)
   assert.equal((await program.ask('POST /password', { old: PASSWORD, next: `${PASSWORD}!` }, headers)).status, 403)
   const { items } = (await own.ask('GET /tokens')).body as { items: { id: string; lastUsedAt: string | null }[] }
+  assert.equal(items.length, 1)
   assert.equal(items[0]?.lastUsedAt, new Date(all.clock.now()).toISOString())
   assert.equal(JSON.stringify(items).includes('resus_'), false)
   assert.equal((await own.ask(`DELETE /tokens/${items[0]!.id}`)).status, 204)

@@ -12,7 +12,6 @@ import { problemSchema } from '../../api/schemas.ts'
 import { requireGoodPassword } from '../../authority/password.ts'
 import type { PersonView } from '../../authority/people.ts'
 import { assert } from '../../assert.ts'
-import { updatePerson } from '../../catalog/people.ts'
 import { Failure } from '../../errors.ts'
 import type { Authority } from '../authority/authority.ts'
 import { changePeople, peopleSchema as changeSchema } from '../authority/executor.ts'
@@ -24,7 +23,7 @@ import { requireOwnOrigin } from './same-site.ts'
 import type { RouteOptions } from './route-options.ts'
 
 const failures = { '4xx': problemSchema, '5xx': problemSchema }
-const WHOLE = { system: null, component: null, facilities: [] }
+const WHOLE = { system: null, component: null }
 const idParameter = z.object({ id: z.uuid() })
 
 /** People, as their administration sees them. */
@@ -70,7 +69,7 @@ const changeRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { autho
     async ({ body, view }, reply) => {
       const { principal } = view
       if (principal.person === null) throw new Failure('FORBIDDEN', 'people are made by people: the first comes by the link')
-      if ('person' in body) await authority.accounts.people.read(body.person)
+      if ('person' in body) await authority.accounts.people.requireKnown(body.person)
       reply.code(202)
       if (await authority.isSetUp(principal.person)) {
         const { person } = await changePeople(
@@ -110,8 +109,6 @@ const changeRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { autho
           hint: 'ask for a reset first: it takes a second person',
         })
       }
-      // Whoever has the code has the account, for now: for a day it does not decide on what they ask for.
-      await updatePerson(control.store.sql, id, { reset: { by, at: new Date(control.now) } })
       const { code, expiresAt } = await people.invite(id, { id: by, from: fromOf(request) })
       reply.code(201)
       return { code, expiresAt: expiresAt.toISOString() }

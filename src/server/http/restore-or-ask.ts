@@ -1,15 +1,14 @@
-import { createHash } from 'node:crypto'
 import { basename } from 'node:path'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { ApprovalDocument } from '../../api/authority-schemas.ts'
 import type { TaskDocument } from '../../api/schemas.ts'
 import { actorOf } from '../../authority/audit-entry.ts'
+import { idNamed } from '../../authority/named-id.ts'
 import type { Authority } from '../authority/authority.ts'
 import { restoreParameters } from '../authority/executor.ts'
 import type { ComponentPicture } from '../catalogue.ts'
 import type { Control } from '../control.ts'
 import type { Target } from '../task-kinds.ts'
-import { facilitiesOf } from '../view.ts'
 import { approvalDocument } from './approval-document.ts'
 import { startWork } from './start-work.ts'
 
@@ -58,25 +57,18 @@ export async function restoreOrAsk(
     })
     return task
   }
-  const subject = { system: picture.system, component, facilities: facilitiesOf(control.catalogue, picture) }
+  const subject = { system: picture.system, component }
   const key = request.headers['idempotency-key']
   const approval = await authority.approvals.ask(
     principal,
     {
       operation: 'restore',
       parameters: async () => restoreParameters(component, await control.restorePlace(component, name), target),
-      id: typeof key === 'string' ? idOf(principal.id, key, asked) : undefined,
+      // The same key and request again give the same request for a second person.
+      id: typeof key === 'string' ? idNamed(JSON.stringify([principal.id, key, asked])) : undefined,
     },
     subject,
   )
   reply.code(202).header('Location', `/api/v1/approvals/${approval.id}`)
   return approvalDocument(approval, request.view)
-}
-
-/** The same key and request again give the same request for a second person: its id comes of them (a UUID of version 8, RFC 9562). */
-function idOf(person: string, key: string, asked: unknown): string {
-  const hash = createHash('sha256')
-    .update(JSON.stringify([person, key, asked]))
-    .digest('hex')
-  return `${hash.slice(0, 8)}-${hash.slice(8, 12)}-8${hash.slice(13, 16)}-8${hash.slice(17, 20)}-${hash.slice(20, 32)}`
 }

@@ -46,6 +46,8 @@ async function reviewDocument({ accounts, access, reviews }: Authority): Promise
         name: person.name,
         grants: [...person.grants],
         state: person.state,
+        madeBy: person.madeBy,
+        madeAt: person.madeAt.toISOString(),
         factors: person.factors,
         lastSeenAt: person.lastSeenAt?.toISOString() ?? null,
         isAway: person.state === 'active' && access.isAway(person.lastSeenAt, person.madeAt),

@@ -4,6 +4,7 @@ import type { HealthDocument, monitorSchema, ObjectivesDocument, statusSchema } 
 import { DEFINITIONS } from '../../recovery/objectives.ts'
 import { resusVersion } from '../../version.ts'
 import type { BackupStatus } from '../../api/schemas.ts'
+import type { AuditVerification } from '../audit-verification.ts'
 import type { View } from '../view.ts'
 import type { RouteOptions } from './route-options.ts'
 
@@ -15,7 +16,7 @@ const WORST: readonly State[] = ['down', 'degraded', 'unknown', 'up']
 const MONTH_MS = 30 * 24 * 3600 * 1000
 
 /** What belongs to no component (storages, the server itself) only those see who see everything. */
-export function healthDocument({ health, control }: RouteOptions, view: View): HealthDocument {
+export function healthDocument({ health, control, audit }: RouteOptions, view: View): HealthDocument {
   const seen = health.views().filter(({ system, component }) => view.sees(system, component))
   const watched = seen.map(({ system, component, thing, health: each, figures }) => ({
     system,
@@ -28,7 +29,16 @@ export function healthDocument({ health, control }: RouteOptions, view: View): H
     answeredAt: each.answeredMs === null ? null : textOf(each.answeredMs),
     why: each.why,
   }))
-  return { asOf: textOf(control.now), state: worst(watched.map(({ state }) => state)), watched }
+  return {
+    asOf: textOf(control.now),
+    state: worst(watched.map(({ state }) => state)),
+    audit: view.isWhole ? auditState(audit.verification) : null,
+    watched,
+  }
+}
+
+function auditState({ protection, all }: AuditVerification): NonNullable<HealthDocument['audit']> {
+  return { protection, verified: all.map((each) => ({ ...each, problems: [...each.problems] })) }
 }
 
 /** Of nothing at all nobody knows how it is. */

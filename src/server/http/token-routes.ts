@@ -1,8 +1,15 @@
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { z } from 'zod'
-import { tokenAskedSchema, tokenBody, tokenMadeSchema, tokensSchema } from '../../api/auth-schemas.ts'
+import {
+  challengeSchema,
+  tokenAskedSchema,
+  tokenBody,
+  tokenMadeSchema,
+  tokensSchema,
+  wantedTokenBody,
+} from '../../api/auth-schemas.ts'
 import { problemSchema } from '../../api/schemas.ts'
-import type { TokenView } from '../../authority/tokens.ts'
+import type { TokenView, WantedToken } from '../../authority/tokens.ts'
 import type { Principal } from '../../authority/principal.ts'
 import type { Approval } from '../../catalog/approvals.ts'
 import type { NewTokenRow } from '../../catalog/tokens.ts'
@@ -34,6 +41,23 @@ export const tokenRoutes: FastifyPluginAsyncZod<TokenOptions> = async (server, o
   )
 
   server.post(
+    `${PREFIX}/challenge`,
+    {
+      config: SELF,
+      schema: {
+        summary: 'Show a passkey for a token',
+        body: wantedTokenBody,
+        response: { 200: challengeSchema, ...failures },
+      },
+    },
+    async (request, reply) => {
+      const { self } = await ownSession(request, reply, options)
+      const passkey = await accounts.own.tokenChallenge(self, wantedOf(request.body))
+      return { passkey: passkey === null ? null : { ...passkey } }
+    },
+  )
+
+  server.post(
     PREFIX,
     {
       config: SELF,
@@ -44,16 +68,16 @@ export const tokenRoutes: FastifyPluginAsyncZod<TokenOptions> = async (server, o
       },
     },
     async (request, reply) => {
-      const { principal } = await ownSession(request, reply, options)
-      const { name, grants, expiresAt } = request.body
-      if (grants.some(({ role }) => !READS.has(role))) {
-        const { token, made } = await accounts.tokens.prepare(principal, { name, grants, expiresAt: new Date(expiresAt) })
+      const { principal, self } = await ownSession(request, reply, options)
+      const wanted = wantedOf(request.body)
+      const { token, made, view } = await accounts.tokens.prepare(principal, wanted)
+      await accounts.own.showForToken(self, wanted, request.body.shown)
+      if (wanted.grants.some(({ role }) => !READS.has(role))) {
         const approval = await options.askForToken(principal, made)
         reply.code(202).header('Location', `/api/v1/approvals/${approval.id}`)
         return { token, approval: approvalDocument(approval, request.view) }
       }
-      const wanted = { name, grants, expiresAt: new Date(expiresAt) }
-      const { token, view } = await accounts.tokens.make(principal, wanted, fromOf(request))
+      await accounts.tokens.keep(made, fromOf(request))
       reply.code(201)
       return { token, view: tokenDocument(view) }
     },
@@ -71,6 +95,10 @@ export const tokenRoutes: FastifyPluginAsyncZod<TokenOptions> = async (server, o
       await reply.code(204).send(null)
     },
   )
+}
+
+function wantedOf({ name, grants, expiresAt }: z.infer<typeof wantedTokenBody>): WantedToken {
+  return { name, grants, expiresAt: new Date(expiresAt) }
 }
 
 function tokenDocument({ madeAt, expiresAt, lastUsedAt, revokedAt, ...rest }: TokenView) {
