@@ -84,8 +84,44 @@ export const schedulesSchema = z.object({
   ),
 })
 
+const measurement = z.object({ value: z.number().nullable(), why: z.string(), asOf: time.nullable() })
+const readinessViewSchema = z.object({
+  system: z.string(),
+  component: z.string(),
+  score: z.number(),
+  terms: z.array(measurement.extend({ name: z.string(), weight: z.number() })),
+  gates: z.array(z.object({ name: z.string(), holds: z.boolean().nullable(), why: z.string() })),
+  action: z.object({ what: z.string(), gain: z.number() }).nullable().describe('what raises the score most'),
+})
+const leastSchema = z.object({ system: z.string(), score: z.number(), component: z.string().describe('the least ready') })
+
+export const readinessSchema = z
+  .object({
+    asOf: time,
+    formula: z.string(),
+    weights: z.record(z.string(), z.number()),
+    healthyAbove: z.number(),
+    components: z.array(readinessViewSchema),
+    systems: z.array(leastSchema),
+    facilities: z.array(leastSchema.extend({ facility: z.string(), name: z.string() })),
+  })
+  .meta({ id: 'Readiness' })
+export type ReadinessDocument = z.infer<typeof readinessSchema>
+
+export const readinessHistorySchema = z
+  .object({
+    system: z.string(),
+    component: z.string(),
+    points: z.array(z.object({ at: time, score: z.number() })),
+  })
+  .meta({ id: 'ReadinessHistory' })
+
 export const statusSchema = z.object({
   asOf: time,
+  readiness: z
+    .object({ score: z.number(), healthyAbove: z.number(), least: z.string(), action: z.string().nullable() })
+    .nullable()
+    .describe('of the least ready component; null where there is none'),
   node: z.string(),
   version: z.string(),
   configuration: z.object({

@@ -7,6 +7,7 @@ import { readPostgresStatus, type PostgresStatus } from '../protect/postgres/sta
 import { PROBE_PREFIX } from '../repository/layout.ts'
 import type { Repository } from '../repository/repository.ts'
 import { formatBytes, formatDuration, formatFields, formatTime } from './output.ts'
+import { describeReadiness, readReadiness } from './status-readiness.ts'
 import { optionalText, type Context, type Verb } from './verb.ts'
 
 export const run: Verb = async (context, given) => {
@@ -22,13 +23,15 @@ export const run: Verb = async (context, given) => {
   const size = await measureRepository(repository)
   const statuses: PostgresStatus[] = []
   for (const component of wanted) statuses.push(await statusOf(context, { repository, component, state: configuration.state }))
+  const ready = await readReadiness(context, { configuration, repository, components: wanted })
   const where = repository.storage.description
   const head = formatFields([
     ['system', configuration.system],
+    ...describeReadiness(ready),
     ['repository', `${where}: ${formatBytes(size.bytes)} in ${size.objects} objects`],
   ])
   return {
-    json: { system: configuration.system, repository: { storage: where, ...size }, components: statuses },
+    json: { system: configuration.system, repository: { storage: where, ...size }, readiness: ready, components: statuses },
     text: [head, ...statuses.map((status) => describe(status, context.clock.now()))].join('\n\n'),
     exitStatus: statuses.some(({ damagedBackups }) => damagedBackups.length > 0) ? 1 : 0,
   }

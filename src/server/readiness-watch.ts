@@ -1,11 +1,11 @@
 import { recordReadiness } from '../catalog/readiness.ts'
 import type { Store } from '../catalog/store.ts'
 import type { Clock } from '../clock.ts'
-import type { Judgement } from '../recovery/judgement.ts'
-import { headroom, readiness, type Gate, type Measurement, type Readiness, type ReadinessInput } from '../recovery/readiness.ts'
+import { readiness, type Gate, type Readiness, type ReadinessInput } from '../recovery/readiness.ts'
+import { readinessInput } from '../recovery/readiness-input.ts'
 import type { Catalogue, ComponentPicture } from './catalogue.ts'
 import { componentKey } from './component-key.ts'
-import type { EvidenceBook, RunSummary } from './evidence-book.ts'
+import type { EvidenceBook } from './evidence-book.ts'
 import type { HealthWatch } from './health-watch.ts'
 import type { ObjectivesView, ObjectivesWatch } from './objectives-watch.ts'
 
@@ -105,87 +105,19 @@ export class ReadinessWatch {
     { promised, lag }: { readonly promised: ObjectivesView | undefined; readonly lag: number | null },
   ): ReadinessInput {
     const { system, component } = picture
-    const runs = this.#evidence.runs(system, component.name)
-    const [last] = runs ?? []
-    const rpo = promised?.judgements.rpoMinutes ?? null
-    const rto = promised?.judgements.rtoMinutes ?? null
-    const unknown = runs === undefined ? 'its evidence was not read yet' : 'there was no drill yet'
     const nowMs = this.#clock.now()
-    const asOf = new Date(nowMs).toISOString()
-    return {
-      terms: {
-        freshness: last === undefined ? missing(unknown) : freshnessOf(last, nowMs),
-        'rpo headroom': headroomOf(rpo, asOf),
-        'rto headroom': last === undefined ? missing(unknown) : rtoHeadroom(last, rto),
-        coverage: last === undefined ? missing(unknown) : coverageOf(last),
-        replicas: replicasOf(lag, rpo, asOf),
-        playbooks: missing('this release has no playbooks'),
-        contacts: missing('this release keeps no contacts'),
-        actions: this.#actionsOf(system, asOf, nowMs),
-      },
-      gates: {
-        verified: this.#verified(last, unknown, nowMs),
-        key: keyOf(picture, nowMs),
-        immutable: { holds: null, why: 'nothing proves that what is kept cannot be deleted before its time' },
-        rpo: rpoGate(rpo),
-      },
-    }
+    return readinessInput({
+      lastRun: this.#evidence.runs(system, component.name)?.[0] ?? null,
+      unknown:
+        this.#evidence.runs(system, component.name) === undefined ? 'its evidence was not read yet' : 'there was no drill yet',
+      rpo: promised?.judgements.rpoMinutes ?? null,
+      rtoMinutes: promised?.judgements.rtoMinutes?.target ?? null,
+      standbyLagSeconds: lag,
+      key: keyOf(picture, nowMs),
+      openActions: this.#evidence.problem(system) === null ? this.#evidence.openActions(system) : null,
+      nowMs,
+    })
   }
-
-  #verified(last: RunSummary | undefined, unknown: string, nowMs: number): Gate {
-    if (last === undefined) return { holds: false, why: unknown }
-    if (last.verdict !== 'verified') return { holds: false, why: `record ${last.sequence}: ${last.verdict}: ${last.why}` }
-    if (Date.parse(last.expires) <= nowMs)
-      return { holds: false, why: `the verdict of record ${last.sequence} expired at ${last.expires}` }
-    return { holds: true, why: `record ${last.sequence}, until ${last.expires}` }
-  }
-
-  #actionsOf(system: string, asOf: string, nowMs: number): Measurement {
-    if (this.#evidence.problem(system) !== null) return missing(`its evidence cannot be read: ${this.#evidence.problem(system)}`)
-    const open = this.#evidence.openActions(system)
-    const overdue = open.filter(({ due }) => Date.parse(`${due}T23:59:59Z`) < nowMs)
-    if (overdue.length > 0) return { value: 0, why: `${overdue.length} overdue, the first was due ${overdue[0]!.due}`, asOf }
-    return open.length > 0 ? { value: 0.5, why: `${open.length} open`, asOf } : { value: 1, why: 'none is open', asOf }
-  }
-}
-
-function missing(why: string): Measurement {
-  return { value: null, why, asOf: null }
-}
-
-function freshnessOf({ verdict, madeAt, expires, sequence }: RunSummary, nowMs: number): Measurement {
-  if (verdict !== 'verified') return { value: 0, why: `record ${sequence} was ${verdict}`, asOf: madeAt }
-  const [fromMs, toMs] = [Date.parse(madeAt), Date.parse(expires)]
-  return {
-    value: headroom(nowMs - fromMs, toMs - fromMs),
-    why: `record ${sequence} of ${madeAt}, until ${expires}`,
-    asOf: madeAt,
-  }
-}
-
-function coverageOf({ verdict, sequence, madeAt, checks: { verified, all } }: RunSummary): Measurement {
-  if (all === 0) return { value: 0, why: `record ${sequence} has no check: ${verdict}`, asOf: madeAt }
-  return { value: verified / all, why: `${verified} of ${all} checks of record ${sequence} were verified`, asOf: madeAt }
-}
-
-function headroomOf(judgement: Judgement | null, asOf: string): Measurement {
-  if (judgement === null || judgement.target === null) return missing('no objective is set')
-  if (judgement.verdict === 'not proven' || judgement.actual === null) return missing(judgement.why)
-  return { value: headroom(judgement.actual, judgement.target), why: judgement.why, asOf }
-}
-
-/** Of the last drill, and of no other proof. */
-function rtoHeadroom({ measured, sequence, madeAt }: RunSummary, judgement: Judgement | null): Measurement {
-  if (judgement === null || judgement.target === null) return missing('no objective is set')
-  if (measured.rtoSeconds === null) return missing(`record ${sequence}: ${measured.why.rtoSeconds ?? 'it was not measured'}`)
-  const value = headroom(measured.rtoSeconds / 60, judgement.target)
-  return { value, why: `${measured.rtoSeconds.toFixed(1)} s of ${judgement.target * 60} s, record ${sequence}`, asOf: madeAt }
-}
-
-function replicasOf(lagSeconds: number | null, rpo: Judgement | null, asOf: string): Measurement {
-  if (lagSeconds === null) return missing('no standby is known')
-  if (rpo === null || rpo.target === null) return missing('no objective is set')
-  return { value: headroom(lagSeconds / 60, rpo.target), why: `a standby is ${lagSeconds.toFixed(1)} s behind`, asOf }
 }
 
 function keyOf({ problem, asOf }: ComponentPicture, nowMs: number): Gate {
@@ -193,10 +125,4 @@ function keyOf({ problem, asOf }: ComponentPicture, nowMs: number): Gate {
   if (asOf === null) return { holds: null, why: 'its repository was not opened yet' }
   if (nowMs - Date.parse(asOf) > FRESH_MS) return { holds: null, why: `it was last opened at ${asOf}` }
   return { holds: true, why: `the repository was opened with its key at ${asOf}` }
-}
-
-function rpoGate(rpo: Judgement | null): Gate {
-  if (rpo === null) return { holds: null, why: 'no objective is set' }
-  if (rpo.verdict === 'not proven') return { holds: null, why: rpo.why }
-  return { holds: rpo.verdict === 'met', why: rpo.why }
 }

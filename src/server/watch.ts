@@ -98,8 +98,9 @@ export class Watch implements AsyncDisposable {
     this.#alarms.noteTask({ ...task, result: outcome.result }, outcome).catch(this.#options.onError)
   }
 
-  /** Writes down what is so now, each minute; of several nodes the one that leads does. */
-  async record(leads: boolean): Promise<void> {
+  /** Reads what drills have left, and writes down what is so now, each minute; of several nodes the one that leads does. */
+  async record(leads: boolean, signal: AbortSignal): Promise<void> {
+    await this.evidence.look(signal)
     await this.readiness.look(leads)
     if (leads) await this.objectives.record()
   }

@@ -102,7 +102,7 @@ test(
     const details = await plane.ask(`POST /evidence/${number}/details`)
     assert.match(JSON.stringify(details.body), /ciphertext/)
     await waitUntil('the reading is in the trail', async () =>
-      JSON.stringify((await plane.ask('GET /audit?action=evidence.details')).body).includes(`"sequence":"${number}"`),
+      JSON.stringify((await plane.ask('GET /audit?action=evidence.details')).body).includes(`"sequence":${number}`),
     )
     await waitUntil('the alarm is open', async () =>
       JSON.stringify((await plane.ask('GET /backup-dr/alarms')).body).includes('NOT_VERIFIED'),

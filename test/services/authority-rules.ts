@@ -127,6 +127,8 @@ export const ROUTES: Readonly<Record<string, RouteRule>> = {
   [`GET ${DR}/backups/status`]: read({ lists: true }),
   [`GET ${DR}/recovery-objectives`]: read({ lists: true }),
   [`GET ${DR}/schedules`]: read({ lists: true }),
+  [`GET ${DR}/readiness`]: read({ lists: true }),
+  [`GET ${DR}/readiness/history`]: read({ about: 'component', query: 'component=' }),
   [`GET ${DR}/monitor`]: read({ lists: true }),
   [`GET ${DR}/alarms`]: read(),
   [`GET ${DR}/facilities`]: read({ lists: true }),

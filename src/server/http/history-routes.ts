@@ -4,19 +4,13 @@ import { componentQuery, problemSchema } from '../../api/schemas.ts'
 import { complianceSchema, facilitiesSchema, sizeHistorySchema, storageSchema } from '../../api/status-schemas.ts'
 import { readCompliance } from '../../catalog/compliance.ts'
 import { readSizes } from '../../catalog/sizes.ts'
-import { Failure } from '../../errors.ts'
 import { objectiveNames } from '../../recovery/objectives.ts'
 import { facilityViews } from '../facilities.ts'
+import { rangeOf, rangeQuery } from './range.ts'
 import type { RouteOptions } from './route-options.ts'
 
 const PREFIX = '/backup-dr'
-const DAY_MS = 24 * 3_600_000
 const read = { '4xx': problemSchema, '5xx': problemSchema }
-const range = {
-  from: z.iso.datetime({ offset: true }).optional().describe('a day before `to` when left out'),
-  to: z.iso.datetime({ offset: true }).optional().describe('now when left out'),
-}
-
 /** What was, over time; and how facilities stand. */
 export const historyRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, options) => {
   await server.register(objectiveRoutes, options)
@@ -30,7 +24,7 @@ const objectiveRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { co
       config: { action: 'status.read' },
       schema: {
         summary: 'Compliance with an objective over time: minutes of the last two days, hours before',
-        querystring: z.strictObject({ ...componentQuery, ...range, objective: z.enum(objectiveNames) }),
+        querystring: z.strictObject({ ...componentQuery, ...rangeQuery, objective: z.enum(objectiveNames) }),
         response: { 200: complianceSchema, ...read },
       },
     },
@@ -93,7 +87,7 @@ const sizeRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control
       config: { action: 'metrics.read' },
       schema: {
         summary: 'Sizes hour by hour: of a component, or of its system’s storage when that is left out',
-        querystring: z.strictObject({ ...componentQuery, ...range }),
+        querystring: z.strictObject({ ...componentQuery, ...rangeQuery }),
         response: { 200: sizeHistorySchema, ...read },
       },
     },
@@ -111,11 +105,4 @@ const sizeRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control
       }
     },
   )
-}
-
-function rangeOf(query: { from?: string | undefined; to?: string | undefined }, nowMs: number): { from: Date; to: Date } {
-  const to = query.to === undefined ? new Date(nowMs) : new Date(query.to)
-  const from = query.from === undefined ? new Date(to.getTime() - DAY_MS) : new Date(query.from)
-  if (from < to) return { from, to }
-  throw new Failure('ARGUMENTS_INVALID', 'from is not before to', { hint: 'both are instants like 2026-11-21T03:00:00Z' })
 }

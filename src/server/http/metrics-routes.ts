@@ -26,6 +26,7 @@ function collect(registry: Registry, options: RouteOptions): void {
   collectComponents(gauge, options)
   collectObjectives(gauge, options)
   collectHealth(gauge, options)
+  collectReadiness(gauge, options)
   collectSizes(gauge, options)
   collectFacilities(gauge, options)
   options.tasks.register(registry)
@@ -101,6 +102,30 @@ function collectObjectives(gauge: MakeGauge, { objectives }: RouteOptions): void
       const measured = view.rpo[place]
       if (measured.kind === 'measured') rpo.set({ system, component, place }, measured.seconds)
     }
+  }
+}
+
+function collectReadiness(gauge: MakeGauge, { readiness, control, evidence }: RouteOptions): void {
+  const labels = ['system', 'component'] as const
+  const score = gauge('resus_readiness', 'How ready it is to be recovered, 0 to 1; healthy is above 0.8', labels)
+  const term = gauge('resus_readiness_term', 'What it is made of; missing where it was not measured', [...labels, 'term'])
+  const gate = gauge('resus_readiness_gate', '1 holds, 0 does not; missing where nobody can tell', [...labels, 'gate'])
+  const rto = gauge('resus_drill_rto_seconds', 'From the fault to the first verified transaction, by the last drill', labels)
+  const at = gauge('resus_drill_timestamp_seconds', 'When the last drill was made', labels)
+  const verified = gauge('resus_drill_verified', '1 while the last drill was verified and its verdict holds', labels)
+  for (const { system, component, ...view } of readiness.views()) {
+    const label = { system, component }
+    score.set(label, view.score)
+    for (const each of view.terms) if (each.value !== null) term.set({ ...label, term: each.name }, each.value)
+    for (const each of view.gates) if (each.holds !== null) gate.set({ ...label, gate: each.name }, each.holds ? 1 : 0)
+  }
+  for (const { system, component } of control.catalogue.pictures()) {
+    const label = { system, component: component.name }
+    const [last] = evidence.runs(system, component.name) ?? []
+    if (last === undefined) continue
+    at.set(label, Date.parse(last.madeAt) / 1000)
+    verified.set(label, evidence.proven(system, component.name) === undefined ? 0 : 1)
+    if (last.measured.rtoSeconds !== null) rto.set(label, last.measured.rtoSeconds)
   }
 }
 

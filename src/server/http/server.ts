@@ -14,6 +14,7 @@ import { resusVersion } from '../../version.ts'
 import type { TlsFiles } from '../listening.ts'
 import { auditRoutes } from './audit-routes.ts'
 import { drillRoutes } from './drill-routes.ts'
+import { readinessRoutes } from './readiness-routes.ts'
 import { evidenceRoutes } from './evidence-routes.ts'
 import { approvalRoutes } from './approval-routes.ts'
 import { emergencyRoutes } from './emergency-routes.ts'
@@ -81,6 +82,7 @@ export async function buildApi(options: ApiOptions): Promise<FastifyInstance> {
       await api.register(taskRoutes, routes)
       await api.register(auditRoutes, routes)
       await api.register(drillRoutes, routes)
+      await api.register(readinessRoutes, routes)
       await api.register(evidenceRoutes, routes)
       await api.register(notBuiltRoutes)
       await api.register(approvalRoutes, routes)

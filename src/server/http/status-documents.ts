@@ -2,6 +2,7 @@ import { sql } from 'kysely'
 import type { z } from 'zod'
 import type { HealthDocument, monitorSchema, ObjectivesDocument, statusSchema } from '../../api/status-schemas.ts'
 import { DEFINITIONS } from '../../recovery/objectives.ts'
+import { HEALTHY_ABOVE, leastReady } from '../../recovery/readiness.ts'
 import { resusVersion } from '../../version.ts'
 import type { BackupStatus } from '../../api/schemas.ts'
 import type { AuditVerification } from '../audit-verification.ts'
@@ -70,9 +71,19 @@ export function statusDocument(options: RouteOptions, view: View): StatusDocumen
     .filter(({ system, component }) => view.sees(system, component))
     .flatMap(({ judgements }) => Object.values(judgements).flatMap((each) => (each === null ? [] : [each.verdict])))
   const { components } = backupStatusDocument(options, view)
+  const least = leastReady(options.readiness.views().filter(({ system, component }) => view.sees(system, component)))
   const count = (wanted: string) => verdicts.filter((verdict) => verdict === wanted).length
   return {
     asOf: textOf(control.now),
+    readiness:
+      least === undefined
+        ? null
+        : {
+            score: least.score,
+            healthyAbove: HEALTHY_ABOVE,
+            least: `${least.system}/${least.component}`,
+            action: least.action?.what ?? null,
+          },
     node,
     version: resusVersion(),
     configuration: { systems: view.systems().length, components: components.length, refused: view.isWhole ? refused() : null },
