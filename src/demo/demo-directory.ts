@@ -33,6 +33,8 @@ export interface DemoDirectory {
   readonly hospitalLog: string
   readonly activityLog: string
   readonly baseline: string
+  /** A bundle of evidence, as an auditor gets it. */
+  readonly evidence: string
   readonly configuration: string
   readonly passphrase: string
   readonly repository: string
@@ -53,6 +55,7 @@ function parts(root: string): DemoDirectory {
     hospitalLog: join(root, 'hospital.log'),
     activityLog: join(root, 'activity.log'),
     baseline: join(root, 'baseline.json'),
+    evidence: join(root, 'evidence'),
     configuration: join(root, 'resus.yaml'),
     passphrase: join(root, 'passphrase'),
     repository: join(root, 'repository'),

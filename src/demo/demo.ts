@@ -4,6 +4,7 @@ import type { BackupReport } from '../protect/postgres/backup.ts'
 import type { BackgroundProcess } from './background-process.ts'
 import { startControlPlane, type ControlPlane } from './control-plane.ts'
 import { claimDirectory, noteProcess, type DemoDirectory } from './demo-directory.ts'
+import { startHeartbeat } from './heartbeat.ts'
 import { checkHospital } from './hospital-checks.ts'
 import {
   COMPONENT,
@@ -16,6 +17,7 @@ import {
 } from './hospital-server.ts'
 import { destroyServer, recover } from './recovery.ts'
 import {
+  copyCheck,
   generateHospital,
   readAcknowledged,
   startActivity,
@@ -24,6 +26,7 @@ import {
   type Hospital,
   type HospitalService,
 } from './reference-hospital.ts'
+import { rehearse } from './rehearsal.ts'
 import { reportJson, reportText, type DemoReport } from './report.ts'
 import { runResus, startReceiver } from './resus-command.ts'
 
@@ -69,6 +72,7 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   say(`PostgreSQL ${server.installation.version} runs`)
   const hospital = await openDoors(server, options, say)
   const receiver = await protect(server, stack, options)
+  stack.use(await startHeartbeat(server))
   say(`protected: the repository is made, and no commit returns before Resus has it on disk`)
 
   const service = stack.use(await startService(hospital, signal))
@@ -87,8 +91,11 @@ export async function runDemo(options: DemoOptions): Promise<number> {
 
   await activity.close()
   const { checks, acknowledged } = await checkHospital(hospital, signal)
-  const held = acknowledged.lost === 0 && checks.every(({ verdict }) => verdict !== 'failed')
-  const report = { held, seed: options.seed, directory: directory.root, backups, recovery, acknowledged, checks }
+  const ofHospital = acknowledged.lost === 0 && checks.every(({ verdict }) => verdict !== 'failed')
+  say('a drill: the newest moment once more, into a scratch place, judged by the hospital')
+  const rehearsal = await rehearse(directory, signal)
+  const held = ofHospital && rehearsal.drill.verdict === 'verified' && rehearsal.evidence.verdict === 'verified'
+  const report = { held, rehearsal, seed: options.seed, directory: directory.root, backups, recovery, acknowledged, checks }
   options.print(options.json ? JSON.stringify(reportJson(report), null, 2) : reportText(report))
   if (held && !options.once) await goOn(hospital, { service, options, report, receiver, stack })
   return held ? 0 : 1
@@ -109,7 +116,7 @@ async function openDoors(server: HospitalServer, options: DemoOptions, say: (tex
 /** The receiver comes before the first backup: then there is no gap between what the two hold. */
 async function protect(server: HospitalServer, stack: AsyncDisposableStack, options: DemoOptions): Promise<BackgroundProcess> {
   const { directory } = server
-  await writeConfiguration(directory)
+  await writeConfiguration(directory, copyCheck(directory))
   await runResus(directory, 'init', [], options.signal)
   await runResus(directory, 'check', [COMPONENT], options.signal)
   const receiver = startReceiver(directory, COMPONENT)

@@ -63,8 +63,13 @@ export async function startServer(server: HospitalServer, signal?: AbortSignal):
   })
 }
 
+/** How Resus connects. */
+export function resusConnection({ directory }: HospitalServer): string {
+  return connectionString(directory, 'resus')
+}
+
 /** Writes what `resus init` and everything after it needs: the configuration and the passphrase. */
-export async function writeConfiguration(directory: DemoDirectory): Promise<void> {
+export async function writeConfiguration(directory: DemoDirectory, check: readonly string[]): Promise<void> {
   await writeFile(directory.passphrase, `${PASSPHRASE}\n`, { mode: 0o600 })
   const text = `# Written by "resus demo". All paths are relative to this file.
 system: ${SYSTEM}
@@ -80,6 +85,11 @@ components:
     connection: "${connectionString(directory, 'resus')}"
     dataDirectory: cluster
     stream: { synchronous: true, slot: resus, partialEverySeconds: 1 }
+    checks:
+      sql:
+        - { name: patients, query: select count(*) from hospital.patients, expect: { least: 50 } }
+      commands:
+        - { name: hospital check, run: ${JSON.stringify(check)} }
 `
   await writeFile(directory.configuration, text, { mode: 0o600 })
 }

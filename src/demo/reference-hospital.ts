@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { Failure } from '../errors.ts'
 import { BackgroundProcess } from './background-process.ts'
 import { runCommand } from './command.ts'
-import { noteProcess } from './demo-directory.ts'
+import { noteProcess, type DemoDirectory } from './demo-directory.ts'
 import { useServer, type HospitalServer } from './hospital-server.ts'
 
 // The reference hospital, used as anybody would: by its command line and over HTTP. Resus imports nothing of it.
@@ -100,6 +100,12 @@ export async function writeBaseline({ server }: Hospital, signal: AbortSignal): 
     signal,
     statuses: [0, 1],
   })
+}
+
+/** The command that judges a copy of the database: where that is, its environment says. Files are no part of a copy. */
+export function copyCheck({ baseline, hospital }: DemoDirectory): string[] {
+  const place = ['--home', hospital, '--database', 'postgres:///postgres']
+  return [process.execPath, HOSPITAL, 'check', '--baseline', baseline, '--files', 'none', '--json', ...place]
 }
 
 /** What the hospital says of itself, against the baseline. */

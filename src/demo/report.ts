@@ -1,6 +1,7 @@
 import { styleText } from 'node:util'
 import type { BackupReport } from '../protect/postgres/backup.ts'
 import type { HospitalCheck } from './hospital-checks.ts'
+import { HIGHEST_READINESS, type Rehearsal } from './rehearsal.ts'
 import type { Recovery, RecoveryTimes } from './recovery.ts'
 
 /** What a demo measured. */
@@ -13,6 +14,7 @@ export interface DemoReport {
   /** Before the disaster and since. */
   readonly acknowledged: { readonly count: number; readonly lost: number }
   readonly checks: readonly HospitalCheck[]
+  readonly rehearsal: Rehearsal
 }
 
 /** What this demo cannot show. It is printed with every result. */
@@ -52,6 +54,7 @@ export function reportJson(report: DemoReport): unknown {
     redoDone,
     lastTransactionAt,
     checks: report.checks,
+    rehearsal: report.rehearsal,
     notChecked: NOT_CHECKED,
   }
 }
@@ -70,6 +73,8 @@ export function reportText(report: DemoReport): string {
     ...restoredLines(recovery),
     heading('Checked'),
     ...checks.flatMap(checkLines),
+    heading('Rehearsed, and signed'),
+    ...rehearsalLines(report.rehearsal),
     heading('Not checked'),
     ...NOT_CHECKED.map((text) => `  - ${text}`),
     '',
@@ -82,6 +87,21 @@ function restoredLines({ restore, redoDone, lastTransactionAt }: Recovery): stri
     `  backup ${restore.backup}, ${(restore.bytesWritten / 1e6).toFixed(1)} MB written in ${restore.seconds.toFixed(2)} s`,
     `  WAL replayed up to ${redoDone ?? 'an LSN that the server did not log'} (the repository had it up to ${restore.walEndLsn}), timeline ${restore.timeline}`,
     `  last transaction in it: ${lastTransactionAt ?? 'none'}`,
+  ]
+}
+
+function rehearsalLines({ drill, fingerprint, evidence, readiness }: Rehearsal): string[] {
+  const { verdict, measured, checks } = drill
+  const verified = checks.filter((each) => each.verdict === 'verified').length
+  const mark = verdict === 'verified' ? MARKS.passed : verdict === 'failed' ? MARKS.failed : MARKS['not proven']
+  const rto = measured.rtoSeconds === null ? 'not measured' : `${measured.rtoSeconds.toFixed(2)} s, all checks included`
+  return [
+    `  ${mark} drill: ${verdict}${verdict === 'verified' ? `, ${verified} of ${checks.length} checks` : `: ${drill.why}`}; restored, judged by the hospital, and taken away`,
+    ...checks.filter((each) => each.verdict === 'failed').map(({ name, found }) => `    ${MARKS.failed} ${name}: ${found}`),
+    `    RTO ${rto}; RPO ${measured.rpoSeconds === null ? `not measured: ${measured.why['rpoSeconds'] ?? ''}` : `${measured.rpoSeconds.toFixed(2)} s`}`,
+    `  ${evidence.verdict === 'verified' ? MARKS.passed : MARKS.failed} evidence: record ${drill.sequence}, checked offline from its bundle: ${evidence.verdict}`,
+    `    signed by ${fingerprint}`,
+    `  readiness ${readiness.score.toFixed(2)}, of at most ${HIGHEST_READINESS.toFixed(2)} that this release can reach: immutability, playbooks and contacts are not measured yet`,
   ]
 }
 

@@ -7,18 +7,20 @@ import type { DemoDirectory } from './demo-directory.ts'
 
 const MAIN = fileURLToPath(new URL('../cli/main.js', import.meta.url))
 
-/** Runs a verb to its end and gives its JSON document. Throws POSTGRES_FAILED with what the verb said, when its status is not 0. */
+/** Runs a verb to its end and gives its JSON document. Throws POSTGRES_FAILED with what the verb said, when its status is none of these. */
 export async function runResus<T>(
   directory: DemoDirectory,
   verb: string,
   args: readonly string[],
   signal: AbortSignal,
+  statuses: readonly number[] = [0],
 ): Promise<T> {
   const { stdout } = await runCommand({
     name: 'resus',
     args: [MAIN, verb, ...args, '--config', directory.configuration, '--json'],
     logFile: directory.commandLog,
     signal,
+    statuses,
   })
   return JSON.parse(stdout) as T
 }

@@ -38,8 +38,11 @@ export function commandCheck(settings: CommandCheckSettings, more: { database: s
 }
 
 async function look(copy: CheckedCopy, { run, minutes }: CommandCheckSettings, database: string): Promise<Finding> {
+  const tool = await copy.server.toolEnvironment(database)
   const environment = {
-    ...(await copy.server.toolEnvironment(database)),
+    ...tool,
+    // A command may look as each facility does: for that row security has to be in force.
+    PGOPTIONS: (tool.PGOPTIONS ?? '').replace('row_security=off', 'row_security=on'),
     PATH: process.env.PATH ?? '/usr/bin:/bin',
     LANG: process.env.LANG ?? 'C.UTF-8',
     HOME: process.env.HOME ?? '/',
