@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { availableParallelism } from 'node:os'
 import pg from 'pg'
 import { serverSaid, type Finding } from './check-list.ts'
 
@@ -8,6 +9,8 @@ import { serverSaid, type Finding } from './check-list.ts'
 const NOT_SUPPORTED = '0A000'
 /** The fourth argument of bt_index_parent_check, which checks unique constraints, came with this version. */
 const UNIQUE_FROM_MAJOR = 17
+/** Each relation is one session's. */
+const SESSIONS = Math.min(4, availableParallelism())
 
 /** The server of a restored cluster: one of our own, or a test's. */
 export interface CheckedServer {
@@ -27,6 +30,8 @@ interface Relation {
   readonly bytes: string
 }
 
+type Look = (client: pg.Client, relation: Relation) => Promise<string | undefined>
+
 /** Several of one kind, in one database or all. */
 interface Tally {
   checked: number
@@ -35,6 +40,7 @@ interface Tally {
   notProven: number
   /** The first that was corrupt, and what is wrong with it. */
   example: string
+  examplePlace: string
   /** What could not be looked at, by kind. */
   readonly passedOver: Map<string, number>
 }
@@ -84,27 +90,52 @@ export class Amcheck {
     })
   }
 
-  async #check(
-    what: string,
-    relations: string,
-    others: string,
-    look: (client: pg.Client, relation: Relation) => Promise<string | undefined>,
-  ): Promise<Finding> {
+  async #check(what: string, relations: string, others: string, look: Look): Promise<Finding> {
     const databases = await this.#server.anySession(async (client) => (await client.query<{ name: string }>(DATABASES)).rows)
-    const tally: Tally = { checked: 0, corrupt: 0, notProven: 0, example: '', passedOver: new Map() }
+    const tally: Tally = { checked: 0, corrupt: 0, notProven: 0, example: '', examplePlace: '', passedOver: new Map() }
     for (const { name } of databases) {
-      const said = await this.#server
+      const known = await this.#server
         .session(name, async (client) => {
           if (!(await this.#prepare(name, client))) return 'absent' as const
-          const whole = await checkDatabase({ client, database: name, relations, tally, look, onBytes: this.#onBytes })
-          if (whole) await noteOthers(client, others, tally)
-          return undefined
+          return (await client.query<Relation>(relations)).rows
         })
         .catch(serverSaid)
-      if (said === 'absent') return { verdict: 'not proven', found: 'the programs of this PostgreSQL have no amcheck' }
-      if (said !== undefined) noteCorrupt(tally, `database "${name}": ${said.message}`)
+      if (known === 'absent') return { verdict: 'not proven', found: 'the programs of this PostgreSQL have no amcheck' }
+      if (known instanceof Error) noteCorrupt(tally, { database: name, oid: 0 }, `database "${name}": ${known.message}`)
+      else await this.#checkDatabase({ database: name, relations: known, others, tally, look })
     }
     return summary(what, databases.length, tally)
+  }
+
+  /** In several sessions, the largest relations first: what takes longest must not come last. */
+  async #checkDatabase(options: {
+    readonly database: string
+    readonly relations: readonly Relation[]
+    readonly others: string
+    readonly tally: Tally
+    readonly look: Look
+  }): Promise<void> {
+    const { database, relations, others, tally, look } = options
+    const left = relations.toSorted((one, other) => Number(other.bytes) - Number(one.bytes) || one.oid - other.oid)
+    let isLost = false
+    const work = async () =>
+      this.#server
+        .session(database, async (client) => {
+          for (let next = left.shift(); next !== undefined && !isLost; next = left.shift()) {
+            const said = await look(client, next).catch(serverSaid)
+            note(tally, { database, relation: next, said })
+            // The server may have died of what it read.
+            if (said instanceof Error && !(said instanceof pg.DatabaseError)) isLost = true
+            this.#onBytes(Number(next.bytes))
+          }
+        })
+        .catch(serverSaid)
+    const ended = await Promise.all(Array.from({ length: Math.min(SESSIONS, relations.length) }, work))
+    const broken = ended.find((each) => each instanceof Error)
+    if (broken !== undefined && !isLost) noteCorrupt(tally, { database, oid: 0 }, `database "${database}": ${broken.message}`)
+    if (broken !== undefined || isLost) return
+    const said = await this.#server.session(database, async (client) => noteOthers(client, others, tally)).catch(serverSaid)
+    if (said !== undefined) noteCorrupt(tally, { database, oid: 0 }, `database "${database}": ${said.message}`)
   }
 
   /** Makes the extension, in this copy alone, after the cluster's event triggers were disabled. False where its files are not there. */
@@ -125,30 +156,22 @@ export class Amcheck {
   }
 }
 
-/** False when the connection was lost: the server may have died of what it read. */
-async function checkDatabase(options: {
-  client: pg.Client
-  database: string
-  relations: string
-  tally: Tally
-  look: (client: pg.Client, relation: Relation) => Promise<string | undefined>
-  onBytes: (bytes: number) => void
-}): Promise<boolean> {
-  const { client, database, tally } = options
-  const { rows } = await client.query<Relation>(options.relations)
-  for (const relation of rows) {
-    const said = await options.look(client, relation).catch(serverSaid)
-    tally.checked += 1
-    if (said instanceof pg.DatabaseError && LIBRARY_MISSING.test(said.message)) {
-      tally.notProven += 1
-      passOver(tally, `for which "${said.message}"`, 1)
-    } else if (said !== undefined) {
-      noteCorrupt(tally, `${relation.name} in "${database}": ${typeof said === 'string' ? said : said.message}`)
-    }
-    if (said instanceof Error && !(said instanceof pg.DatabaseError)) return false
-    options.onBytes(Number(relation.bytes))
+function note(
+  tally: Tally,
+  {
+    database,
+    relation,
+    said,
+  }: { readonly database: string; readonly relation: Relation; readonly said: string | Error | undefined },
+): void {
+  tally.checked += 1
+  if (said instanceof pg.DatabaseError && LIBRARY_MISSING.test(said.message)) {
+    tally.notProven += 1
+    passOver(tally, `for which "${said.message}"`, 1)
+  } else if (said !== undefined) {
+    const text = `${relation.name} in "${database}": ${typeof said === 'string' ? said : said.message}`
+    noteCorrupt(tally, { database, oid: relation.oid }, text)
   }
-  return true
 }
 
 async function noteOthers(client: pg.Client, others: string, tally: Tally): Promise<void> {
@@ -160,9 +183,17 @@ function passOver(tally: Tally, kind: string, count: number): void {
   tally.passedOver.set(kind, (tally.passedOver.get(kind) ?? 0) + count)
 }
 
-function noteCorrupt(tally: Tally, example: string): void {
+/** Of several the first by its place is shown, whichever session was quicker. */
+function noteCorrupt(
+  tally: Tally,
+  { database, oid }: { readonly database: string; readonly oid: number },
+  example: string,
+): void {
   tally.corrupt += 1
-  if (tally.example === '') tally.example = example
+  const place = `${database} ${String(oid).padStart(10, '0')}`
+  if (tally.example !== '' && tally.examplePlace <= place) return
+  tally.example = example
+  tally.examplePlace = place
 }
 
 function summary(what: string, databases: number, tally: Tally): Finding {
