@@ -8,6 +8,7 @@ import { bundleEvidence, publicKeys, repositoryRecords } from '../recovery/evide
 import { readDetails } from '../recovery/evidence/details.ts'
 import { envelopeSchema, type Envelope } from '../recovery/evidence/envelope.ts'
 import { currentKey, rotateSigningKey } from '../recovery/evidence/keys.ts'
+import { PeriodReport } from '../recovery/evidence/period-report.ts'
 import { recordPage } from '../recovery/evidence/record-page.ts'
 import { verifyEvidence, type EvidenceQuestion, type EvidenceReport } from '../recovery/evidence/verify-evidence.ts'
 import type { Repository } from '../repository/repository.ts'
@@ -33,6 +34,8 @@ export const run: Verb = async (context, given) => {
       return await verify(context, given)
     case 'bundle':
       return await bundle(context, given)
+    case 'controls':
+      return await controls(context, given)
     case 'key':
       return await key(context, given)
     case 'certify':
@@ -41,7 +44,7 @@ export const run: Verb = async (context, given) => {
       return await recordWord(context, given, { repository: await open(context), word: what })
     default:
       throw new Failure('ARGUMENTS_INVALID', `"${what}" is nothing that can be done with evidence`, {
-        hint: 'list, show, details, verify, bundle, key, certify, deviate or act',
+        hint: 'list, show, details, verify, bundle, controls, key, certify, deviate or act',
       })
   }
 }
@@ -155,6 +158,27 @@ async function bundle(context: Context, given: Given): Promise<Answer> {
     json: { directory, ...written },
     text: `${written.records} records in ${written.files} files: ${directory}\nWhoever checks them needs the signer's fingerprint from elsewhere: the recovery sheet, or a digest.`,
   }
+}
+
+/** What each framework asks for, and whether the records of the period show it, for every component that is configured. */
+async function controls(context: Context, given: Given): Promise<Answer> {
+  const configuration = await context.configuration()
+  const repository = await openConfigured(configuration, context.warn)
+  const [fromMs = -Infinity, untilMs = context.clock.now()] = [timeOf(given, 'from'), timeOf(given, 'until')]
+  const report = new PeriodReport({ system: configuration.system })
+  const records: StoredRecord[] = []
+  for await (const record of recordsBackwards(repository, warnOfDamage(context), { signal: context.signal })) {
+    const madeMs = Date.parse(record.predicate.madeAt)
+    if (madeMs < fromMs) break
+    if (madeMs < untilMs) records.push(record)
+  }
+  for (const record of records.toReversed()) report.add(record)
+  const judged = report.controls(
+    untilMs,
+    configuration.components.map(({ name }) => name),
+  )
+  const rows = judged.map(({ framework, id, state, why }) => [framework, id, state, why])
+  return { json: judged, text: plainText(formatTable(['FRAMEWORK', 'REQUIREMENT', 'STATE', 'WHY'], rows)) }
 }
 
 async function key(context: Context, given: Given): Promise<Answer> {

@@ -252,7 +252,7 @@ export const VERBS: readonly VerbDefinition[] = [
     name: 'evidence',
     summary: 'the signed records of drills and recoveries: list, show, verify, bundle; needs the repository alone',
     args: [
-      ['<what>', 'list, show, details, verify, bundle, key, certify, deviate or act'],
+      ['<what>', 'list, show, details, verify, bundle, controls, key, certify, deviate or act'],
       ['[which]', 'show, details, certify, deviate, act: the number of a record; verify: a bundle’s directory'],
     ],
     options: [
@@ -262,8 +262,8 @@ export const VERBS: readonly VerbDefinition[] = [
       ['--fingerprint <hex>', 'verify: of the signer, from the recovery sheet or a digest; without it nothing is proven'],
       ['--head <file>', 'verify: a signed count that was kept elsewhere: finds what was cut since'],
       ['--to <directory>', 'bundle: a new directory'],
-      ['--from <time>', 'bundle: records made from this day or time on'],
-      ['--until <time>', 'bundle: records made before it'],
+      ['--from <time>', 'bundle, controls: records made from this day or time on'],
+      ['--until <time>', 'bundle, controls: records made before it'],
       ['--rotate', 'key: make another one, which the one in force names'],
       ['--by <name>', 'certify, deviate, act: whose word it is'],
       ['--decision <decision>', 'certify: accepted, deviations (accepted with deviations) or rejected'],

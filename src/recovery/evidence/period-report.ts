@@ -1,4 +1,5 @@
 import type { StoredRecord } from './chain.ts'
+import { judgeControls, type JudgedControl } from './controls.ts'
 import { html, page, verdictClass, type Markup } from './html.ts'
 import type { Predicate, RunPredicate } from './record.ts'
 
@@ -55,6 +56,28 @@ export class PeriodReport {
     }
   }
 
+  /** Which requirements these records prove. `components`: those that have to be recoverable; by default those that have a record. */
+  controls(nowMs: number, components?: readonly string[]): JudgedControl[] {
+    const runs = this.#runs.map(({ sequence, run }) => ({
+      sequence,
+      component: run.component,
+      madeAt: run.madeAt,
+      verdict: run.verdict,
+      rtoSeconds: run.measured.rtoSeconds,
+      rpoSeconds: run.measured.rpoSeconds,
+      rtoMinutes: run.objectives.rtoMinutes?.value ?? null,
+      rpoMinutes: run.objectives.rpoMinutes?.value ?? null,
+    }))
+    const accepted = [...this.#certified].filter(([, { decision }]) => decision !== 'rejected').map(([sequence]) => sequence)
+    return judgeControls({
+      components: components ?? [...new Set(runs.map(({ component }) => component))],
+      runs,
+      accepted: new Set(accepted),
+      overdueActions: this.openActions().filter(({ due }) => isOverdue(due, nowMs)).length,
+      nowMs,
+    })
+  }
+
   /** Corrective actions that are open, the first due first. */
   openActions(): Action[] {
     return [...this.#actions.values()]
@@ -82,7 +105,10 @@ export class PeriodReport {
               </ul>`
         }
         <h2>Corrective actions that are open</h2>
-        ${this.#actionList(nowMs)}`,
+        ${this.#actionList(nowMs)}
+        <h2>Controls</h2>
+        <p class="fine">By these records alone: what a framework asks for besides is not judged here.</p>
+        ${this.#controlTable(nowMs)}`,
     )
   }
 
@@ -119,18 +145,48 @@ export class PeriodReport {
     </tr>`
   }
 
+  #controlTable(nowMs: number): Markup {
+    return html`<table>
+      <thead>
+        <tr>
+          <th>framework</th>
+          <th>requirement</th>
+          <th></th>
+          <th>state</th>
+          <th>why</th>
+        </tr>
+      </thead>
+      <tbody>
+        ${this.controls(nowMs).map(
+          ({ framework, id, title, state, why }) =>
+            html`<tr>
+              <td>${framework}</td>
+              <td>${id}</td>
+              <td>${title}</td>
+              <td class="${verdictClass(state)}">${state}</td>
+              <td>${why}</td>
+            </tr>`,
+        )}
+      </tbody>
+    </table>`
+  }
+
   #actionList(nowMs: number): Markup {
     const open = this.openActions()
     if (open.length === 0) return html`<p>none</p>`
     return html`<ul>
       ${open.map(({ due, owner, text, of }) => {
-        const overdue = Date.parse(`${due}T23:59:59Z`) < nowMs
+        const overdue = isOverdue(due, nowMs)
         return html`<li class="${overdue ? 'failed' : ''}">
           ${text} (record ${of.sequence}; ${owner}, due ${due}${overdue ? ', OVERDUE' : ''})
         </li>`
       })}
     </ul>`
   }
+}
+
+function isOverdue(due: string, nowMs: number): boolean {
+  return Date.parse(`${due}T23:59:59Z`) < nowMs
 }
 
 function against(seconds: number | null, objective: { readonly value: number } | null): Markup {
