@@ -12,6 +12,8 @@ export interface SheetFacts {
   readonly createdAt: string
   readonly where: string
   readonly keySlots: readonly string[]
+  /** Of the key that signs evidence. */
+  readonly signer: string
 }
 
 export interface SheetComponent {
@@ -25,11 +27,11 @@ export interface SheetComponent {
 const BLANK = '_'.repeat(60)
 const RULE = '='.repeat(78)
 
-export async function readSheetFacts({ storage, id }: Repository): Promise<SheetFacts> {
+export async function readSheetFacts({ storage, id }: Repository, signer: string): Promise<SheetFacts> {
   const descriptor = descriptorSchema.parse(JSON.parse((await readObject(storage, DESCRIPTOR_KEY)).toString('utf8')))
   const keySlots: string[] = []
   for await (const { key } of storage.list(KEY_PREFIX)) keySlots.push(key)
-  return { repository: id, createdAt: descriptor.createdAt, where: storage.description, keySlots }
+  return { repository: id, createdAt: descriptor.createdAt, where: storage.description, keySlots, signer }
 }
 
 /**
@@ -58,6 +60,9 @@ Key slot        ${facts.keySlots.join('\n                ')}
                 (opened by the passphrase, scrypt)
 Passphrase      ${passphrase === undefined ? BLANK : passphrase.reveal().toString('utf8')}
                 ${passphrase === undefined ? 'write it here by hand, or keep it sealed elsewhere. ' : ''}Without it nothing can be restored.
+Evidence        signed by the key with the fingerprint (SHA-256)
+                ${facts.signer.slice(0, 32)}
+                ${facts.signer.slice(32)}
 ${components.map(describeComponent).join('\n')}
 
 WHAT IS NEEDED

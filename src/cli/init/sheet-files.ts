@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path'
 import type { Configuration } from '../../config/configuration.ts'
 import { resolveSecret } from '../../config/secret-reference.ts'
 import { Failure } from '../../errors.ts'
+import { beginEvidence } from '../../recovery/evidence/keys.ts'
 import type { Repository } from '../../repository/repository.ts'
 import type { Context } from '../verb.ts'
 import { nameOf, ownerOf } from './account.ts'
@@ -26,8 +27,11 @@ export async function writeSheet(run: {
   repository: Repository
   withPassphrase: boolean
 }): Promise<WrittenSheet> {
-  const { configuration, repository, withPassphrase } = run
-  const facts = await readSheetFacts(repository)
+  const { context, configuration, repository, withPassphrase } = run
+  const { clock, signal } = context
+  // From the first day on: a fingerprint that is learnt later may be a forger's.
+  const { fingerprint } = await beginEvidence({ repository, system: configuration.system, clock, signal })
+  const facts = await readSheetFacts(repository, fingerprint)
   const components = await Promise.all(
     configuration.components.map(async ({ name, dataDirectory }) => sheetComponent(name, dataDirectory)),
   )

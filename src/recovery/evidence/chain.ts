@@ -9,7 +9,7 @@ import { damaged } from '../../repository/sealed-object.ts'
 import type { CallOptions } from '../../storage/storage.ts'
 import { envelopeSchema, payloadDigest, signStatement, type Envelope } from './envelope.ts'
 import { EVIDENCE_TYPE, STATEMENT_TYPE, statementOf, type NewRecord, type Predicate, type Subject } from './record.ts'
-import { makeSigningKey, readSigningKey, type SigningKey } from './signing-key.ts'
+import { makeSigningKey, publicKeyText, readSigningKey, type SigningKey } from './signing-key.ts'
 
 // The chain of records in a repository (docs/evidence.md).
 
@@ -37,7 +37,7 @@ export interface Appending {
  * does not open (nothing is appended behind what nobody can read), OBJECT_MISSING when its signing key is gone, and what the storage throws.
  */
 export async function appendRecord(appending: Appending, record: NewRecord, subject: Subject): Promise<StoredRecord> {
-  const { repository, system, clock, signal } = appending
+  const { repository, clock, signal } = appending
   const call = signal === undefined ? {} : { signal }
   const id = randomUUID()
   let made: SigningKey | undefined
@@ -48,29 +48,59 @@ export async function appendRecord(appending: Appending, record: NewRecord, subj
       newest === undefined
         ? (made ??= await makeSigningKey(repository, clock.now(), call))
         : await readSigningKey(repository, keyAfter(newest), call)
-    const sequence = (newest?.sequence ?? 0) + 1
-    const statement = {
-      _type: STATEMENT_TYPE,
-      subject,
-      predicateType: EVIDENCE_TYPE,
-      predicate: {
-        format: 1,
-        sequence,
-        id,
-        previous: newest?.digest ?? null,
-        madeAt: new Date(clock.now()).toISOString(),
-        system: systemSchema.parse(system),
-        ...record,
-      },
-    }
-    const envelope = signStatement(JSON.parse(JSON.stringify(statement)) as Json, key.privateKey)
-    // What cannot be read back must not be kept.
-    const stored = openRecord(envelope, recordName(sequence))
-    if (await putEvidence(repository, recordName(sequence), envelope, call)) return stored
+    const stored = await putSigned(appending, { record, subject, id, newest, key })
+    if (stored !== undefined) return stored
   }
   throw new Failure('STORAGE_UNREACHABLE', `the record could not be added: ${TRIES} times in a row another one came first`, {
     hint: 'do other nodes make drills all at once? Run it again',
   })
+}
+
+/** Signs one record and puts it behind the newest; undefined when another one has taken its number. */
+async function putSigned(
+  { repository, system, clock, signal }: Appending,
+  made: {
+    readonly record: NewRecord
+    readonly subject: Subject
+    readonly id: string
+    readonly newest: StoredRecord | undefined
+    readonly key: SigningKey
+  },
+): Promise<StoredRecord | undefined> {
+  const { record, subject, id, newest, key } = made
+  const sequence = (newest?.sequence ?? 0) + 1
+  const statement = {
+    _type: STATEMENT_TYPE,
+    subject,
+    predicateType: EVIDENCE_TYPE,
+    predicate: {
+      format: 1,
+      sequence,
+      id,
+      previous: newest?.digest ?? null,
+      madeAt: new Date(clock.now()).toISOString(),
+      system: systemSchema.parse(system),
+      ...record,
+    },
+  }
+  const envelope = signStatement(JSON.parse(JSON.stringify(statement)) as Json, key.privateKey)
+  // What cannot be read back must not be kept.
+  const stored = openRecord(envelope, recordName(sequence))
+  const call = signal === undefined ? {} : { signal }
+  return (await putEvidence(repository, recordName(sequence), envelope, call)) ? stored : undefined
+}
+
+/** The record that begins a chain: it names the key that signs it. Where another one has begun it meanwhile, that one's newest record. */
+export async function appendFirst(appending: Appending): Promise<StoredRecord> {
+  const { repository, clock, signal } = appending
+  const call = signal === undefined ? {} : { signal }
+  const key = await makeSigningKey(repository, clock.now(), call)
+  const record: NewRecord = { kind: 'key', publicKey: publicKeyText(key), fingerprint: key.fingerprint }
+  const subject = [{ name: 'signing key', digest: { sha256: key.fingerprint } }]
+  return (
+    (await putSigned(appending, { record, subject, id: randomUUID(), newest: undefined, key })) ??
+    (await newestRecord(repository, call))!
+  )
 }
 
 /** The last record; undefined when there is none. Throws OBJECT_DAMAGED, and what the storage throws. */

@@ -19,7 +19,7 @@ import { appendRecord, newestRecord, readEnvelope, readRecord } from './chain.ts
 import { bundleEvidence, publicKeys, repositoryRecords } from './collect.ts'
 import { putDetails, readDetails } from './details.ts'
 import { signStatement, type Envelope } from './envelope.ts'
-import { currentKey, rotateSigningKey } from './keys.ts'
+import { beginEvidence, currentKey, rotateSigningKey } from './keys.ts'
 import { parsed, type NewRecord } from './record.ts'
 import { verifyEvidence, type EvidenceReport, type FoundRecord } from './verify-evidence.ts'
 
@@ -176,6 +176,18 @@ test('a new key is named by the one before it; whoever has either fingerprint fo
   const fourth = forged(after.envelope, { sequence: 4, previous: after.digest }, stolen)
   const records = [...(await found(repository)), { sequence: 4, envelope: fourth }]
   assert.deepEqual(kinds(await judged(repository, { records })), ['foreign key 4'])
+})
+
+test('a chain that begins by naming its key is known by it from the first drill on', async () => {
+  const { repository, system, clock, certify } = await place()
+  const [one, other] = await Promise.all([
+    beginEvidence({ repository, system, clock, signal }),
+    beginEvidence({ repository, system, clock, signal }),
+  ])
+  assert.equal(one.fingerprint, other.fingerprint)
+  await certify('two')
+  assert.equal((await judged(repository, { fingerprint: one.fingerprint })).verdict, 'verified')
+  assert.equal((await beginEvidence({ repository, system, clock, signal })).fingerprint, one.fingerprint)
 })
 
 test('nothing is added behind a record that nobody can read, nor without the key that has to sign', async () => {
