@@ -27,6 +27,15 @@ export type RunSummaryDocument = z.infer<typeof runSummarySchema>
 export const evidenceListSchema = z
   .object({
     items: z.array(runSummarySchema),
+    forecasts: z.array(
+      z.object({
+        system: z.string(),
+        component: z.string(),
+        secondsPerDay: z.number(),
+        brokenOn: z.string().nullable().describe('the day on which the RTO objective is broken at this growth'),
+        basis: z.string(),
+      }),
+    ),
     systems: z.array(
       z.object({
         system: z.string(),

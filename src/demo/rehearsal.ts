@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import type { DemoDirectory } from './demo-directory.ts'
 import { COMPONENT } from './hospital-server.ts'
-import { runResus } from './resus-command.ts'
+import { judgeByResus } from './resus-command.ts'
 
 // The ending of the demo: the recovery that was just seen, rehearsed as it is every few days, judged by the hospital, and signed.
 
@@ -41,7 +41,7 @@ export const HIGHEST_READINESS = 0.435
 /** Drills the newest moment, and checks the evidence from a bundle alone. */
 export async function rehearse(directory: DemoDirectory, signal: AbortSignal): Promise<Rehearsal> {
   const ask = async <Schema extends z.ZodType>(schema: Schema, verb: string, args: readonly string[]): Promise<z.infer<Schema>> =>
-    schema.parse(await runResus<unknown>(directory, verb, args, signal, [0, 1]))
+    schema.parse(await judgeByResus(directory, verb, args, signal))
   const drill = await ask(drillSchema, 'drill', [COMPONENT, '--target', 'latest'])
   const { fingerprint } = await ask(keySchema, 'evidence', ['key'])
   await ask(z.unknown(), 'evidence', ['bundle', '--to', directory.evidence])

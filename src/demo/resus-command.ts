@@ -7,14 +7,30 @@ import type { DemoDirectory } from './demo-directory.ts'
 
 const MAIN = fileURLToPath(new URL('../cli/main.js', import.meta.url))
 
-/** Runs a verb to its end and gives its JSON document. Throws POSTGRES_FAILED with what the verb said, when its status is none of these. */
+/** Runs a verb to its end and gives its JSON document. Throws POSTGRES_FAILED with what the verb said, when its status is not 0. */
 export async function runResus<T>(
   directory: DemoDirectory,
   verb: string,
   args: readonly string[],
   signal: AbortSignal,
-  statuses: readonly number[] = [0],
 ): Promise<T> {
+  return (await run([0], { directory, verb, args, signal })) as T
+}
+
+/** The same of a verb that judges: status 1 says that something was not verified, and the document what. */
+export async function judgeByResus(
+  directory: DemoDirectory,
+  verb: string,
+  args: readonly string[],
+  signal: AbortSignal,
+): Promise<unknown> {
+  return await run([0, 1], { directory, verb, args, signal })
+}
+
+async function run(
+  statuses: readonly number[],
+  { directory, verb, args, signal }: { directory: DemoDirectory; verb: string; args: readonly string[]; signal: AbortSignal },
+): Promise<unknown> {
   const { stdout } = await runCommand({
     name: 'resus',
     args: [MAIN, verb, ...args, '--config', directory.configuration, '--json'],
@@ -22,7 +38,7 @@ export async function runResus<T>(
     signal,
     statuses,
   })
-  return JSON.parse(stdout) as T
+  return JSON.parse(stdout) as unknown
 }
 
 /** `resus stream`, running. */

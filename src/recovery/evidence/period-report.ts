@@ -1,4 +1,5 @@
 import type { StoredRecord } from './chain.ts'
+import { describeForecast, forecastRto } from '../forecast.ts'
 import { judgeControls, type JudgedControl } from './controls.ts'
 import { html, page, verdictClass, type Markup } from './html.ts'
 import type { Predicate, RunPredicate } from './record.ts'
@@ -96,6 +97,8 @@ export class PeriodReport {
         <p>From ${from} until ${until}: ${this.#count} records. Made at ${new Date(nowMs).toISOString()}.</p>
         <h2>Drills and recoveries</h2>
         ${this.#runs.length === 0 ? html`<p class="failed">None: nothing was proven in this time.</p>` : this.#runTable()}
+        <h2>Trend</h2>
+        ${this.#trend(nowMs)}
         <h2>Deviations</h2>
         ${
           this.#deviations.length === 0
@@ -143,6 +146,25 @@ export class PeriodReport {
       <td>${against(measured.rpoSeconds, objectives.rpoMinutes)}</td>
       <td>${certified === undefined ? 'not yet' : `${certified.decision}, ${certified.by}`}</td>
     </tr>`
+  }
+
+  #trend(nowMs: number): Markup {
+    const lines = [...new Set(this.#runs.map(({ run }) => run.component))].map((component) => {
+      const runs = this.#runs.filter(({ run }) => run.component === component).map(({ run }) => run)
+      const target = runs.at(-1)?.objectives.rtoMinutes?.value ?? null
+      const measured = runs.map(({ madeAt, verdict, measured: { rtoSeconds } }) => ({ madeAt, verdict, rtoSeconds }))
+      const forecast = forecastRto(measured, target, nowMs)
+      if (forecast === null) return html`<li>${component}: too few verified drills to say where the RTO goes</li>`
+      const broken = describeForecast(forecast, target)
+      return html`<li class="${broken === null ? '' : 'unproven'}">
+        ${component}: ${broken ?? `no end in sight, by ${forecast.basis}`}
+      </li>`
+    })
+    return lines.length === 0
+      ? html`<p>nothing was measured</p>`
+      : html`<ul>
+          ${lines}
+        </ul>`
   }
 
   #controlTable(nowMs: number): Markup {

@@ -20,6 +20,8 @@ import { readDetails } from '../../recovery/evidence/details.ts'
 import type { NewRecord, RunPredicate } from '../../recovery/evidence/record.ts'
 import { recordPage } from '../../recovery/evidence/record-page.ts'
 import { verifyEvidence } from '../../recovery/evidence/verify-evidence.ts'
+import { forecastRto } from '../../recovery/forecast.ts'
+import { resolveObjectives } from '../../recovery/objectives.ts'
 import type { EvidenceBook } from '../evidence-book.ts'
 import type { View } from '../view.ts'
 import type { RouteOptions } from './route-options.ts'
@@ -264,8 +266,20 @@ function listDocument(
       }
     })
   const systems = view.isWhole ? view.systems() : []
+  const forecasts = pictures.flatMap(({ system, component }) => {
+    const runs = (evidence.runs(system, component.name) ?? []).map(({ madeAt, verdict, measured }) => ({
+      madeAt,
+      verdict,
+      rtoSeconds: measured.rtoSeconds,
+    }))
+    const configuration = view.systems().find((each) => each.system === system)
+    const target = resolveObjectives({ objectives: configuration?.objectives }, component).values.rtoMinutes?.value ?? null
+    const forecast = forecastRto(runs, target, asked.nowMs)
+    return forecast === null ? [] : [{ system, component: component.name, ...forecast }]
+  })
   return {
     items,
+    forecasts,
     systems: systems.map(({ system }) => ({
       system,
       count: evidence.head(system)?.count ?? null,
