@@ -8,6 +8,7 @@ import { requireInstallation } from '../src/postgres/installation.ts'
 import { ordinaryUser } from '../src/postgres/ordinary-user.ts'
 import { assertReachable, makeDirectoryOf, openTemporaryDirectory, reexecAsOrdinaryUser } from '../src/postgres/staged-runtime.ts'
 import { BENCH_MAJOR } from './cluster.ts'
+import { benchDrill, drillRatios } from './drill-bench.ts'
 import { benchIncrementals, incrementalsRatios } from './incrementals-bench.ts'
 import { findPgBackRest } from './pgbackrest.ts'
 import { benchRecovery, recoveryRatios } from './recovery-bench.ts'
@@ -23,13 +24,14 @@ import { compareSideBySide } from './side-by-side.ts'
 //   incrementals  the restore of the 50th incremental beside that of a full (--incrementals 50 --incrementals-mb 500)
 //   stream        the receiver beside pg_receivewal, and WAL at a rate (--seconds 10 --wal-mb 50)
 //   serve         the control plane: its answers, its start, its memory (--components 500 --backups 100000 --seconds 10)
+//   drill         a drill with full amcheck beside the restore alone (--size-mb 2048)
 //   recovery      recovery with our restore_command beside cp (--recovery-mb 512)
 // Each writes bench/results/<date>-<row>.json; `backup` is <date>.json.
 
 const CHECKOUT = fileURLToPath(new URL('..', import.meta.url))
 const RESULTS = join(CHECKOUT, 'bench/results')
 
-const ROWS = { backup, relations, incrementals, stream, recovery, serve } as const
+const ROWS = { backup, relations, incrementals, stream, recovery, serve, drill } as const
 type RowName = keyof typeof ROWS
 
 /** A row that was measured. */
@@ -133,6 +135,13 @@ async function recovery(home: string): Promise<Row> {
   const samples = await benchRecovery({ home, rounds: options.sizes.rounds, walMb: options.sizes['recovery-mb'], onStep })
   const what = `Recovery of ${samples.walMb} MB of WAL.`
   return rowOf({ what, samples, ratios: recoveryRatios(samples), versions: await versions() })
+}
+
+async function drill(home: string): Promise<Row> {
+  const { rounds, 'size-mb': sizeMb } = options.sizes
+  const samples = await benchDrill({ home, sizeMb, rounds, onStep })
+  const what = `Drills of a cluster of ${megabytes(samples.clusterBytes)}.`
+  return rowOf({ what, samples, ratios: drillRatios(samples), versions: await versions() })
 }
 
 async function serve(home: string): Promise<Row> {
