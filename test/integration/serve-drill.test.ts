@@ -69,6 +69,33 @@ test(
       return Math.abs((component?.judgements.rtoMinutes.actual ?? 0) * 60 - (run?.rtoSeconds ?? -1)) < 1e-6
     })
 
+    // Immutability is proven by nobody, and there is no heartbeat.
+    const { body: ready } = await plane.ask('GET /backup-dr/readiness')
+    const [component] = ready['components'] as {
+      score: number
+      gates: { name: string; holds: boolean | null }[]
+      terms: { name: string; weight: number; value: number | null }[]
+      action: { what: string } | null
+    }[]
+    assert.deepEqual(
+      component?.gates.map(({ name, holds }) => [name, holds]),
+      [
+        ['verified', true],
+        ['key', true],
+        ['immutable', null],
+        ['rpo', null],
+      ],
+    )
+    const sum = component?.terms.reduce((all, { weight, value }) => all + weight * (value ?? 0), 0) ?? 0
+    assert.ok(Math.abs((component?.score ?? 0) - sum / 2) < 0.01, JSON.stringify(component))
+    assert.notEqual(component?.action, null)
+    const { body: status } = await plane.ask('GET /backup-dr/status')
+    assert.equal((status['readiness'] as { least: string }).least, 'test-his/his-db')
+    await waitUntil('the hour is written down', async () => {
+      const { body } = await plane.ask('GET /backup-dr/readiness/history?from=2020-01-01T00:00:00Z')
+      return (body['points'] as unknown[]).length === 1
+    })
+
     const { body: unsure } = await plane.ask('GET /evidence/verification')
     assert.equal(unsure['verdict'], 'not proven')
     const { body: sure } = await plane.ask(`GET /evidence/verification?fingerprint=${String(record['signer'])}`)
