@@ -22,7 +22,9 @@ test('nobody may both ask for a restore and decide on one with one role, and an 
     assert(!(may('people.ask') && may('approval.decide')), role)
     assert(!(may('expire.ask') && may('approval.decide')), role)
   }
-  const changing = actions.filter((action) => !/\.read$|^evidence\.(verify|details)$|^self$|^emergency\.review$|^audit\.acknowledge$/.test(action))
+  const changing = actions.filter(
+    (action) => !/\.read$|^evidence\.(verify|details)$|^self$|^emergency\.review$|^audit\.acknowledge$/.test(action),
+  )
   for (const action of changing) assert(!mayAsk(everywhere('auditor'), action), action)
 })
 

@@ -146,8 +146,10 @@ async function bundle(context: Context, given: Given): Promise<Answer> {
   if (to === undefined)
     throw new Failure('ARGUMENTS_INVALID', 'where to was not said', { hint: '--to DIRECTORY, which is not there yet' })
   const directory = resolve(to)
+  const configuration = await context.configuration()
   const written = await bundleEvidence({
-    repository: await open(context),
+    repository: await openConfigured(configuration, context.warn),
+    components: configuration.components.map(({ name }) => name),
     directory,
     fromMs: timeOf(given, 'from'),
     untilMs: timeOf(given, 'until'),
@@ -165,7 +167,8 @@ async function controls(context: Context, given: Given): Promise<Answer> {
   const configuration = await context.configuration()
   const repository = await openConfigured(configuration, context.warn)
   const [fromMs = -Infinity, untilMs = context.clock.now()] = [timeOf(given, 'from'), timeOf(given, 'until')]
-  const report = new PeriodReport({ system: configuration.system })
+  const components = configuration.components.map(({ name }) => name)
+  const report = new PeriodReport({ system: configuration.system, untilMs, components })
   const records: StoredRecord[] = []
   for await (const record of recordsBackwards(repository, warnOfDamage(context), { signal: context.signal })) {
     const madeMs = Date.parse(record.predicate.madeAt)
@@ -173,10 +176,7 @@ async function controls(context: Context, given: Given): Promise<Answer> {
     if (madeMs < untilMs) records.push(record)
   }
   for (const record of records.toReversed()) report.add(record)
-  const judged = report.controls(
-    untilMs,
-    configuration.components.map(({ name }) => name),
-  )
+  const judged = report.controls(untilMs)
   const rows = judged.map(({ framework, id, state, why }) => [framework, id, state, why])
   return { json: judged, text: plainText(formatTable(['FRAMEWORK', 'REQUIREMENT', 'STATE', 'WHY'], rows)) }
 }
@@ -220,7 +220,7 @@ function describe({ sequence, digest, predicate, envelope }: StoredRecord): stri
     ['recovery point', `${point.target}, from backup ${point.backup}`],
     ['RTO', measured.rtoSeconds === null ? why('rtoSeconds') : `${measured.rtoSeconds.toFixed(1)} s`],
     ['RPO', measured.rpoSeconds === null ? why('rpoSeconds') : `${measured.rpoSeconds.toFixed(1)} s`],
-    ['leftovers', predicate.leftovers.removed ? 'removed' : `NOT removed: ${predicate.leftovers.seen}`],
+    ['leftovers', predicate.leftovers.removed === true ? 'removed' : predicate.leftovers.seen],
     ...signed,
   ] as const
   const checks = predicate.checks.map((each) => `  ${each.verdict.padEnd(10)}  ${each.name}: ${each.found}`)

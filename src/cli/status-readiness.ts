@@ -28,11 +28,12 @@ export async function readReadiness(
     readonly components: readonly ComponentConfiguration[]
   },
 ): Promise<ComponentReadiness[]> {
-  const { runs, openActions } = await readEvidence(context, repository, new Set(components.map(({ name }) => name)))
+  const { runs, newest, openActions } = await readEvidence(context, repository, new Set(components.map(({ name }) => name)))
   const nowMs = context.clock.now()
   return components.map((component) => {
     const input = readinessInput({
       lastRun: runs.get(component.name) ?? null,
+      lastOfNewest: newest.get(component.name) ?? null,
       unknown: 'there was no drill yet',
       rpo: null,
       rtoMinutes: resolveObjectives(configuration, component).values.rtoMinutes?.value ?? null,
@@ -47,23 +48,22 @@ export async function readReadiness(
 
 async function readEvidence(context: Context, repository: Repository, wanted: ReadonlySet<string>) {
   const runs = new Map<string, ReadinessRun>()
+  const newest = new Map<string, ReadinessRun>()
   const actions = new Map<string, { readonly state: string; readonly due: string }>()
   let read = 0
   const warn = (sequence: number) => context.warn(`record ${sequence} of the evidence is damaged, and is passed over`)
   for await (const { sequence, predicate } of recordsBackwards(repository, warn, { signal: context.signal })) {
     if (predicate.kind === 'action' && !actions.has(predicate.action)) actions.set(predicate.action, predicate)
-    if (
-      (predicate.kind === 'drill' || predicate.kind === 'recovery') &&
-      wanted.has(predicate.component) &&
-      !runs.has(predicate.component)
-    ) {
+    if ((predicate.kind === 'drill' || predicate.kind === 'recovery') && wanted.has(predicate.component)) {
       const verified = predicate.checks.filter(({ verdict }) => verdict === 'verified').length
-      runs.set(predicate.component, { ...predicate, sequence, checks: { verified, all: predicate.checks.length } })
+      const run = { ...predicate, sequence, checks: { verified, all: predicate.checks.length } }
+      if (!runs.has(predicate.component)) runs.set(predicate.component, run)
+      if (predicate.recoveryPoint.target === 'latest' && !newest.has(predicate.component)) newest.set(predicate.component, run)
     }
     read += 1
     if (read === RECORDS_MAX) break
   }
-  return { runs, openActions: [...actions.values()].filter(({ state }) => state === 'open') }
+  return { runs, newest, openActions: [...actions.values()].filter(({ state }) => state === 'open') }
 }
 
 /** What a status begins with. */

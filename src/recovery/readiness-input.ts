@@ -13,6 +13,8 @@ export interface ReadinessRun extends Pick<RunPredicate, 'verdict' | 'why' | 'ma
 export interface ReadinessFacts {
   /** Null where there is none, which `unknown` explains. */
   readonly lastRun: ReadinessRun | null
+  /** The last that went to the newest moment: only its time says what a recovery would take. */
+  readonly lastOfNewest: ReadinessRun | null
   readonly unknown: string
   /** Null where no objective is set, or nobody here measures it. */
   readonly rpo: Judgement | null
@@ -26,14 +28,15 @@ export interface ReadinessFacts {
 }
 
 export function readinessInput(facts: ReadinessFacts): ReadinessInput {
-  const { lastRun, unknown, rpo, rtoMinutes, standbyLagSeconds, key, openActions, nowMs } = facts
+  const { lastRun, lastOfNewest, unknown, rpo, rtoMinutes, standbyLagSeconds, key, openActions, nowMs } = facts
   const asOf = new Date(nowMs).toISOString()
   const ofRun = (look: (run: ReadinessRun) => Measurement) => (lastRun === null ? missing(unknown) : look(lastRun))
   return {
     terms: {
       freshness: ofRun((run) => freshnessOf(run, nowMs)),
       'rpo headroom': headroomOf(rpo, asOf),
-      'rto headroom': ofRun((run) => rtoHeadroom(run, rtoMinutes)),
+      'rto headroom':
+        lastOfNewest === null ? missing('no drill of the newest moment yet') : rtoHeadroom(lastOfNewest, rtoMinutes),
       coverage: ofRun(coverageOf),
       replicas: replicasOf(standbyLagSeconds, rpo, asOf),
       playbooks: missing('this release has no playbooks'),
@@ -93,8 +96,9 @@ function headroomOf(judgement: Judgement | null, asOf: string): Measurement {
 }
 
 /** Of the last drill, and of no other proof. */
-function rtoHeadroom({ measured, sequence, madeAt }: ReadinessRun, targetMinutes: number | null): Measurement {
+function rtoHeadroom({ verdict, measured, sequence, madeAt }: ReadinessRun, targetMinutes: number | null): Measurement {
   if (targetMinutes === null) return missing('no objective is set')
+  if (verdict !== 'verified') return { value: 0, why: `record ${sequence} was ${verdict}`, asOf: madeAt }
   if (measured.rtoSeconds === null) return missing(`record ${sequence}: ${measured.why.rtoSeconds ?? 'it was not measured'}`)
   const value = headroom(measured.rtoSeconds / 60, targetMinutes)
   return { value, why: `${measured.rtoSeconds.toFixed(1)} s of ${targetMinutes * 60} s, record ${sequence}`, asOf: madeAt }

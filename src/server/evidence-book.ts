@@ -1,6 +1,7 @@
 import { Failure } from '../errors.ts'
 import { readRecord, recordsBackwards, type StoredRecord } from '../recovery/evidence/chain.ts'
 import type { Predicate, RunPredicate } from '../recovery/evidence/record.ts'
+import { listRecords } from '../repository/evidence-objects.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { Catalogue } from './catalogue.ts'
 
@@ -33,6 +34,8 @@ interface SystemEvidence {
   readonly certified: Map<number, Certification>
   asOf: number
   problem: string | null
+  /** What is missing or damaged in the chain, for good. */
+  broken: string | null
 }
 
 /** What the evidence of each system says, in memory, as of the last look. */
@@ -40,14 +43,20 @@ export class EvidenceBook {
   readonly #catalogue: Catalogue
   readonly #now: () => number
   readonly #systems = new Map<string, SystemEvidence>()
+  #looking: Promise<void> | undefined
 
   constructor(options: { readonly catalogue: Catalogue; readonly now: () => number }) {
     this.#catalogue = options.catalogue
     this.#now = options.now
   }
 
-  /** Reads what is new, of every system. One that cannot be read keeps what was known, and says why. */
+  /** Reads what is new, of every system. One that cannot be read keeps what was known, and says why. Of two looks at once there is one. */
   async look(signal: AbortSignal): Promise<void> {
+    this.#looking ??= this.#look(signal).finally(() => (this.#looking = undefined))
+    await this.#looking
+  }
+
+  async #look(signal: AbortSignal): Promise<void> {
     for (const { system } of this.#catalogue.systems) {
       signal.throwIfAborted()
       const known = this.#systems.get(system) ?? empty()
@@ -55,7 +64,7 @@ export class EvidenceBook {
         const repository = await this.#catalogue.repositoryOf(system)
         await (known.newest === undefined ? readFirst(known, repository, signal) : readNew(known, repository, signal))
         known.asOf = this.#now()
-        known.problem = null
+        known.problem = known.broken
       } catch (error) {
         signal.throwIfAborted()
         if (!(error instanceof Failure)) throw error
@@ -73,6 +82,8 @@ export class EvidenceBook {
 
   /** The newest run that was verified and holds now. */
   proven(system: string, component: string): RunSummary | undefined {
+    // Where a record is missing or damaged a failure may be what nobody can read.
+    if (this.problem(system) !== null) return undefined
     const [newest] = this.runs(system, component) ?? []
     return newest?.verdict === 'verified' && Date.parse(newest.expires) > this.#now() ? newest : undefined
   }
@@ -105,6 +116,7 @@ function empty(): SystemEvidence {
     certified: new Map(),
     asOf: 0,
     problem: null,
+    broken: null,
   }
 }
 
@@ -116,7 +128,7 @@ async function readFirst(known: SystemEvidence, repository: Repository, signal: 
     if (found.length === FIRST_RECORDS_MAX) break
   }
   for (const record of found.toReversed()) note(known, record)
-  if (damage !== undefined) throw damage
+  if (damage !== undefined) known.broken = damage.message
 }
 
 /** By their numbers, one behind the other: nothing is listed. */
@@ -127,12 +139,23 @@ async function readNew(known: SystemEvidence, repository: Repository, signal: Ab
       if (error instanceof Failure && error.code === 'EVIDENCE_UNKNOWN') return undefined
       throw error
     })
-    if (record === undefined) return
-    note(known, record)
+    if (record !== undefined) {
+      note(known, record)
+      continue
+    }
+    // What is behind a hole counts as well, and the hole is said.
+    const behind = (await listRecords(repository, { signal })).find((sequence) => sequence > next)
+    if (behind === undefined) return
+    known.broken ??= `record ${next} of the evidence is missing`
+    note(known, await readRecord(repository, behind, { signal }))
   }
 }
 
 function note(known: SystemEvidence, { sequence, digest, predicate }: StoredRecord): void {
+  const before = known.newest
+  if (before !== undefined && sequence <= before.sequence) return
+  if (before !== undefined && sequence === before.sequence + 1 && predicate.previous !== before.digest)
+    known.broken ??= `record ${sequence} of the evidence was signed behind another record than the one before it`
   known.newest = { sequence, digest }
   if (predicate.kind === 'action') known.actions.set(predicate.action, predicate)
   if (predicate.kind === 'certification') known.certified.set(predicate.of.sequence, predicate)
@@ -141,5 +164,8 @@ function note(known: SystemEvidence, { sequence, digest, predicate }: StoredReco
   const checks = { verified: predicate.checks.filter((each) => each.verdict === 'verified').length, all: predicate.checks.length }
   const summary = { kind, component, madeAt, verdict, why, expires, measured, recoveryPoint, checks }
   const runs = known.runs.get(component) ?? []
-  known.runs.set(component, [{ ...summary, sequence, digest, leftBehind: !leftovers.removed }, ...runs].slice(0, RUNS_MAX))
+  known.runs.set(
+    component,
+    [{ ...summary, sequence, digest, leftBehind: leftovers.removed === false }, ...runs].slice(0, RUNS_MAX),
+  )
 }

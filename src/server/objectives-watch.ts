@@ -128,10 +128,13 @@ export class ObjectivesWatch {
   #provenRecovery({ system, component, status, problem }: ComponentPicture): ProvenRecovery | null {
     // What cannot be read now cannot be restored now.
     if (problem !== null) return null
-    const drill = this.#evidence.proven(system, component.name)
-    if (drill !== undefined && drill.measured.rtoSeconds !== null) {
-      const { madeAt: at, expires, measured } = drill
-      return { seconds: measured.rtoSeconds!, at, expires, scenario: null }
+    const runs = this.#evidence.runs(system, component.name) ?? []
+    // Back to the newest moment: an older one is quicker there, and is not what is asked for on the day.
+    const newest = runs.find(({ recoveryPoint }) => recoveryPoint.turn === 'latest' || recoveryPoint.target === 'latest')
+    if (newest !== undefined) {
+      const { verdict, madeAt: at, expires, measured } = newest
+      if (verdict !== 'verified' || measured.rtoSeconds === null) return null
+      return { seconds: measured.rtoSeconds, at, expires, scenario: null }
     }
     const proven = status?.proven ?? null
     return proven === null ? null : { seconds: proven.seconds, at: proven.at, expires: proven.expires, scenario: null }

@@ -108,6 +108,8 @@ export class ReadinessWatch {
     const nowMs = this.#clock.now()
     return readinessInput({
       lastRun: this.#evidence.runs(system, component.name)?.[0] ?? null,
+      lastOfNewest:
+        this.#evidence.runs(system, component.name)?.find(({ recoveryPoint }) => recoveryPoint.target === 'latest') ?? null,
       unknown:
         this.#evidence.runs(system, component.name) === undefined ? 'its evidence was not read yet' : 'there was no drill yet',
       rpo: promised?.judgements.rpoMinutes ?? null,

@@ -72,6 +72,14 @@ export class View {
       : new Set(this.pictures().map(({ system, component }) => componentKey(system, component.name)))
   }
 
+  /** Whether all is seen that a component holds: its records tell of every facility in it. */
+  seesAllOf({ system, component }: ComponentPicture): boolean {
+    if (this.isWhole) return true
+    const known = Object.keys(this.#catalogue.systems.find((each) => each.system === system)?.facilities ?? {})
+    const facilities = component.facilities ?? known
+    return facilities.length > 0 && facilities.every((facility) => this.seesFacility(facility))
+  }
+
   /** The name of the system that is meant. Throws CONFIG_INVALID, COMPONENT_UNKNOWN, ARGUMENTS_INVALID. */
   system(name: string | undefined): string {
     const all = this.systems()

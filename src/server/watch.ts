@@ -100,7 +100,12 @@ export class Watch implements AsyncDisposable {
 
   /** Reads what drills have left, and writes down what is so now, each minute; of several nodes the one that leads does. */
   async record(leads: boolean, signal: AbortSignal): Promise<void> {
-    await this.evidence.look(signal)
+    // A storage that hangs must not keep what is known from being written down.
+    const looking = this.evidence.look(AbortSignal.any([signal, AbortSignal.timeout(EVIDENCE_MS)]))
+    await looking.catch((error: unknown) => {
+      signal.throwIfAborted()
+      this.#options.onError(error)
+    })
     await this.readiness.look(leads)
     if (leads) await this.objectives.record()
   }

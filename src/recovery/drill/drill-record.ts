@@ -82,7 +82,7 @@ export function unprovenRecord(facts: DrillFacts, failure: Failure, nowMs: numbe
     why,
     notTested: ['everything', ...NEVER_TESTED],
     isolation: [],
-    leftovers: { removed: true, seen: 'nothing was left: what is made is removed however a drill ends' },
+    leftovers: { removed: null, seen: 'not looked at: the drill did not come to its end; what it leaves the next one removes' },
     details: null,
   }
 }
@@ -146,12 +146,14 @@ function notTestedOf({ verdict }: Proof): string[] {
   return [...passedOver.map(({ name, found }) => `${name}: ${found}`), ...NEVER_TESTED]
 }
 
-function timelineOf(facts: DrillFacts, { moments, tornDownMs }: Proof): Timeline {
+function timelineOf(facts: DrillFacts, { moments, tornDownMs, verdict }: Proof): Timeline {
+  // What came to light behind the first transaction (pages, PostgreSQL's own tools) takes it back.
+  const isWhole = verdict.verdict === 'verified'
   return {
     ...noTimeline(facts),
     dataReady: isoOrNull(moments.dataReadyMs),
-    dataVerified: isoOrNull(moments.dataVerifiedMs),
-    firstVerifiedTransaction: isoOrNull(moments.firstTransactionMs),
+    dataVerified: isWhole ? isoOrNull(moments.dataVerifiedMs) : null,
+    firstVerifiedTransaction: isWhole ? isoOrNull(moments.firstTransactionMs) : null,
     tornDown: iso(tornDownMs),
   }
 }
@@ -183,7 +185,7 @@ const NOTHING_MEASURED: Omit<Measured, 'why'> = {
 function measuredOf(facts: DrillFacts, proof: Proof): Measured {
   const { moments, restore, startLsn, verdict } = proof
   const why: Record<string, string> = { acknowledgedLost: 'nobody keeps a log of acknowledged writes that this drill could ask' }
-  const served = moments.firstTransactionMs
+  const served = verdict.verdict === 'verified' ? moments.firstTransactionMs : undefined
   if (served === undefined) why.rtoSeconds = 'no verified transaction was reached'
   const restoreSeconds = moments.restoredMs === undefined ? null : seconds(facts.beganMs, moments.restoredMs)
   const replaySeconds =

@@ -37,7 +37,7 @@ export function targetOf(turn: Turn, windows: readonly RestoreWindow[], random =
     case 'random': {
       const ms = randomMoment(current, random)
       return ms === undefined
-        ? { target: { kind: 'latest' }, turn: 'latest', askedMs: null }
+        ? { target: { kind: 'latest' }, turn, askedMs: null }
         : { target: { kind: 'time', micros: msToMicros(ms) }, turn, askedMs: ms }
     }
     default:

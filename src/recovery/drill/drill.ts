@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { hostname } from 'node:os'
 import type { Clock } from '../../clock.ts'
 import { Failure } from '../../errors.ts'
@@ -111,9 +112,15 @@ async function choose(options: DrillOptions): Promise<ChosenTarget> {
   }
   const turn = target ?? nextTurn(await lastTurn(repository, component.name, signal))
   if (turn === 'latest') return targetOf(turn, [])
-  // A window that cannot be read is what the restore will say.
-  const { windows } = await readWindows({ repository, component: component.name, stateDirectory, signal })
-  return targetOf(turn, windows)
+  try {
+    const { windows } = await readWindows({ repository, component: component.name, stateDirectory, signal })
+    return targetOf(turn, windows)
+  } catch (error) {
+    signal.throwIfAborted()
+    if (!(error instanceof Failure)) throw error
+    // What cannot be read is for the restore to say, in a record: and the next turn comes.
+    return { target: { kind: 'latest' }, turn, askedMs: null }
+  }
 }
 
 async function lastTurn(repository: Repository, component: string, signal: AbortSignal): Promise<string | null> {
@@ -131,5 +138,7 @@ async function lastTurn(repository: Repository, component: string, signal: Abort
 function subjectOf({ component, chosen }: DrillFacts, proof: Proof | undefined) {
   const backup = proof?.verdict.backup ?? (chosen.target.kind === 'backup' ? chosen.target.backup : 'none')
   const fingerprint = proof?.verdict.fingerprint ?? null
-  return [{ name: `${component}/${backup}`, digest: fingerprint === null ? {} : { sha256: fingerprint } }]
+  // A statement has a digest of its subject: without a backup, that of its name.
+  const sha256 = fingerprint ?? createHash('sha256').update(`${component}/${backup}`).digest('hex')
+  return [{ name: `${component}/${backup}`, digest: { sha256 } }]
 }

@@ -11,11 +11,13 @@ here was made by whoever gave it to you; a forger would have put another key in,
 
     sha256sum -c --quiet SHA256SUMS
 
-## 2. The key is that of the fingerprint
+## 2. The keys are those of their names, and the one that you know signs
 
-    for key in keys/*.pem; do openssl pkey -pubin -in "$key" -outform der | sha256sum; done
-
-Each number must be the key's file name. One of them must be the fingerprint that you have from outside.
+    FINGERPRINT=...    # from outside
+    for key in keys/*.pem; do
+      test "$(openssl pkey -pubin -in "$key" -outform der | sha256sum | cut -d ' ' -f 1)" = "$(basename "$key" .pem)" || echo "NOT THAT KEY: $key"
+    done
+    cat records/*.dsse.json | jq -r '.signatures[0].keyid' | grep -qx "$FINGERPRINT" || echo "NOT SIGNED BY THE KEY THAT YOU KNOW: any record"
 
 ## 3. Each record was signed by its key
 
@@ -25,9 +27,18 @@ Each number must be the key's file name. One of them must be the fingerprint tha
       openssl pkeyutl -verify -pubin -inkey "keys/$key.pem" -rawin -in "$base.pae" -sigfile "$base.sig" || echo "NOT SIGNED: $record"
       { printf 'DSSEv1 28 application/vnd.in-toto+json %s ' "$(jq -r .payload "$record" | base64 -d | wc -c)"; jq -r .payload "$record" | base64 -d; } |
         cmp - "$base.pae" || echo "NOT WHAT WAS SIGNED: $record"
+      jq -r '.signatures[0].sig' "$record" | base64 -d | cmp - "$base.sig" || echo "NOT ITS SIGNATURE: $record"
+      test ! -e "$base.json" || jq -r .payload "$record" | base64 -d | cmp - "$base.json" || echo "NOT WHAT WAS SIGNED: $base.json"
     done
 
-A key other than the first one must be named by a record of kind \`key\` (\`predicate.fingerprint\`) that the key before it has signed.
+All records are signed by one key, until one of kind \`key\` names the next (\`predicate.fingerprint\`), which then signs those behind it, and the count:
+
+    due=
+    for record in records/*.dsse.json; do
+      signer="$(jq -r '.signatures[0].keyid' "$record")"
+      test "\${due:-$signer}" = "$signer" || echo "NOT THE KEY THAT WAS IN FORCE: $record"
+      due="$(jq -r --arg signer "$signer" 'if .predicate.kind == "key" then .predicate.fingerprint else $signer end' "\${record%.dsse.json}.json")"
+    done
 
 ## 4. None is missing, and none was moved
 

@@ -99,7 +99,7 @@ export interface OpenBundle {
   readonly head: Envelope | undefined
   readonly keys: readonly string[]
   readonly records: () => AsyncGenerator<FoundRecord>
-  /** Files that are not what SHA256SUMS says, or are not in it. */
+  /** Files that are not what SHA256SUMS says, are not in it, or are not what the envelope beside them has. */
   readonly sums: readonly string[]
 }
 
@@ -114,6 +114,10 @@ export async function openBundle(directory: string): Promise<OpenBundle> {
   if (sequences.length > FILES_MAX) throw new Failure('EVIDENCE_UNKNOWN', `"${directory}" has more than ${FILES_MAX} records`)
   const pems = await readdir(join(directory, 'keys')).catch(() => [])
   const head = await readEnvelopeFile(join(directory, 'head.dsse.json'))
+  const signed = [
+    ['head.dsse.json', 'head'] as const,
+    ...sequences.map((each) => [`records/${each}.dsse.json`, `records/${each}`] as const),
+  ]
   return {
     head: head instanceof Failure ? undefined : head,
     keys: await Promise.all(
@@ -125,7 +129,7 @@ export async function openBundle(directory: string): Promise<OpenBundle> {
         yield { sequence: Number(digits), envelope }
       }
     },
-    sums: await compareSums(directory),
+    sums: [...(await compareSums(directory)), ...(await comparePlain(directory, signed))],
   }
 }
 
@@ -139,6 +143,27 @@ async function readEnvelopeFile(path: string): Promise<Envelope | Failure> {
   } catch (error) {
     return bad(error instanceof Error ? error.message : String(error))
   }
+}
+
+/** What lies beside an envelope for whoever has no tool for it has to be what the envelope has. */
+async function comparePlain(directory: string, signed: readonly (readonly [string, string])[]): Promise<string[]> {
+  const problems: string[] = []
+  for (const [name, base] of signed) {
+    const envelope = await readEnvelopeFile(join(directory, name))
+    if (envelope instanceof Failure) continue
+    const payload = payloadOf(envelope)
+    const beside = [
+      [`${base}.pae`, preAuthenticationEncoding(payload)],
+      [`${base}.sig`, Buffer.from(envelope.signatures[0]!.sig, 'base64')],
+      // The count has no copy for reading.
+      ...(base === 'head' ? [] : ([[`${base}.json`, payload]] as const)),
+    ] as const
+    for (const [file, wanted] of beside) {
+      const found = await readFile(join(directory, file)).catch(() => undefined)
+      if (found === undefined || !wanted.equals(found)) problems.push(`${file} is not what ${name} has`)
+    }
+  }
+  return problems
 }
 
 async function compareSums(directory: string): Promise<string[]> {

@@ -43,6 +43,8 @@ export interface Bundling {
   readonly repository: Repository
   readonly directory: string
   /** By when the records were made; all when undefined. */
+  /** All that has to be recoverable, for the report. */
+  readonly components: readonly string[]
   readonly fromMs?: number | undefined
   readonly untilMs?: number | undefined
   readonly clock: Clock

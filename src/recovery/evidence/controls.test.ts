@@ -12,6 +12,7 @@ function run(more: Partial<ControlRun> = {}): ControlRun {
     component: 'his-db',
     madeAt: new Date(NOW - DAY_MS).toISOString(),
     verdict: 'verified',
+    isLatest: true,
     ...figures,
     ...more,
   }
@@ -40,6 +41,10 @@ test('one component without proof, an old proof, no certification, a missed obje
   assert.match(states({ accepted: new Set() })['8.5']!, /accepted no record/)
   assert.match(states({ runs: [run({ rtoSeconds: 1000 })] })['A1.3']!, /was 1000 s, agreed were 900 s/)
   assert.match(states({ runs: [run({ rpoSeconds: null })] })['A.5.30']!, /RPO of "his-db" was not measured/)
+  // The oldest backup is quick to restore, and says nothing of the newest moment; nor does what was verified before the last one failed.
+  assert.match(states({ runs: [run({ isLatest: false })] })['A1.3']!, /not measured by the last drill/)
+  const failed = run({ sequence: 2, verdict: 'failed', rtoSeconds: null })
+  assert.match(states({ runs: [run(), failed] })['A1.3']!, /not measured by the last drill/)
   assert.match(states({ overdueActions: 2 })['8.5']!, /2 corrective actions/)
   assert.match(states({ runs: [run({ verdict: 'not proven' })] })['RC.RP-03']!, /within 7 days/)
   assert.match(states({ components: [] })['A1.2']!, /no component/)

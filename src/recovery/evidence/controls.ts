@@ -136,6 +136,8 @@ export interface ControlRun {
   readonly component: string
   readonly madeAt: string
   readonly verdict: 'verified' | 'failed' | 'not proven'
+  /** Whether it went to the newest moment: only then do its times say what a recovery would take and lose. */
+  readonly isLatest: boolean
   readonly rtoSeconds: number | null
   readonly rpoSeconds: number | null
   readonly rtoMinutes: number | null
@@ -237,7 +239,8 @@ function withinObjective(facts: ControlFacts, component: string, kind: 'rto' | '
   const run = facts.runs.findLast(
     (each) => each.component === component && each.verdict === 'verified' && each[measured] !== null,
   )
-  if (run === undefined) return `the ${name} of "${component}" was not measured`
+  if (run === undefined || run.verdict !== 'verified' || run[measured] === null)
+    return `the ${name} of "${component}" was not measured by the last drill of its newest moment`
   const [value, limit] = [run[measured], run[target]]
   if (value === null || limit === null) return `"${component}" has no ${name} to hold it against`
   return value <= limit * 60 ? run : `the ${name} of "${component}" was ${value.toFixed(0)} s, agreed were ${limit * 60} s`

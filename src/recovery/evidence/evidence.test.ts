@@ -148,7 +148,7 @@ test('what is cut off at the end shows against a count that was noted before', a
   const { repository, storage, clock, certify } = await place()
   const directory = join(await temporary(t), 'bundle')
   for (const text of ['one', 'two', 'three']) await certify(text)
-  await bundleEvidence({ repository, directory, clock, signal })
+  await bundleEvidence({ repository, directory, components: ['his-db'], clock, signal })
   const { head } = await openBundle(directory)
   await storage.delete(`evidence/${recordName(3)}`)
   assert.equal((await judged(repository)).verdict, 'verified')
@@ -156,6 +156,38 @@ test('what is cut off at the end shows against a count that was noted before', a
   // Another third record takes the place of the one that was cut.
   await certify('another three')
   assert.deepEqual(kinds(await judged(repository, { heads: [head!] })), ['changed 3'])
+})
+
+test('what was cut off at the front is missing, and a key that is out of force signs no count', async (t) => {
+  const { repository, system, clock, certify } = await place()
+  const directory = join(await temporary(t), 'bundle')
+  for (const text of ['one', 'two', 'three']) await certify(text)
+  const all = await found(repository)
+  assert.deepEqual(kinds(await judged(repository, { records: all.slice(1) })), ['missing 1'])
+  assert.deepEqual(kinds(await judged(repository, { records: all.slice(2) })), ['missing 1'])
+
+  await bundleEvidence({ repository, directory, components: ['his-db'], clock, signal })
+  const before = (await openBundle(directory)).head!
+  const old = before.signatures[0]!.keyid
+  await rotateSigningKey({ repository, system, clock, signal })
+  for (const text of ['five', 'six']) await certify(text)
+  const fingerprint = (await currentKey(repository))!.fingerprint
+  const privateKey = (await readEvidence(repository, `keys/${old}`)) as { privateKey: string }
+  const stolen = { key: Buffer.from(privateKey.privateKey, 'base64'), format: 'der', type: 'pkcs8' } as const
+  const five = (await found(repository)).slice(0, 5)
+  const statement = parsed(before) as { predicate: { records: Json[] } }
+  const records: Json[] = [...statement.predicate.records]
+  for (const sequence of [4, 5]) {
+    const { digest, predicate } = await readRecord(repository, sequence)
+    records.push({ digest, at: predicate.madeAt })
+  }
+  const last = (await readRecord(repository, 5)).digest
+  const cut = forged(before, { count: 5, last, records }, stolen)
+  const keys = [...(await publicKeys(repository)).values()]
+  const report = await verifyEvidence({ records: five, keys, fingerprint, bundleHead: cut, heads: [] })
+  assert.deepEqual([report.verdict, kinds(report)], ['failed', ['foreign key null']])
+  // As it was before the rotation it was right, and is.
+  assert.equal((await judged(repository, { heads: [before] })).verdict, 'verified')
 })
 
 test('a new key is named by the one before it; whoever has either fingerprint follows', async () => {
@@ -210,7 +242,7 @@ test('a bundle is checked offline, by Resus and by openssl, and any change in it
   pass(DAY_MS)
   await rotateSigningKey({ repository, system, clock, signal })
   await certify('<script>alert(1)</script>')
-  const written = await bundleEvidence({ repository, directory, clock, signal })
+  const written = await bundleEvidence({ repository, directory, components: ['his-db'], clock, signal })
   assert.equal(written.records, 3)
   const fingerprint = (await currentKey(repository))!.fingerprint
   const verify = async () => {
@@ -225,15 +257,27 @@ test('a bundle is checked offline, by Resus and by openssl, and any change in it
 
   // As its README says.
   const readme = await readFile(join(directory, 'README.md'), 'utf8')
-  const commands = [...readme.matchAll(/(?:^ {4}.*\n)+/gm)].map(([block]) => block.replaceAll(/^ {4}/gm, '')).slice(0, 4)
-  assert.equal(commands.length, 4)
+  const commands = [...readme.matchAll(/(?:^ {4}.*\n)+/gm)].map(([block]) => block.replaceAll(/^ {4}/gm, '')).slice(0, 5)
+  assert.equal(commands.length, 5)
   const shell = (text: string) =>
-    execFileSync('bash', ['-euc', text], { cwd: directory, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
+    execFileSync('bash', ['-euc', text.replace('FINGERPRINT=...', `FINGERPRINT=${fingerprint}`)], {
+      cwd: directory,
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
   const jq = hasJq()
   if (!jq) t.diagnostic('there is no jq here: steps 3 and 4 of the README were not tried')
   for (const command of jq ? commands : commands.slice(0, 2)) assert.doesNotMatch(shell(command), /NOT /)
   const pem = (await readdir(join(directory, 'keys'))).toSorted()
   assert.ok(pem.includes(`${fingerprint}.pem`))
+
+  // What is there for reading, and its sum: nobody would see it in the envelope.
+  const copy = join(directory, 'records/0000000001.json')
+  const plain = await readFile(copy, 'utf8')
+  await writeFile(copy, plain.replace('"accepted"', '"rejected"'))
+  assert.ok((await verify()).sums.includes('records/0000000001.json is not what records/0000000001.dsse.json has'))
+  if (jq) assert.match(shell(commands[2]!), /NOT WHAT WAS SIGNED/)
+  await writeFile(copy, plain)
 
   // Any byte of what was signed.
   const path = join(directory, 'records/0000000001.dsse.json')
@@ -242,7 +286,7 @@ test('a bundle is checked offline, by Resus and by openssl, and any change in it
   await writeFile(path, text.slice(0, at) + (text[at] === 'A' ? 'B' : 'A') + text.slice(at + 1))
   const broken = await verify()
   assert.equal(broken.verdict, 'failed')
-  assert.deepEqual(broken.sums, ['records/0000000001.dsse.json is not what SHA256SUMS says'])
+  assert.equal(broken.sums[0], 'records/0000000001.dsse.json is not what SHA256SUMS says')
   await writeFile(path, text)
   await rm(join(directory, 'records/0000000002.dsse.json'))
   assert.deepEqual(kinds(await verify()), ['missing 2'])
@@ -256,7 +300,15 @@ test('a bundle of a part shows what was left out of it', async (t) => {
   for (const text of ['two', 'three']) await certify(text)
   pass(DAY_MS)
   await certify('four')
-  const asked = { repository, directory, clock, signal, fromMs: NOON + DAY_MS, untilMs: NOON + 2 * DAY_MS }
+  const asked = {
+    repository,
+    directory,
+    components: ['his-db'],
+    clock,
+    signal,
+    fromMs: NOON + DAY_MS,
+    untilMs: NOON + 2 * DAY_MS,
+  }
   assert.equal((await bundleEvidence(asked)).records, 2)
   const bundle = await openBundle(directory)
   const fingerprint = (await currentKey(repository))!.fingerprint

@@ -12,19 +12,29 @@ type Deviation = Extract<Predicate, { kind: 'deviation' }>
 
 interface Row {
   readonly sequence: number
-  readonly run: Pick<RunPredicate, 'kind' | 'component' | 'madeAt' | 'verdict' | 'why' | 'measured' | 'objectives'>
+  readonly run: Pick<RunPredicate, 'kind' | 'component' | 'madeAt' | 'verdict' | 'why' | 'measured' | 'objectives'> & {
+    readonly isLatest: boolean
+  }
+}
+
+export interface Period {
+  readonly system: string
+  readonly fromMs?: number | undefined
+  readonly untilMs?: number | undefined
+  /** All that has to be recoverable; left out, only what has a record is known. */
+  readonly components?: readonly string[] | undefined
 }
 
 /** Gathers records, in their order, into a report. It keeps a line of each, not the record. */
 export class PeriodReport {
-  readonly #period: { readonly system: string; readonly fromMs?: number | undefined; readonly untilMs?: number | undefined }
+  readonly #period: Period
   readonly #runs: Row[] = []
   readonly #actions = new Map<string, Action>()
   readonly #certified = new Map<number, Certification>()
   readonly #deviations: Deviation[] = []
   #count = 0
 
-  constructor(period: { readonly system: string; readonly fromMs?: number | undefined; readonly untilMs?: number | undefined }) {
+  constructor(period: Period) {
     this.#period = period
   }
 
@@ -37,8 +47,9 @@ export class PeriodReport {
     switch (predicate.kind) {
       case 'drill':
       case 'recovery': {
-        const { kind, component, madeAt, verdict, why, measured, objectives } = predicate
-        this.#runs.push({ sequence, run: { kind, component, madeAt, verdict, why, measured, objectives } })
+        const { kind, component, madeAt, verdict, why, measured, objectives, recoveryPoint } = predicate
+        const isLatest = recoveryPoint.target === 'latest'
+        this.#runs.push({ sequence, run: { kind, component, madeAt, verdict, why, measured, objectives, isLatest } })
         break
       }
       case 'certification':
@@ -57,13 +68,16 @@ export class PeriodReport {
     }
   }
 
-  /** Which requirements these records prove. `components`: those that have to be recoverable; by default those that have a record. */
-  controls(nowMs: number, components?: readonly string[]): JudgedControl[] {
+  /** Which requirements these records prove, at the end of the period. */
+  controls(nowMs: number): JudgedControl[] {
+    const { components, untilMs } = this.#period
+    const endMs = Math.min(nowMs, untilMs ?? nowMs)
     const runs = this.#runs.map(({ sequence, run }) => ({
       sequence,
       component: run.component,
       madeAt: run.madeAt,
       verdict: run.verdict,
+      isLatest: run.isLatest,
       rtoSeconds: run.measured.rtoSeconds,
       rpoSeconds: run.measured.rpoSeconds,
       rtoMinutes: run.objectives.rtoMinutes?.value ?? null,
@@ -74,8 +88,8 @@ export class PeriodReport {
       components: components ?? [...new Set(runs.map(({ component }) => component))],
       runs,
       accepted: new Set(accepted),
-      overdueActions: this.openActions().filter(({ due }) => isOverdue(due, nowMs)).length,
-      nowMs,
+      overdueActions: this.openActions().filter(({ due }) => isOverdue(due, endMs)).length,
+      nowMs: endMs,
     })
   }
 
@@ -110,7 +124,10 @@ export class PeriodReport {
         <h2>Corrective actions that are open</h2>
         ${this.#actionList(nowMs)}
         <h2>Controls</h2>
-        <p class="fine">By these records alone: what a framework asks for besides is not judged here.</p>
+        <p class="fine">
+          By these records alone, at the end of the period: what a framework asks for besides is not judged
+          here.${this.#period.components === undefined ? ' Only components that have a record are known here.' : ''}
+        </p>
         ${this.#controlTable(nowMs)}`,
     )
   }

@@ -78,7 +78,9 @@ function runBody(run: RunPredicate): Markup {
     <h2>How the copy was kept apart</h2>
     ${list(run.isolation.map(({ what, holds, why }) => `${what}: ${holds === null ? 'not known' : holds ? 'yes' : 'NO'}; ${why}`))}
     <h2>Leftovers</h2>
-    <p>${run.leftovers.removed ? 'Removed' : 'NOT removed'}: ${run.leftovers.seen}</p>
+    <p>
+      ${run.leftovers.removed === null ? 'Not known' : run.leftovers.removed ? 'Removed' : 'NOT removed'}: ${run.leftovers.seen}
+    </p>
     <h2>Certification</h2>
     <table>
       <tbody>

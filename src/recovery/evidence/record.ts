@@ -94,7 +94,8 @@ const runFields = {
   notTested: z.array(z.string()),
   /** What kept the copy apart; each true, false, or null where nobody could tell, and why. */
   isolation: z.array(z.object({ what: z.string(), holds: z.boolean().nullable(), why: z.string() })),
-  leftovers: z.object({ removed: z.boolean(), seen: z.string() }),
+  /** `removed` null: nobody looked. */
+  leftovers: z.object({ removed: z.boolean().nullable(), seen: z.string() }),
   software: z.object({ resus: z.string(), node: z.string(), postgres: z.string().nullable(), system: z.string() }),
   /** The object with what may name rows, and its keyed digest. */
   details: z.object({ id: z.uuid(), digest: z.string().regex(/^[0-9a-f]{32}$/) }).nullable(),

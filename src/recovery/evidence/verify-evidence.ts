@@ -67,8 +67,13 @@ class ChainJudge {
   readonly #heads: { readonly envelope: Envelope; readonly count: number }[] = []
   /** By number, what signed counts say of each record, until it is found. */
   readonly #expected = new Map<number, HeadPredicate['records'][number]>()
+  readonly #headCounts = new Set<number>()
   #fromMs = -Infinity
   #untilMs = Infinity
+  /** A bundle of a part begins where the part does; everything else begins with the first record. */
+  #isPart = false
+  /** By number, which key was in force behind it. */
+  readonly #keyBehind = new Map<number, string>()
   #count = 0
   #first: number | null = null
   #last = 0
@@ -87,6 +92,7 @@ class ChainJudge {
   expectPart(envelope: Envelope): void {
     const head = this.expectHead(envelope)
     if (head === undefined) return
+    this.#isPart = head.from !== null
     if (head.from !== null) this.#fromMs = Date.parse(head.from)
     if (head.until !== null) this.#untilMs = Date.parse(head.until)
   }
@@ -99,6 +105,7 @@ class ChainJudge {
     }
     const { count, records } = statement.data.predicate
     this.#heads.push({ envelope, count })
+    this.#headCounts.add(count)
     for (const [index, record] of records.entries()) {
       const sequence = count - records.length + index + 1
       const known = this.#expected.get(sequence)
@@ -113,7 +120,7 @@ class ChainJudge {
     this.#count += 1
     this.#first ??= sequence
     const previous = this.#lastDigest
-    const gap = this.#last === 0 ? undefined : sequence - this.#last - 1
+    const gap = this.#last === 0 && this.#isPart ? undefined : sequence - this.#last - 1
     if (gap !== undefined && gap > 0) {
       this.#keyUnknown = true
       this.#problem('missing', sequence - gap, gap === 1 ? 'it is not there' : `it and ${gap - 1} more behind it are not there`)
@@ -158,6 +165,7 @@ class ChainJudge {
       if (signed && signer === this.#fingerprint) this.#isTrusted = true
       this.#inForce = signed && predicate.kind === 'key' ? predicate.fingerprint : signer
       this.#keyUnknown = false
+      if (this.#headCounts.has(sequence)) this.#keyBehind.set(sequence, this.#inForce)
     } catch (error) {
       if (!(error instanceof Failure)) throw error
       this.#problem('damaged', sequence, error.message)
@@ -186,8 +194,10 @@ class ChainJudge {
     const key = this.#keys.get(signer)
     if (key === undefined || !isSignedBy(envelope, key))
       this.#problem('changed', null, `the signed count of ${count} records is not signed by ${signer}`)
-    else if (this.#signers.size > 0 && !this.#signers.has(signer) && signer !== this.#inForce)
-      this.#problem('foreign key', null, `the count of ${count} records is signed by ${signer}, which signs no record`)
+    // A key that was taken out of force signs no count any more; of a part that ends earlier the last key that is known has to have signed.
+    const due = this.#keyBehind.get(count) ?? this.#inForce
+    if (due !== undefined && signer !== due)
+      this.#problem('foreign key', null, `the count of ${count} records is signed by ${signer}, and ${due} was in force`)
   }
 
   /** What signed counts name, and was not found. */

@@ -19,7 +19,8 @@ import { publicKeys, repositoryRecords } from '../../recovery/evidence/collect.t
 import { readDetails } from '../../recovery/evidence/details.ts'
 import type { NewRecord, RunPredicate } from '../../recovery/evidence/record.ts'
 import { recordPage } from '../../recovery/evidence/record-page.ts'
-import { verifyEvidence } from '../../recovery/evidence/verify-evidence.ts'
+import type { Repository } from '../../repository/repository.ts'
+import { verifyEvidence, type EvidenceReport } from '../../recovery/evidence/verify-evidence.ts'
 import { forecastRto } from '../../recovery/forecast.ts'
 import { resolveObjectives } from '../../recovery/objectives.ts'
 import type { EvidenceBook } from '../evidence-book.ts'
@@ -40,7 +41,8 @@ export const evidenceRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server
   await server.register(evidenceWordRoutes, options)
 }
 
-const evidenceListRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control, evidence }) => {
+const evidenceListRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control, evidence, signal }) => {
+  const running = new Map<string, Promise<EvidenceReport>>()
   server.get(
     PREFIX,
     {
@@ -72,12 +74,22 @@ const evidenceListRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, {
     },
     async (request) => {
       const { system, fingerprint } = request.query
-      const repository = await control.catalogue.repositoryOf(request.view.system(system))
-      const keys = [...(await publicKeys(repository)).values()]
-      const report = await verifyEvidence({ records: repositoryRecords(repository), keys, fingerprint, heads: [] })
+      const named = request.view.system(system)
+      // It reads every record: whoever asks for the same at the same time gets the same answer.
+      const key = JSON.stringify([named, fingerprint])
+      const verifying =
+        running.get(key) ??
+        verifyAll(await control.catalogue.repositoryOf(named), fingerprint, signal).finally(() => running.delete(key))
+      running.set(key, verifying)
+      const report = await verifying
       return { ...report, signers: [...report.signers], problems: [...report.problems] }
     },
   )
+}
+
+async function verifyAll(repository: Repository, fingerprint: string | undefined, signal: AbortSignal): Promise<EvidenceReport> {
+  const keys = [...(await publicKeys(repository, { signal })).values()]
+  return await verifyEvidence({ records: repositoryRecords(repository, { signal }), keys, fingerprint, heads: [] })
 }
 
 const evidenceReadRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, { control }) => {
@@ -229,6 +241,12 @@ async function seen(control: RouteOptions['control'], { view, params: { sequence
   const repository = await control.catalogue.repositoryOf(system)
   const record = await readRecord(repository, sequence)
   const component = 'component' in record.predicate ? record.predicate.component : null
+  const picture = component === null ? undefined : control.catalogue.picture(system, component)
+  if (picture !== undefined && view.sees(system, component) && !view.seesAllOf(picture)) {
+    throw new Failure('FORBIDDEN', `record ${sequence} tells of other facilities too`, {
+      hint: 'GET evidence has its verdict and its times',
+    })
+  }
   if (view.sees(system, component)) return { record, repository, system }
   throw new Failure('EVIDENCE_UNKNOWN', `there is no record ${sequence}`, { hint: 'GET evidence lists those that there are' })
 }
@@ -250,13 +268,21 @@ function listDocument(
     .filter(({ system }) => asked.system === undefined || system === asked.system)
     .filter(({ component }) => asked.component === undefined || component.name === asked.component)
   const items = pictures
-    .flatMap(({ system, component }) => (evidence.runs(system, component.name) ?? []).map((run) => ({ system, run })))
+    .flatMap((picture) => {
+      const isWhole = view.seesAllOf(picture)
+      return (evidence.runs(picture.system, picture.component.name) ?? []).map((run) => ({
+        system: picture.system,
+        run,
+        isWhole,
+      }))
+    })
     .toSorted((left, right) => (left.run.madeAt < right.run.madeAt ? 1 : -1))
     .slice(0, LIST_MAX)
-    .map(({ system, run }) => {
-      const { measured, recoveryPoint, ...rest } = run
+    .map(({ system, run, isWhole }) => {
+      const { measured, recoveryPoint, checks: _, ...rest } = run
       return {
         ...rest,
+        why: isWhole ? run.why : 'its checks tell of other facilities too',
         system,
         target: recoveryPoint.target,
         turn: recoveryPoint.turn,
