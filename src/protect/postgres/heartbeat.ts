@@ -82,7 +82,7 @@ async function beatUntilAborted(session: HeartbeatSession, options: HeartbeatOpt
 }
 
 /** Throws POSTGRES_UNREACHABLE when no member takes writes, PRIMARY_UNCLEAR when several do and neither follows the other. */
-async function findPrimary(members: readonly Member[], signal: AbortSignal): Promise<Member> {
+export async function findPrimary(members: readonly Member[], signal: AbortSignal): Promise<Member> {
   const [only, ...others] = members
   if (others.length === 0) return only!
   const { primary } = await choosePrimary(await surveyMembers(members, signal), async () => false)

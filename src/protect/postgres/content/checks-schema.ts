@@ -36,11 +36,26 @@ export const commandCheckSchema = z.strictObject({
 })
 export type CommandCheckSettings = z.infer<typeof commandCheckSchema>
 
+const BASELINE_MINUTES_DEFAULT = 30
+const TABLES_MAX = 10_000
+
+export const baselineSchema = z.strictObject({
+  database: z.string().min(1).max(63).optional().describe('of which database; by default that of the connection'),
+  tables: z
+    .union([z.literal('all'), z.array(z.string().min(1).max(200)).min(1).max(TABLES_MAX)])
+    .default('all')
+    .describe('all, or names, "schema.table"; those without a schema are in public'),
+  drift: z.number().min(0).max(1).default(0.2).describe('the part of its rows that a table may have lost since the baseline'),
+  minutes: z.number().positive().max(1440).default(BASELINE_MINUTES_DEFAULT).describe('how long reading one table may take'),
+})
+export type BaselineSettings = z.infer<typeof baselineSchema>
+
 const CHECKS_MAX = 200
 
 /** What a drill looks at in a component's copy, as the configuration has it. */
 export const checksSchema = z
   .strictObject({
+    baseline: baselineSchema.prefault({}).describe('what "resus baseline" reads, and a copy is held against'),
     sql: z.array(sqlCheckSchema).max(CHECKS_MAX).default([]),
     commands: z.array(commandCheckSchema).max(CHECKS_MAX).default([]),
   })

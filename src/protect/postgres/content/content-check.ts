@@ -15,6 +15,8 @@ export interface CheckedCopy {
   /** The moment that was asked for, milliseconds since 1970; null where the target is none of time. */
   readonly askedMs: number | null
   readonly replayed: Lsn
+  /** The transaction that came next when recovery had ended: those from here on are of whoever looks. */
+  readonly nextTransaction: bigint
   readonly clock: Clock
   readonly signal: AbortSignal
 }
