@@ -15,16 +15,22 @@ export const run: Verb = async (context, given) => {
   const name = await putBaseline(repository, baseline, { signal })
   // What was left out is said, and never a reason to be silent about the rest.
   for (const { name: table, why } of baseline.unread) context.warn(plainText(`${table} is not in the baseline: ${why}`))
-  return { json: { name, ...baseline }, text: describe(baseline), exitStatus: baseline.tables.length === 0 ? 1 : 0 }
+  const { catalog, ...shown } = baseline
+  return {
+    json: { name, ...shown, facts: catalog.length },
+    text: describe(baseline),
+    exitStatus: baseline.tables.length === 0 ? 1 : 0,
+  }
 }
 
-function describe({ component, database, at, lsn, timeline, tables, unread }: Baseline): string {
+function describe({ component, database, at, lsn, timeline, tables, unread, catalog }: Baseline): string {
   const rows = tables.reduce((sum, table) => sum + table.rows, 0)
   return formatFields([
     ['baseline', plainText(`of "${component}", database "${database}"`)],
     ['taken at', formatTime(at)],
     ['position', `${lsn} on timeline ${timeline}`],
     ['tables', `${tables.length}, ${rows} rows`],
+    ['catalog', `${catalog.length} facts: extensions, roles, rights, policies, settings`],
     ['left out', unread.length === 0 ? 'nothing' : `${unread.length} tables`],
   ])
 }

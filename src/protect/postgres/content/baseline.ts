@@ -8,6 +8,7 @@ import { timeName } from '../../../repository/layout.ts'
 import type { Repository } from '../../../repository/repository.ts'
 import { damaged } from '../../../repository/sealed-object.ts'
 import type { CallOptions } from '../../../storage/storage.ts'
+import { catalogFactSchema } from './catalog-facts.ts'
 
 // What a component had at one moment, so that a copy can be held against it (docs/drills.md, "The baseline").
 
@@ -36,6 +37,7 @@ const bodySchema = z.object({
   ),
   /** What was left out, and why. */
   unread: z.array(z.object({ name: z.string(), why: z.string() })),
+  catalog: z.array(catalogFactSchema),
 })
 
 /** A baseline as it is kept. */

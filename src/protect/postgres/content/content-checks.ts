@@ -1,6 +1,8 @@
 import { keyedDigest } from '../../../repository/key-ring.ts'
 import type { Repository } from '../../../repository/repository.ts'
 import type { ChecksSettings } from './checks-schema.ts'
+import { catalogCheck } from './catalog-check.ts'
+import { collationsCheck } from './collations-check.ts'
 import { commandCheck } from './command-check.ts'
 import type { ContentCheck } from './content-check.ts'
 import { heartbeatCheck } from './heartbeat-check.ts'
@@ -26,6 +28,8 @@ export function contentChecks(
   return [
     heartbeatCheck(onBeat),
     sequencesCheck,
+    catalogCheck(shelf),
+    collationsCheck,
     rowsCheck(shelf, settings.baseline),
     ...settings.sql.map((each) =>
       sqlCheck(each, { database, digest: (text) => keyedDigest(ring, `sql check ${each.name}`, text) }),

@@ -5,6 +5,7 @@ import type { PostgresComponent } from '../component.ts'
 import { findPrimary } from '../heartbeat.ts'
 import { listMembers } from '../members.ts'
 import type { Baseline, BaselineMoment, BaselineTable } from './baseline.ts'
+import { readCatalogFacts } from './catalog-facts.ts'
 import { hasUnseenCommits } from './snapshot-exactness.ts'
 import { digestTable, listTables, textSettings, type ListedTable } from './table-digest.ts'
 
@@ -52,12 +53,13 @@ async function readAll(sessions: readonly pg.Client[], options: BaselineOptions)
   const moment = await beginTogether(sessions, { name: component.name, timeoutMs: minutes * 60_000 })
   const [first] = sessions
   const listed = chosenTables(await listTables(first!), wanted)
+  const catalog = await readCatalogFacts(first!)
   const { tables, unread } = await readTables(sessions, listed, options)
   for (const client of sessions) await client.query('commit')
   // Something behind it in the WAL: without that, no recovery could stop there.
   const { rows } = await first!.query<{ mark: string }>('select pg_current_xact_id()::text as mark')
   const byName = (left: { name: string }, right: { name: string }) => (left.name < right.name ? -1 : 1)
-  return { ...moment, mark: rows[0]!.mark, tables: tables.toSorted(byName), unread: unread.toSorted(byName) }
+  return { ...moment, mark: rows[0]!.mark, tables: tables.toSorted(byName), unread: unread.toSorted(byName), catalog }
 }
 
 /** One snapshot for all sessions, at a moment at which, if it can be had, exactly what it saw lies before the LSN. */
