@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
+import { CanaryRound } from '../../src/protect/postgres/canary-round.ts'
 import { checksSchema } from '../../src/protect/postgres/content/checks-schema.ts'
 import { putBaseline, type Baseline } from '../../src/protect/postgres/content/baseline.ts'
 import { takeBaseline } from '../../src/protect/postgres/content/take-baseline.ts'
+import { heartbeatSetup } from '../../src/protect/postgres/heartbeat-setup.ts'
+import { HeartbeatSession, type Beat } from '../../src/protect/postgres/heartbeat-session.ts'
+import { systemClock } from '../../src/clock.ts'
 import { rehearse, type ChecksInput } from '../services/drilling.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
@@ -84,4 +88,77 @@ test('indexes built by another version of a library are not judged here', { skip
     found('collations').found,
     /another library \(und-x-icu was 1\.0, and is .* here\): 1 indexes cannot be judged here: .*by_name/,
   )
+})
+
+/** One beat, and canaries of the moment of it, or of `hoursAgo`. */
+async function beat(cluster: ProtectedCluster, hoursAgo = 0): Promise<Beat> {
+  const { repository, cluster: server } = cluster
+  const { signal } = new AbortController()
+  await using session = await HeartbeatSession.connect({ component: 'his-db', connectionString: server.connectionString, signal })
+  const round = new CanaryRound({ component: 'his-db', facilities: ['ila', 'ede'], ring: async () => repository.ring })
+  const made = await session.beat(systemClock)
+  const then = { ...made, at: new Date(made.at.getTime() - hoursAgo * 3_600_000) }
+  // The first time the key is fetched.
+  await session.renewCanaries(round, then)
+  await systemClock.sleep(50)
+  await session.renewCanaries(round, then)
+  return made
+}
+
+test('canaries are renewed beside the heartbeat, and a copy that has them otherwise fails', { skip }, async (t) => {
+  await using cluster = await protectedCluster(t, { major: 18 })
+  await cluster.query(heartbeatSetup('postgres'))
+  await beat(cluster)
+  await beat(cluster)
+  const numbers = await cluster.query<{ facility: string; number: string }>(
+    'select facility, number from resus.canary order by 1',
+  )
+  // Not twice within the hour.
+  assert.deepEqual(numbers, [
+    { facility: '', number: '1' },
+    { facility: 'ede', number: '1' },
+    { facility: 'ila', number: '1' },
+  ])
+  const found = async () => {
+    await cluster.backup()
+    const { found: of } = await rehearse(cluster)
+    return of('canaries')
+  }
+  assert.deepEqual((await found()).verdict, 'verified')
+
+  await cluster.query(
+    `update resus.canary set value = (select value from resus.canary where facility = 'ede') where facility = 'ila'`,
+  )
+  const swapped = await found()
+  assert.equal(swapped.verdict, 'failed')
+  assert.match(swapped.found, /^that of "ila" is not what its number and time make it$/)
+
+  await cluster.query(`delete from resus.canary where facility = 'ila'`)
+  assert.match((await found()).found, /^that of "ila" is missing$/)
+
+  await cluster.query('truncate resus.canary')
+  assert.equal((await found()).verdict, 'not proven')
+
+  await beat(cluster, 5)
+  const stale = await found()
+  assert.deepEqual([stale.verdict, /too old, beside a heartbeat/.test(stale.found)], ['failed', true])
+  await cluster.query('update resus.heartbeat set sequence = 0')
+  assert.equal((await found()).verdict, 'not proven')
+})
+
+test('a server without the table of canaries has its heartbeat all the same', { skip }, async (t) => {
+  await using cluster = await protectedCluster(t, { major: 18 })
+  await cluster.query(heartbeatSetup('postgres'))
+  await cluster.query('drop table resus.canary')
+  assert.equal((await beat(cluster)).sequence, 1)
+  await cluster.backup()
+  const { found } = await rehearse(cluster)
+  assert.equal(found('heartbeat').verdict, 'verified')
+  assert.equal(found('canaries').verdict, 'not proven')
+  assert.match(found('canaries').found, /resus config --heartbeat/)
+  // Once more, as an installation that has the heartbeat does.
+  await cluster.query(heartbeatSetup('postgres'))
+  assert.equal((await beat(cluster)).sequence, 2)
+  const rows = await cluster.query('select 1 from resus.canary')
+  assert.equal(rows.length, 3)
 })

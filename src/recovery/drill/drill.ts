@@ -69,6 +69,7 @@ async function attempt(options: DrillOptions, facts: DrillFacts): Promise<Attemp
     database,
     repository,
     component: options.component.name,
+    facilities: options.facilities,
     onBeat: (at) => {
       facts.heartbeat = at
     },

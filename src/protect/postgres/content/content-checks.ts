@@ -1,6 +1,7 @@
 import { keyedDigest } from '../../../repository/key-ring.ts'
 import type { Repository } from '../../../repository/repository.ts'
 import type { ChecksSettings } from './checks-schema.ts'
+import { canariesCheck } from './canaries-check.ts'
 import { catalogCheck } from './catalog-check.ts'
 import { collationsCheck } from './collations-check.ts'
 import { commandCheck } from './command-check.ts'
@@ -17,16 +18,18 @@ export function contentChecks(
   more: {
     readonly repository: Repository
     readonly component: string
+    readonly facilities: readonly string[]
     /** Where queries are asked, unless they say otherwise. */
     readonly database: string
     readonly onBeat: (at: Date) => void
   },
 ): ContentCheck[] {
-  const { database, repository, component, onBeat } = more
+  const { database, repository, component, facilities, onBeat } = more
   const { ring } = repository
   const shelf = new BaselineShelf(repository, component)
   return [
     heartbeatCheck(onBeat),
+    canariesCheck({ ring, component, facilities }),
     sequencesCheck,
     catalogCheck(shelf),
     collationsCheck,
