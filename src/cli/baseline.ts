@@ -15,9 +15,9 @@ export const run: Verb = async (context, given) => {
   const name = await putBaseline(repository, baseline, { signal })
   // What was left out is said, and never a reason to be silent about the rest.
   for (const { name: table, why } of baseline.unread) context.warn(plainText(`${table} is not in the baseline: ${why}`))
-  const { catalog, ...shown } = baseline
+  const { catalog, fhir, ...shown } = baseline
   return {
-    json: { name, ...shown, facts: catalog.length },
+    json: { name, ...shown, facts: catalog.length, fhir: fhir !== null },
     text: describe(baseline),
     exitStatus: baseline.tables.length === 0 ? 1 : 0,
   }

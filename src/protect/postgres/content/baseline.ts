@@ -9,6 +9,7 @@ import type { Repository } from '../../../repository/repository.ts'
 import { damaged } from '../../../repository/sealed-object.ts'
 import type { CallOptions } from '../../../storage/storage.ts'
 import { catalogFactSchema } from './catalog-facts.ts'
+import { fhirFiguresSchema } from './fhir-figures.ts'
 
 // What a component had at one moment, so that a copy can be held against it (docs/drills.md, "The baseline").
 
@@ -38,6 +39,8 @@ const bodySchema = z.object({
   /** What was left out, and why. */
   unread: z.array(z.object({ name: z.string(), why: z.string() })),
   catalog: z.array(catalogFactSchema),
+  /** Null where no mapping was configured, or its tables could not be read. */
+  fhir: fhirFiguresSchema.nullable(),
 })
 
 /** A baseline as it is kept. */

@@ -6,6 +6,7 @@ import { catalogCheck } from './catalog-check.ts'
 import { collationsCheck } from './collations-check.ts'
 import { commandCheck } from './command-check.ts'
 import type { ContentCheck } from './content-check.ts'
+import { fhirChecks } from './fhir-checks.ts'
 import { heartbeatCheck } from './heartbeat-check.ts'
 import { BaselineShelf } from './held-baseline.ts'
 import { rowsCheck } from './rows-check.ts'
@@ -34,6 +35,13 @@ export function contentChecks(
     catalogCheck(shelf),
     collationsCheck,
     rowsCheck(shelf, settings.baseline),
+    ...(settings.fhir === undefined
+      ? []
+      : fhirChecks(settings.fhir, {
+          shelf,
+          database: settings.baseline.database ?? database,
+          minutes: settings.baseline.minutes,
+        })),
     ...settings.sql.map((each) =>
       sqlCheck(each, { database, digest: (text) => keyedDigest(ring, `sql check ${each.name}`, text) }),
     ),

@@ -6,6 +6,9 @@ import { findPrimary } from '../heartbeat.ts'
 import { listMembers } from '../members.ts'
 import type { Baseline, BaselineMoment, BaselineTable } from './baseline.ts'
 import { readCatalogFacts } from './catalog-facts.ts'
+import type { ChecksSettings } from './checks-schema.ts'
+import { findMapping, mappingSettings } from './fhir-checks.ts'
+import { readFhirFigures, type FhirFigures } from './fhir-figures.ts'
 import { hasUnseenCommits } from './snapshot-exactness.ts'
 import { digestTable, listTables, textSettings, type ListedTable } from './table-digest.ts'
 
@@ -55,11 +58,31 @@ async function readAll(sessions: readonly pg.Client[], options: BaselineOptions)
   const listed = chosenTables(await listTables(first!), wanted)
   const catalog = await readCatalogFacts(first!)
   const { tables, unread } = await readTables(sessions, listed, options)
+  const { fhir, why } = await readFhir(first!, component.checks)
+  if (why !== undefined) unread.push({ name: 'fhir', why })
   for (const client of sessions) await client.query('commit')
   // Something behind it in the WAL: without that, no recovery could stop there.
   const { rows } = await first!.query<{ mark: string }>('select pg_current_xact_id()::text as mark')
   const byName = (left: { name: string }, right: { name: string }) => (left.name < right.name ? -1 : 1)
-  return { ...moment, mark: rows[0]!.mark, tables: tables.toSorted(byName), unread: unread.toSorted(byName), catalog }
+  return { ...moment, mark: rows[0]!.mark, tables: tables.toSorted(byName), unread: unread.toSorted(byName), catalog, fhir }
+}
+
+/** What a mapping cannot read here is no reason to do without the rest. */
+async function readFhir(
+  client: pg.Client,
+  { fhir, baseline }: ChecksSettings,
+): Promise<{ fhir: FhirFigures | null; why?: string }> {
+  if (fhir === undefined) return { fhir: null }
+  try {
+    await client.query(mappingSettings(baseline.minutes * 60_000))
+    const mapping = await findMapping(client, fhir)
+    if (mapping === undefined) return { fhir: null, why: 'the database has no tables of the mapping' }
+    return { fhir: await readFhirFigures(client, mapping) }
+  } catch (error) {
+    if (!(error instanceof pg.DatabaseError)) throw error
+    // It was the last thing to be read in this transaction.
+    return { fhir: null, why: `its tables cannot be read (SQLSTATE ${error.code ?? 'unknown'}): may the role read all of them?` }
+  }
 }
 
 /** One snapshot for all sessions, at a moment at which, if it can be had, exactly what it saw lies before the LSN. */
@@ -110,7 +133,7 @@ async function readTables(
   sessions: readonly pg.Client[],
   { tables: listed, absent }: Chosen,
   { signal, onProgress }: BaselineOptions,
-): Promise<Pick<Baseline, 'tables' | 'unread'>> {
+): Promise<{ tables: BaselineTable[]; unread: Baseline['unread'] }> {
   const tables: BaselineTable[] = []
   const unread = absent.map((name) => ({ name, why: 'there is no such table' }))
   const bytesTotal = listed.reduce((sum, { pages }) => sum + pages, 0) * Number(PAGE_BYTES)
