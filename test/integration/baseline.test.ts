@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { readFile, writeFile } from 'node:fs/promises'
+import { chmod, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
 import pg from 'pg'
@@ -10,6 +10,7 @@ import { Secret } from '../../src/secret.ts'
 import { rehearse, type ChecksInput } from '../services/drilling.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { startResus } from '../services/proving.ts'
+import { waitUntil } from '../services/wait-until.ts'
 import { protectedCluster, type ProtectedCluster } from '../services/protected-cluster.ts'
 
 const SCHEMA = `
@@ -197,6 +198,46 @@ test('a baseline of another cluster, or of a timeline that was left, proves noth
   const oldest = await rehearse(cluster, {}, { target: 'oldest' })
   assert.equal(oldest.found('rows').verdict, 'verified', oldest.found('rows').found)
   assert.ok(beyond.lsn > baseline.lsn)
+})
+
+test('a baseline that is told to end does so at once, and leaves nothing', { skip }, async (t) => {
+  await using cluster = await protectedCluster(t, { major: 18 })
+  await cluster.query(SCHEMA)
+  const other = new pg.Client({ connectionString: cluster.cluster.connectionString })
+  other.on('error', () => undefined)
+  await other.connect()
+  // Two tables, and two sessions that wait for them.
+  await other.query('begin; lock table patients, documents in access exclusive mode')
+  const controller = new AbortController()
+  const reason = new Error('told to end')
+  setTimeout(() => controller.abort(reason), 500)
+  const component = { ...cluster.component, checks: checksSchema.parse({}) }
+  await assert.rejects(takeBaseline({ component, signal: controller.signal }), reason)
+  // The lock is held still, and nobody waits for it.
+  await waitUntil('the server reads for nobody any more', async () => {
+    const text = `select count(*) from pg_stat_activity where application_name = 'resus baseline'`
+    return (await cluster.query<{ count: string }>(text))[0]?.count === '0'
+  })
+  await other.query('commit')
+  await other.end()
+})
+
+test('a baseline that is damaged in the repository says nothing against a copy', { skip }, async (t) => {
+  await using cluster = await protectedCluster(t, { major: 18 })
+  await cluster.query(SCHEMA)
+  await take(cluster)
+  await cluster.backup()
+  const folder = join(cluster.repositoryDirectory, 'evidence', 'baselines')
+  const [name] = (await readdir(folder, { recursive: true, withFileTypes: true })).filter((each) => each.isFile())
+  assert.ok(name !== undefined)
+  const file = join(name.parentPath, name.name)
+  const bytes = await readFile(file)
+  bytes[bytes.length - 20]! ^= 1
+  await chmod(file, 0o600)
+  await writeFile(file, bytes)
+  const { found } = await rehearse(cluster)
+  assert.deepEqual([found('rows').verdict, found('catalog').verdict], ['not proven', 'not proven'])
+  assert.match(found('rows').found, /evidence\/baselines\/.* is damaged/)
 })
 
 test('by the command line: a baseline is taken and kept, and named where none is', { skip }, async (t) => {

@@ -34,9 +34,11 @@ const QUERIES = [
      case when rolreplication then 'replication' end, case when rolbypassrls then 'bypassrls' end, 'limit ' || rolconnlimit, 'until ' || rolvaliduntil::text) as value
    from pg_roles where rolname !~ '^pg_'`,
 
-  `select distinct 'membership' as kind, m.member::text || ' ' || m.roleid::text || ' ' || m.admin_option::text as key,
-     format('%s in %s%s', u.rolname, r.rolname, case when m.admin_option then ' with admin option' else '' end) as name, '' as value
-   from pg_auth_members m join pg_roles u on u.oid = m.member join pg_roles r on r.oid = m.roleid`,
+  // From 16 on a membership may be granted several times, each with options of its own.
+  `select 'membership' as kind, m.member::text || ' ' || m.roleid::text as key, format('%s in %s', u.rolname, r.rolname) as name,
+     concat_ws(' ', case when bool_or(m.admin_option) then 'admin' end, case when bool_or((to_jsonb(m) ->> 'inherit_option')::boolean) then 'inherit' end,
+       case when bool_or((to_jsonb(m) ->> 'set_option')::boolean) then 'set' end) as value
+   from pg_auth_members m join pg_roles u on u.oid = m.member join pg_roles r on r.oid = m.roleid group by m.member, m.roleid, u.rolname, r.rolname`,
 
   `select 'database' as kind, datname::text as key, datname::text as name,
      concat_ws(' ', pg_encoding_to_char(encoding), datcollate, datctype, datlocprovider::text, coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale')) as value

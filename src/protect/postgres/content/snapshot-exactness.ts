@@ -26,7 +26,10 @@ export async function hasUnseenCommits(
 
 const UNSEEN = `
   select upto - $2::bigint > $4
-    or exists (select from unnest($1::text[]) x where coalesce(pg_xact_status(x::xid8), 'committed') = 'committed')
+    -- One that never wrote anything may not be known to have been there; asking for it would be an error.
+    or exists (
+      select from unnest($1::text[]) x
+      where case when x::bigint < upto then coalesce(pg_xact_status(x::xid8), 'committed') = 'committed' else false end)
     or exists (
       select from generate_series($2::bigint, least(upto, $2::bigint + $4) - 1) x
       where x is distinct from $5::bigint and coalesce(pg_xact_status(x::text::xid8), 'committed') = 'committed') as unseen

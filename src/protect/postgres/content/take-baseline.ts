@@ -13,6 +13,9 @@ import { hasUnseenCommits } from './snapshot-exactness.ts'
 import { digestTable, listTables, textSettings, type ListedTable } from './table-digest.ts'
 
 const CONNECT_TIMEOUT_MS = 10_000
+/** A server that stalls, or what lies between, is given up this long after its own limit. */
+const ANSWER_AFTER_MS = 30_000
+const GONE_AFTER_MS = 1000
 /** Sessions that read at once, on a server that others work with. */
 const SESSIONS = 2
 /** How often a moment is looked for in which nothing commits between the snapshot and the reading of the LSN. */
@@ -39,7 +42,7 @@ export async function takeBaseline(options: BaselineOptions): Promise<Baseline> 
   const destroy = () => sessions.forEach((client) => client.connection.stream.destroy())
   signal.addEventListener('abort', destroy, { once: true })
   try {
-    while (sessions.length < SESSIONS) sessions.push(await connect(component.name, connectionString, signal))
+    while (sessions.length < SESSIONS) sessions.push(await connect(component, connectionString, signal))
     return await readAll(sessions, options)
   } catch (error) {
     signal.throwIfAborted()
@@ -157,26 +160,32 @@ async function readTables(
 
 const NOT_READABLE = 'the role may not read it: grant it select, or pg_read_all_data'
 
-async function connect(component: string, connectionString: string, signal: AbortSignal): Promise<pg.Client> {
+async function connect(
+  { name, checks }: Pick<PostgresComponent, 'name' | 'checks'>,
+  connectionString: string,
+  signal: AbortSignal,
+): Promise<pg.Client> {
   signal.throwIfAborted()
   const client = new pg.Client({
     connectionString,
     application_name: 'resus baseline',
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    query_timeout: checks.baseline.minutes * 60_000 + ANSWER_AFTER_MS,
     keepAlive: true,
   })
   client.on('error', () => undefined)
   try {
     await client.connect()
-    // A synchronous standby that is away must not hold us.
+    // A synchronous standby that is away must not hold us; and when we are gone, the server must not go on reading for nobody.
     await client.query(
-      'set idle_in_transaction_session_timeout = 0; set idle_session_timeout = 0; set search_path = pg_catalog; set synchronous_commit = local',
+      `set idle_in_transaction_session_timeout = 0; set idle_session_timeout = 0; set search_path = pg_catalog; set synchronous_commit = local;
+      set client_connection_check_interval = ${GONE_AFTER_MS}`,
     )
     return client
   } catch (cause) {
     await client.end().catch(() => undefined)
     const why = cause instanceof Error ? cause.message || systemErrorCode(cause) : String(cause)
-    throw new Failure('POSTGRES_UNREACHABLE', `cannot connect to the server of "${component}": ${why}`, {
+    throw new Failure('POSTGRES_UNREACHABLE', `cannot connect to the server of "${name}": ${why}`, {
       hint: 'is the server running, and do "connection", pg_hba.conf and the password fit?',
       cause,
     })
