@@ -150,6 +150,12 @@ test('what the role may not read is left out and said, also where a policy would
   assert.match(found('rows').found, /1 of 1 tables.*; not in the baseline: closed\.things: .*, and 1 more|not in the baseline/)
   const none = await take(cluster, { baseline: { tables: ['patients', 'nowhere.at_all'] } }, connection)
   assert.deepEqual([none.tables.length, none.unread.length], [0, 2])
+  const fewer = await take(cluster, { baseline: { except: ['visits_2026', 'closed.things'] } })
+  assert.deepEqual(
+    fewer.tables.map(({ name }) => name),
+    ['public."Nothing Yet"', 'public.documents', 'public.patients'],
+  )
+  await take(cluster, { baseline: { tables: ['patients'] } }, connection)
   const nothing = await rehearse(cluster)
   assert.equal(nothing.found('rows').verdict, 'not proven')
 })

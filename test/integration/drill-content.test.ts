@@ -142,6 +142,15 @@ test('canaries are renewed beside the heartbeat, and a copy that has them otherw
   await cluster.query(`delete from resus.canary where facility = 'ila'`)
   assert.match((await found()).found, /^that of "ila" is missing$/)
 
+  // Two nodes at once.
+  await cluster.query('truncate resus.canary')
+  await Promise.all([beat(cluster), beat(cluster)])
+  const planted = await cluster.query(
+    'select count(*)::int as rows, max(number)::int as number, count(distinct at)::int as moments from resus.canary',
+  )
+  assert.deepEqual(planted, [{ rows: 3, number: 1, moments: 1 }])
+  assert.equal((await found()).verdict, 'verified')
+
   await cluster.query('truncate resus.canary')
   assert.equal((await found()).verdict, 'not proven')
 

@@ -45,6 +45,11 @@ export const baselineSchema = z.strictObject({
     .union([z.literal('all'), z.array(z.string().min(1).max(200)).min(1).max(TABLES_MAX)])
     .default('all')
     .describe('all, or names, "schema.table"; those without a schema are in public'),
+  except: z
+    .array(z.string().min(1).max(200))
+    .max(TABLES_MAX)
+    .default([])
+    .describe('tables that are left out: queues and sessions, which may rightly be empty'),
   drift: z.number().min(0).max(1).default(0.2).describe('the part of its rows that a table may have lost since the baseline'),
   minutes: z.number().positive().max(1440).default(BASELINE_MINUTES_DEFAULT).describe('how long reading one table may take'),
 })

@@ -31,8 +31,20 @@ export async function readFhirFigures(client: pg.Client, mapping: FhirMapping): 
     )
     known[rule.name] = rows.length > KEPT_MAX ? null : rows.map(({ hash }) => hash)
   }
-  const consents = await readConsents(client, mapping)
-  return { known, audit: await readAudit(client, mapping), consents: consents.length > KEPT_MAX ? null : consents }
+  const consents = await released(client, async () => readConsents(client, mapping))
+  return {
+    known,
+    audit: await released(client, async () => readAudit(client, mapping)),
+    consents: consents.length > KEPT_MAX ? null : consents,
+  }
+}
+
+/** Lets go of the locks that the work took: whoever wants to change a table's definition waits for it alone. */
+async function released<T>(client: pg.Client, work: () => Promise<T>): Promise<T> {
+  await client.query('savepoint resus_fhir')
+  const result = await work()
+  await client.query('rollback to savepoint resus_fhir')
+  return result
 }
 
 /** What is wrong by a rule: `total` of all, `fresh` of what the baseline does not have, and some of these. */

@@ -4,6 +4,7 @@ import type { Baseline, BaselineTable } from './baseline.ts'
 import type { BaselineSettings } from './checks-schema.ts'
 import { readOnly, type CheckedCopy, type ContentCheck } from './content-check.ts'
 import type { BaselineShelf, HeldBaseline } from './held-baseline.ts'
+import { allSettled, SharedQueue } from './shared-queue.ts'
 import { digestTable, listTables, textSettings, type ListedTable, type TableDigest, type Unreadable } from './table-digest.ts'
 
 const SESSIONS = 2
@@ -40,18 +41,16 @@ async function compare(copy: CheckedCopy, baseline: Baseline, { minutes }: Basel
   const byName = new Map(listed.map((table) => [table.name, table]))
   const byOid = new Map(listed.map((table) => [table.oid, table]))
   const compared: Compared[] = []
-  const queue = baseline.tables.values()
-  const work = async (client: pg.Client) => {
-    await readOnly(client, minutes * 60_000, async () => {
+  const queue = new SharedQueue(baseline.tables)
+  const work = async (client: pg.Client) =>
+    readOnly(client, minutes * 60_000, async () => {
       await client.query(textSettings(minutes * 60_000))
-      for (const was of queue) {
+      await queue.work(async (was) => {
         signal.throwIfAborted()
-        const table = byName.get(was.name) ?? byOid.get(was.oid)
-        compared.push(await compareTable(client, was, table))
-      }
+        compared.push(await compareTable(client, was, byName.get(was.name) ?? byOid.get(was.oid)))
+      })
     })
-  }
-  await Promise.all(Array.from({ length: SESSIONS }, async () => server.session(baseline.database, work)))
+  await allSettled(Array.from({ length: SESSIONS }, async () => server.session(baseline.database, work)))
   return compared.toSorted((left, right) => (left.was.name < right.was.name ? -1 : 1))
 }
 

@@ -6,9 +6,10 @@ import { findPrimary } from '../heartbeat.ts'
 import { listMembers } from '../members.ts'
 import type { Baseline, BaselineMoment, BaselineTable } from './baseline.ts'
 import { readCatalogFacts } from './catalog-facts.ts'
-import type { ChecksSettings } from './checks-schema.ts'
+import type { BaselineSettings, ChecksSettings } from './checks-schema.ts'
 import { findMapping, mappingSettings } from './fhir-checks.ts'
 import { readFhirFigures, type FhirFigures } from './fhir-figures.ts'
+import { allSettled, SharedQueue } from './shared-queue.ts'
 import { hasUnseenCommits } from './snapshot-exactness.ts'
 import { digestTable, listTables, textSettings, type ListedTable } from './table-digest.ts'
 
@@ -55,10 +56,10 @@ export async function takeBaseline(options: BaselineOptions): Promise<Baseline> 
 
 async function readAll(sessions: readonly pg.Client[], options: BaselineOptions): Promise<Baseline> {
   const { component } = options
-  const { tables: wanted, minutes } = component.checks.baseline
+  const { minutes } = component.checks.baseline
   const moment = await beginTogether(sessions, { name: component.name, timeoutMs: minutes * 60_000 })
   const [first] = sessions
-  const listed = chosenTables(await listTables(first!), wanted)
+  const listed = chosenTables(await listTables(first!), component.checks.baseline)
   const catalog = await readCatalogFacts(first!)
   const { tables, unread } = await readTables(sessions, listed, options)
   const { fhir, why } = await readFhir(first!, component.checks)
@@ -121,15 +122,18 @@ interface Chosen {
   readonly absent: readonly string[]
 }
 
-/** `patients` is that of `public`. */
-function chosenTables(all: readonly ListedTable[], wanted: 'all' | readonly string[]): Chosen {
+function chosenTables(listed: readonly ListedTable[], { tables: wanted, except }: BaselineSettings): Chosen {
+  const left = new Set(except.map(qualify))
+  const all = listed.filter(({ name }) => !left.has(name))
   if (wanted === 'all') return { tables: all, absent: [] }
   const byName = new Map(all.map((table) => [table.name, table]))
-  const qualified = [...new Set(wanted.map((each) => (each.includes('.') ? each : `public.${each}`)))]
-  return {
-    tables: qualified.flatMap((each) => byName.get(each) ?? []),
-    absent: qualified.filter((each) => !byName.has(each)),
-  }
+  const names = [...new Set(wanted.map(qualify))].filter((name) => !left.has(name))
+  return { tables: names.flatMap((each) => byName.get(each) ?? []), absent: names.filter((each) => !byName.has(each)) }
+}
+
+/** `patients` is that of `public`. */
+function qualify(name: string): string {
+  return name.includes('.') ? name : `public.${name}`
 }
 
 async function readTables(
@@ -141,20 +145,16 @@ async function readTables(
   const unread = absent.map((name) => ({ name, why: 'there is no such table' }))
   const bytesTotal = listed.reduce((sum, { pages }) => sum + pages, 0) * Number(PAGE_BYTES)
   let bytesDone = 0
-  const queue = listed.values()
-  const work = async (client: pg.Client) => {
-    // Each session takes what comes next, until nothing is left.
-    for (const table of queue) {
-      signal.throwIfAborted()
-      const { oid, name, readable, pages } = table
-      const read = readable ? await digestTable(client, table) : { why: NOT_READABLE }
-      if ('why' in read) unread.push({ name, why: read.why })
-      else tables.push({ oid, name, ...read })
-      bytesDone += pages * Number(PAGE_BYTES)
-      onProgress?.({ phase: 'reading tables', bytesDone, bytesTotal })
-    }
+  const queue = new SharedQueue(listed)
+  const read = async (client: pg.Client, { oid, name, readable, pages, filenode }: ListedTable) => {
+    signal.throwIfAborted()
+    const digest = readable ? await digestTable(client, { oid, name, filenode }) : { why: NOT_READABLE }
+    if ('why' in digest) unread.push({ name, why: digest.why })
+    else tables.push({ oid, name, ...digest })
+    bytesDone += pages * Number(PAGE_BYTES)
+    onProgress?.({ phase: 'reading tables', bytesDone, bytesTotal })
   }
-  await Promise.all(sessions.map(work))
+  await allSettled(sessions.map(async (client) => queue.work(async (table) => read(client, table))))
   return { tables, unread }
 }
 
