@@ -25,7 +25,7 @@ export const run: Verb = async (context, given) => {
   const verified = records.every(({ predicate }) => 'verdict' in predicate && predicate.verdict === 'verified')
   return {
     json: given.options.system === true ? documents : documents[0],
-    text: plainText(records.map(describe).join('\n\n')),
+    text: records.map(describe).join('\n\n').split('\n').map(plainText).join('\n'),
     exitStatus: verified ? 0 : 1,
   }
 }

@@ -241,12 +241,18 @@ export const VERBS: readonly VerbDefinition[] = [
     args: [COMPONENT],
     options: [
       ['--system', 'every component, one after the other'],
-      ['--target <turn>', 'latest, random (a moment of the window) or oldest (default: the next in turn)'],
+      ['--target <turn>', 'latest, random (a moment of the window), oldest or baseline (default: the next in turn)'],
       ...TARGET.filter(([flags]) => !flags.startsWith('--target-timeline')),
       ['--scratch <directory>', 'where to restore to (default: "scratch" in the state directory)'],
       ['--started-by <who>', 'who is named in the record (default: the account)'],
     ],
     load: () => import('./drill.ts'),
+  },
+  {
+    name: 'baseline',
+    summary: 'count and hash the tables of a running server at one moment: what drills hold a copy against',
+    args: [COMPONENT],
+    load: () => import('./baseline.ts'),
   },
   {
     name: 'evidence',

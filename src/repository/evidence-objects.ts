@@ -2,11 +2,12 @@ import { Failure } from '../errors.ts'
 import type { CallOptions } from '../storage/storage.ts'
 import { EVIDENCE_PREFIX } from './layout.ts'
 import type { Repository } from './repository.ts'
-import { getRecord, putObject } from './sealed-object.ts'
+import { damaged, getHead, getObject, getRecord, putObject } from './sealed-object.ts'
 
 // What drills and recoveries left (docs/format.md, "Evidence"). Each object is put once under its name; nothing here ever deletes one.
 
 const NUMBER_DIGITS = 10
+const BODY_BYTES_MAX = 64 * 1024 * 1024
 const RECORD = /^records\/(\d{10})$/
 
 /** The name of a record, from its sequence. */
@@ -41,6 +42,47 @@ export async function readEvidence(repository: Repository, name: string, call: C
   } catch (error) {
     if (error instanceof Failure && error.code === 'OBJECT_MISSING') return undefined
     throw error
+  }
+}
+
+/** As `putEvidence`, with a document besides that may be of any length: it goes into the body. The name has to be a new one. */
+export async function putLongEvidence(
+  repository: Repository,
+  name: string,
+  { head, body }: { readonly head: object; readonly body: object },
+  call: CallOptions = {},
+): Promise<void> {
+  const { storage, ring } = repository
+  const bytes = Buffer.from(JSON.stringify(body))
+  await putObject(storage, ring, { kind: 'evidence', name: `${EVIDENCE_PREFIX}${name}`, head, body: [bytes] }, call)
+}
+
+/** The head of what `putLongEvidence` has put. Throws OBJECT_MISSING, OBJECT_DAMAGED, and what the storage throws. */
+export async function readEvidenceHead(repository: Repository, name: string, call: CallOptions = {}): Promise<unknown> {
+  const { storage, ring } = repository
+  return await getHead(storage, ring, { kind: 'evidence', name: `${EVIDENCE_PREFIX}${name}` }, call)
+}
+
+/** Both documents. Throws OBJECT_MISSING, OBJECT_DAMAGED, also for a body longer than we ever write, and what the storage throws. */
+export async function readLongEvidence(
+  repository: Repository,
+  name: string,
+  call: CallOptions = {},
+): Promise<{ readonly head: unknown; readonly body: unknown }> {
+  const { storage, ring } = repository
+  const object = { kind: 'evidence' as const, name: `${EVIDENCE_PREFIX}${name}` }
+  const { head, body } = await getObject(storage, ring, object, call)
+  const pieces: Buffer[] = []
+  let length = 0
+  for await (const piece of body) {
+    length += piece.length
+    if (length > BODY_BYTES_MAX) throw damaged(object.name, `it is longer than ${BODY_BYTES_MAX} bytes`)
+    pieces.push(piece)
+  }
+  try {
+    return { head, body: JSON.parse(Buffer.concat(pieces).toString('utf8')) as unknown }
+  } catch {
+    throw damaged(object.name, 'its body is no document')
   }
 }
 

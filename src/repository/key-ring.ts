@@ -52,6 +52,11 @@ export function keyedDigest(ring: KeyRing, purpose: string, text: string): strin
   return createHmac('sha256', ring.nameKey).update(`digest\0${purpose}\0${text}`).digest('hex').slice(0, 32)
 }
 
+/** 32 bytes that nobody makes of a text but who has the keys. */
+export function keyedMac(ring: KeyRing, purpose: string, text: string): Buffer {
+  return createHmac('sha256', ring.nameKey).update(`mac\0${purpose}\0${text}`).digest()
+}
+
 /** The key of one object: of this name, with this salt. Throws KEY_WRONG when the data key is not known. */
 export function objectKey(ring: KeyRing, object: { name: string; key: string; salt: Uint8Array }): Buffer {
   const from = ring.objectKeys[object.key]

@@ -3,6 +3,7 @@ import { loadSystems } from '../config/systems.ts'
 import type { Configuration } from '../config/configuration.ts'
 import { openConfigured, resolveComponent } from '../config/open.ts'
 import { Failure } from '../errors.ts'
+import { CanaryRound } from '../protect/postgres/canary-round.ts'
 import { streamSpool } from '../protect/postgres/component.ts'
 import { runHeartbeat } from '../protect/postgres/heartbeat.ts'
 import { HeartbeatTracker, walLine } from '../protect/postgres/heartbeat-tracker.ts'
@@ -64,10 +65,16 @@ async function measureExposure(configuration: Configuration, name: string, track
     }
   })()
   const settings = configuration.components.find((each) => each.name === name)!
+  const canaries = new CanaryRound({
+    component: name,
+    facilities: settings.facilities ?? Object.keys(configuration.facilities ?? {}),
+    ring: async () => (await repositoryOf(configuration)).ring,
+  })
   while (!signal.aborted) {
     try {
       await runHeartbeat({
         component: await resolveComponent(settings),
+        canaries,
         clock: systemClock,
         signal,
         onBeat: (beat) => {

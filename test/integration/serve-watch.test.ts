@@ -149,6 +149,10 @@ test(
     await assertHistory(plane)
 
     await waitUntil('the heartbeat is measured', async () => (await objectivesOf(plane)).actualRpo.repository.kind === 'measured')
+    await waitUntil('each facility and the whole have their canary', async () => {
+      const canaries = await cluster.query<{ facility: string }>('select facility from resus.canary order by 1')
+      return canaries.map(({ facility }) => facility).join(' ') === ' FAC001 FAC002'
+    })
     await waitUntil('and the objective met', async () => (await objectivesOf(plane)).judgements['rpoMinutes']?.verdict === 'met')
     const metrics = await metricsOf(plane)
     assert.match(metrics, /resus_rpo_seconds\{system="test-his",component="his-db",place="repository"\} \d/)

@@ -65,12 +65,17 @@ export function isJudgement(error: unknown): error is Failure {
   return error instanceof Failure && JUDGING.has(error.code)
 }
 
+/** All that checks found has to go into one object. */
+const FINDINGS_BYTES_MAX = 512 * 1024
+const LEFT_OUT = 'left out: with this, the details would be longer than can be kept'
+
 /** The checks of one verification, in the order in which they are made. */
 export class CheckList {
   readonly #clock: Clock
   readonly #signal: AbortSignal
   readonly #checks: Check[] = []
   readonly #details: CheckDetail[] = []
+  #findingsBytes = 0
   #isContentVerified = false
 
   constructor(clock: Clock, signal: AbortSignal) {
@@ -113,7 +118,15 @@ export class CheckList {
   #add({ own = false }: PlannedCheck, { findings, ...check }: FindingPart): void {
     this.#checks.push(check)
     if (own && check.verdict === 'verified') this.#isContentVerified = true
-    if (findings !== undefined) this.#details.push({ name: check.name, said: check.found, findings })
+    if (findings !== undefined) this.#details.push({ name: check.name, said: check.found, findings: this.#bounded(findings) })
+  }
+
+  /** A value that a query gives may be of any length. */
+  #bounded(findings: unknown): unknown {
+    const bytes = Buffer.byteLength(JSON.stringify(findings) ?? '')
+    if (this.#findingsBytes + bytes > FINDINGS_BYTES_MAX) return LEFT_OUT
+    this.#findingsBytes += bytes
+    return findings
   }
 
   /** Verified only if nothing failed and all of `proving` were verified. What was merely not proven is listed, and does not forbid it. */

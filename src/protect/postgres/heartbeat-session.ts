@@ -3,6 +3,7 @@ import pg from 'pg'
 import type { Clock } from '../../clock.ts'
 import { Failure, systemErrorCode } from '../../errors.ts'
 import { parseLsn, type Lsn } from '../../postgres/lsn.ts'
+import type { CanaryRound } from './canary-round.ts'
 import { heartbeatSetup, STRANGE_OWNER_HINT, strangeOwners } from './heartbeat-setup.ts'
 
 const CONNECT_TIMEOUT_MS = 4000
@@ -97,6 +98,15 @@ export class HeartbeatSession implements AsyncDisposable {
       }
     } catch (error) {
       throw this.#explain('write a heartbeat to', error)
+    }
+  }
+
+  /** Renews canaries after a beat. Throws as `beat` does, but for what the server refuses. */
+  async renewCanaries(round: CanaryRound, beat: Beat): Promise<void> {
+    try {
+      await round.renew(this.#client, beat)
+    } catch (error) {
+      throw this.#explain('renew canaries on', error)
     }
   }
 

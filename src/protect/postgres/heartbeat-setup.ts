@@ -3,6 +3,8 @@ import pg from 'pg'
 // The table of the heartbeat, in the protected database.
 //
 //   resus.heartbeat (id smallint primary key, sequence bigint, at timestamptz)        one row, id 1
+//   resus.canary (facility text primary key, number bigint, at timestamptz, value bytea, facilities text[])
+//                                         one row for each facility, and '' for the whole: renewed once an hour beside the heartbeat
 //
 // What it costs: each second one update of one row, 130 bytes of WAL (11 MB a day) and one fsync. The update is HOT: the index is not
 // touched, and versions that nobody sees any more are pruned as soon as a tenth of the page is used (fillfactor), so that the table stays within
@@ -27,6 +29,13 @@ create table if not exists resus.heartbeat (
   sequence bigint not null,
   at timestamptz not null
 ) with (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+create table if not exists resus.canary (
+  facility text primary key,
+  number bigint not null,
+  at timestamptz not null,
+  value bytea not null,
+  facilities text[]
+);
 do $$
 declare
   other record;
@@ -41,11 +50,13 @@ begin
   end loop;
 end $$;
 comment on table resus.heartbeat is 'Resus writes here once a second: what a recovery has of it says how much was lost.';
+comment on table resus.canary is 'Resus renews these rows once an hour: a recovery that has them whole has what it should.';
 insert into resus.heartbeat (sequence, at) values (0, clock_timestamp()) on conflict do nothing;
 revoke all on schema resus from public;
-revoke all on table resus.heartbeat from public;
+revoke all on table resus.heartbeat, resus.canary from public;
 grant usage on schema resus to ${name};
 grant select, update on table resus.heartbeat to ${name};
+grant select, insert, update on table resus.canary to ${name};
 commit;
 `
 }
@@ -61,7 +72,7 @@ export const STRANGE_OWNER_HINT =
 export function strangeOwners(role: string): string {
   return `select o.object, r.rolname as owner from (
       select 'schema "resus"' as object, nspowner as owner from pg_catalog.pg_namespace where nspname = 'resus'
-      union all select 'table "resus.heartbeat"', c.relowner from pg_catalog.pg_class c
-        join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = 'resus' and c.relname = 'heartbeat'
+      union all select 'table "resus.' || c.relname || '"', c.relowner from pg_catalog.pg_class c
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = 'resus' and c.relname in ('heartbeat', 'canary')
     ) o join pg_catalog.pg_roles r on r.oid = o.owner where not r.rolsuper and r.rolname not in (current_user, ${role})`
 }

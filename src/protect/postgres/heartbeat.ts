@@ -1,5 +1,6 @@
 import type { Clock } from '../../clock.ts'
 import { Failure } from '../../errors.ts'
+import type { CanaryRound } from './canary-round.ts'
 import type { PostgresComponent } from './component.ts'
 import { HeartbeatSession, type Beat } from './heartbeat-session.ts'
 import { choosePrimary, listMembers, surveyMembers, type Member } from './members.ts'
@@ -16,6 +17,8 @@ export interface HeartbeatOptions {
   readonly component: Pick<PostgresComponent, 'name' | 'connection' | 'stream'>
   readonly clock: Clock
   readonly signal: AbortSignal
+  /** Renewed once an hour, beside it; without, none are. */
+  readonly canaries?: CanaryRound
   readonly everyMs?: number
   readonly membersEveryMs?: number
   readonly onBeat: (beat: Beat) => void
@@ -76,13 +79,14 @@ async function beatUntilAborted(session: HeartbeatSession, options: HeartbeatOpt
   while (!signal.aborted) {
     const beat = await session.beat(clock)
     options.onBeat(beat)
+    if (options.canaries !== undefined) await session.renewCanaries(options.canaries, beat)
     const tookMs = clock.now() - beat.sentMs
     await sleepUnlessAborted(clock, Math.max(0, Math.min(everyMs, everyMs - tookMs)), signal)
   }
 }
 
 /** Throws POSTGRES_UNREACHABLE when no member takes writes, PRIMARY_UNCLEAR when several do and neither follows the other. */
-async function findPrimary(members: readonly Member[], signal: AbortSignal): Promise<Member> {
+export async function findPrimary(members: readonly Member[], signal: AbortSignal): Promise<Member> {
   const [only, ...others] = members
   if (others.length === 0) return only!
   const { primary } = await choosePrimary(await surveyMembers(members, signal), async () => false)

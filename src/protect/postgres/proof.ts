@@ -52,6 +52,8 @@ export const PROVING: readonly string[] = [RESTORE.name, FILES.name, RECOVERY.na
 export interface Reached {
   readonly timeline: number
   readonly lsn: Lsn
+  /** The first transaction that is not the cluster's own. */
+  readonly nextTransaction: bigint
 }
 
 /** When, in milliseconds since 1970, how far it was. Each is there only if it was reached, and what comes before it was verified. */
@@ -154,7 +156,8 @@ export class ProvingChain {
     const look = (check: ContentCheck) => async () => {
       assert(this.#server !== undefined && this.#reached !== undefined, 'content is looked at after recovery')
       onProgress?.({ phase: `checking ${check.name}`, bytesDone: 0, bytesTotal: 0 })
-      return await check.look({ server: this.#server, askedMs, replayed: this.#reached.lsn, clock, signal })
+      const { lsn: replayed, nextTransaction } = this.#reached
+      return await check.look({ server: this.#server, askedMs, replayed, nextTransaction, clock, signal })
     }
     for (const check of content) await checks.run({ ...check, needs: [RECOVERY.name, ...(check.needs ?? [])] }, look(check))
     const failed = checks.checks.some(({ verdict }) => verdict === 'failed')
@@ -194,7 +197,7 @@ export class ProvingChain {
     const problem = this.#judgeRecovery(found)
     const where = `replayed up to ${formatLsn(found.replayed)} on timeline ${found.parent}, opened as timeline ${found.timeline}`
     if (problem !== undefined) return { verdict: 'failed', found: `${problem} (${where})` }
-    this.#reached = { timeline: found.parent, lsn: found.replayed }
+    this.#reached = { timeline: found.parent, lsn: found.replayed, nextTransaction: found.nextTransaction }
     this.#moments.dataReadyMs = this.#options.clock.now()
     return { verdict: 'verified', found: where }
   }
@@ -242,6 +245,7 @@ interface Recovered {
   readonly recovering: boolean
   readonly replayed: Lsn
   readonly systemIdentifier: string
+  readonly nextTransaction: bigint
   readonly timeline: number
   /** The timeline that recovery followed, by the history of the new one. */
   readonly parent: number
@@ -249,13 +253,15 @@ interface Recovered {
 
 async function readRecovered(server: ScratchServer, dataDirectory: string): Promise<Recovered> {
   const row = await server.anySession(async (client) => {
-    const { rows } = await client.query<{ recovering: boolean; replayed: string; system: string; wal: string }>(`
+    const { rows } = await client.query<{ recovering: boolean; replayed: string; system: string; wal: string; next: string }>(`
       select pg_is_in_recovery() as recovering, pg_last_wal_replay_lsn()::text as replayed,
-        system_identifier::text as system, pg_walfile_name(pg_current_wal_lsn()) as wal from pg_control_system()`)
+        system_identifier::text as system, pg_walfile_name(pg_current_wal_lsn()) as wal,
+        pg_snapshot_xmax(pg_current_snapshot())::text as next from pg_control_system()`)
     return rows[0]!
   })
   const timeline = Number.parseInt(row.wal.slice(0, 8), 16)
   const history = await readFile(join(dataDirectory, 'pg_wal', historyFileName(timeline)), 'utf8')
   const parent = parseTimelineHistory(timeline, history).at(-1)?.timeline ?? 0
-  return { recovering: row.recovering, replayed: parseLsn(row.replayed), systemIdentifier: row.system, timeline, parent }
+  const { recovering, system: systemIdentifier } = row
+  return { recovering, replayed: parseLsn(row.replayed), systemIdentifier, nextTransaction: BigInt(row.next), timeline, parent }
 }

@@ -196,7 +196,9 @@ const STATE = `
       'backup', has_function_privilege(r.oid, 'pg_backup_start(text, boolean)', 'execute')
         and has_function_privilege(r.oid, 'pg_backup_stop(boolean)', 'execute'),
       'heartbeat', coalesce(has_schema_privilege(r.oid, h.schema, 'usage') and has_table_privilege(r.oid, h.oid, 'select')
-        and has_table_privilege(r.oid, h.oid, 'update'), false))
+        and has_table_privilege(r.oid, h.oid, 'update')
+        and (select has_table_privilege(r.oid, c.oid, 'select') and has_table_privilege(r.oid, c.oid, 'insert') and has_table_privilege(r.oid, c.oid, 'update')
+          from pg_class c where c.relnamespace = h.schema and c.relname = 'canary' and c.relkind = 'r'), false))
       from pg_roles r where rolname = $1),
     'slot', (select slot_type from pg_replication_slots where slot_name = $2)) as state
   from (select 1) one left join (

@@ -1,11 +1,12 @@
 import { randomInt } from 'node:crypto'
 import { microsToMs, msToMicros } from '../../postgres/timestamp.ts'
+import { momentLsn, type BaselineMoment } from '../../protect/postgres/content/baseline.ts'
 import type { RecoveryTarget } from '../../protect/postgres/recovery-target.ts'
 import type { RestoreWindow } from '../../protect/postgres/windows.ts'
 
 // Which moment a drill goes to (docs/drills.md, "In turn").
 
-export const TURNS = ['latest', 'random', 'oldest'] as const
+export const TURNS = ['latest', 'random', 'oldest', 'baseline'] as const
 export type Turn = (typeof TURNS)[number]
 
 export interface ChosenTarget {
@@ -23,7 +24,7 @@ export function nextTurn(last: string | null | undefined): Turn {
 }
 
 /** The target of a turn. Where the windows have no stretch of time, the latest takes the place of a random moment. */
-export function targetOf(turn: Turn, windows: readonly RestoreWindow[], random = randomBelow): ChosenTarget {
+export function targetOf(turn: Exclude<Turn, 'baseline'>, windows: readonly RestoreWindow[], random = randomBelow): ChosenTarget {
   const current = windows.filter(({ state }) => state === 'current')
   switch (turn) {
     case 'latest':
@@ -43,6 +44,21 @@ export function targetOf(turn: Turn, windows: readonly RestoreWindow[], random =
     default:
       return turn satisfies never
   }
+}
+
+/** Exactly what the baseline saw lies before its LSN. */
+export function baselineTarget(moment: BaselineMoment): ChosenTarget {
+  const target = { kind: 'lsn', lsn: momentLsn(moment), exclusive: true } as const
+  return { target, turn: 'baseline', askedMs: Date.parse(moment.at) }
+}
+
+/** Whether the current windows lead to a baseline, and a record behind it: recovery stops there, and not where WAL happens to end. */
+export function isReachable(moment: BaselineMoment, windows: readonly RestoreWindow[]): boolean {
+  const lsn = momentLsn(moment)
+  return windows.some(
+    ({ state, timelines, fromLsn, toLsn }) =>
+      state === 'current' && timelines.includes(moment.timeline) && fromLsn <= lsn && lsn < toLsn,
+  )
 }
 
 /** Uniform over all time that lies in a window, to the millisecond; undefined when there is none. A time is reached only by a later commit: the last one is outside. */

@@ -3,9 +3,11 @@ import { hostname } from 'node:os'
 import type { Clock } from '../../clock.ts'
 import { Failure } from '../../errors.ts'
 import type { ChecksSettings } from '../../protect/postgres/content/checks-schema.ts'
+import { newestReachable } from '../../protect/postgres/content/baseline.ts'
 import { contentChecks } from '../../protect/postgres/content/content-checks.ts'
 import type { RecoveryTarget } from '../../protect/postgres/recovery-target.ts'
 import { readWindows } from '../../protect/postgres/read-windows.ts'
+import type { RestoreWindow } from '../../protect/postgres/windows.ts'
 import { microsToMs } from '../../postgres/timestamp.ts'
 import { proveByRestore, type Proof, type VerifyByRestoreOptions } from '../../protect/postgres/verify.ts'
 import type { Repository } from '../../repository/repository.ts'
@@ -13,7 +15,7 @@ import { putVerdict } from '../../repository/verdicts.ts'
 import { appendRecord, recordsBackwards, type StoredRecord } from '../evidence/chain.ts'
 import { putDetails } from '../evidence/details.ts'
 import type { Objectives } from '../objectives.ts'
-import { nextTurn, targetOf, type ChosenTarget, type Turn } from './drill-target.ts'
+import { baselineTarget, isReachable, nextTurn, targetOf, type ChosenTarget, type Turn } from './drill-target.ts'
 import { drillRecord, unprovenRecord, type DrillFacts } from './drill-record.ts'
 
 // A rehearsal of a recovery (docs/drills.md): restored, judged, measured, taken away, signed.
@@ -67,7 +69,9 @@ async function attempt(options: DrillOptions, facts: DrillFacts): Promise<Attemp
   const limit = AbortSignal.timeout(limitMinutes * 60_000)
   const content = contentChecks(checks, {
     database,
-    ring: repository.ring,
+    repository,
+    component: options.component.name,
+    facilities: options.facilities,
     onBeat: (at) => {
       facts.heartbeat = at
     },
@@ -112,15 +116,22 @@ async function choose(options: DrillOptions): Promise<ChosenTarget> {
   }
   const turn = target ?? nextTurn(await lastTurn(repository, component.name, signal))
   if (turn === 'latest') return targetOf(turn, [])
+  let windows: readonly RestoreWindow[]
   try {
-    const { windows } = await readWindows({ repository, component: component.name, stateDirectory, signal })
-    return targetOf(turn, windows)
+    windows = (await readWindows({ repository, component: component.name, stateDirectory, signal })).windows
   } catch (error) {
     signal.throwIfAborted()
     if (!(error instanceof Failure)) throw error
     // What cannot be read is for the restore to say, in a record: and the next turn comes.
     return { target: { kind: 'latest' }, turn, askedMs: null }
   }
+  if (turn !== 'baseline') return targetOf(turn, windows)
+  const moment = await newestReachable(repository, component.name, (each) => isReachable(each, windows), { signal })
+  if (moment !== undefined) return baselineTarget(moment)
+  if (target === undefined) return targetOf('latest', [])
+  throw new Failure('TARGET_OUTSIDE_WINDOW', `no baseline of "${component.name}" can be recovered to`, {
+    hint: `take one ("resus baseline ${component.name}"), and let WAL behind it come into the repository`,
+  })
 }
 
 async function lastTurn(repository: Repository, component: string, signal: AbortSignal): Promise<string | null> {

@@ -15,6 +15,8 @@ export interface CheckedCopy {
   /** The moment that was asked for, milliseconds since 1970; null where the target is none of time. */
   readonly askedMs: number | null
   readonly replayed: Lsn
+  /** The transaction that came next when recovery had ended: those from here on are of whoever looks. */
+  readonly nextTransaction: bigint
   readonly clock: Clock
   readonly signal: AbortSignal
 }
@@ -25,14 +27,18 @@ export interface ContentCheck extends PlannedCheck {
 
 const DATABASES = 'select datname::text as name from pg_database where datallowconn and not datistemplate order by oid'
 
+/** Databases that people use. */
+export async function usedDatabases({ server }: CheckedCopy): Promise<string[]> {
+  return await server.anySession(async (client) => (await client.query<{ name: string }>(DATABASES)).rows.map(({ name }) => name))
+}
+
 /** Asks each database that people use, until one gives something. */
 export async function inEachDatabase<T>(
-  { server }: CheckedCopy,
+  copy: CheckedCopy,
   ask: (client: pg.Client, database: string) => Promise<T | undefined>,
 ): Promise<T | undefined> {
-  const databases = await server.anySession(async (client) => (await client.query<{ name: string }>(DATABASES)).rows)
-  for (const { name } of databases) {
-    const found = await server.session(name, async (client) => ask(client, name))
+  for (const name of await usedDatabases(copy)) {
+    const found = await copy.server.session(name, async (client) => ask(client, name))
     if (found !== undefined) return found
   }
   return undefined
