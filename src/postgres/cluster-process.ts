@@ -65,6 +65,13 @@ export interface Account {
   readonly gid: number
 }
 
+/** A command that sets limits and then becomes the server: the server's own words are put behind its own. */
+export interface Launcher {
+  readonly words: readonly string[]
+  /** When we are root: it is started as root, and becomes the server's account itself. */
+  readonly changesAccount: boolean
+}
+
 export interface StartClusterOptions {
   readonly installation: Installation
   readonly directory: string
@@ -77,6 +84,10 @@ export interface StartClusterOptions {
   readonly owner?: Account | undefined
   /** Settings that win over those of the cluster's own files. */
   readonly settings?: Readonly<Record<string, string>>
+  /** What it is started through. */
+  readonly launcher?: Launcher
+  /** All of its environment; by default ours without what would lead it astray. */
+  readonly environment?: Readonly<Record<string, string>>
   readonly timeoutSeconds?: number
   readonly signal?: AbortSignal
 }
@@ -97,8 +108,13 @@ export async function startCluster(options: StartClusterOptions): Promise<number
   const logStart = (await log.stat()).size
   try {
     // Started directly rather than through pg_ctl, which would put the settings through a shell.
-    server = spawn(program, serverArguments(options), {
-      ...serverProcess(options.owner),
+    const { launcher, environment, owner } = options
+    const { env, cwd, ...account } = serverProcess(owner)
+    const [first, ...words] = [...(launcher?.words ?? []), program, ...serverArguments(options)]
+    server = spawn(first!, words, {
+      env: environment ?? env,
+      cwd,
+      ...(launcher?.changesAccount === true ? {} : account),
       detached: true,
       stdio: ['ignore', log.fd, log.fd],
     })

@@ -16,8 +16,11 @@ import { restorePostgres, type RestoredComponent, type RestoreOptions, type Rest
 import type { ContentCheck } from './content/content-check.ts'
 import { firstTransaction } from './content/first-transaction.ts'
 import type { RecoveryTarget } from './recovery-target.ts'
-import type { ScratchDirectory } from './scratch.ts'
+import type { Place, ScratchDirectory } from './scratch.ts'
+import type { IsolationFact } from './scratch-isolation.ts'
 import { ScratchServer } from './scratch-server.ts'
+import { ScratchWal } from './scratch-wal.ts'
+import { readPlan } from './wal-get.ts'
 
 // The order that proves a physical restore: what was written, what recovery makes of it, what is in it, and after a clean stop every page.
 
@@ -90,6 +93,8 @@ export interface ProofContext {
   readonly askedMs?: number | null
   /** A pack of which something did not open. */
   readonly onDamagedPack?: (pack: string) => void
+  /** Of address space, for each process of the server. */
+  readonly memoryMegabytes?: number | undefined
 }
 
 export interface ProvingOptions extends ProofContext {
@@ -97,13 +102,18 @@ export interface ProvingOptions extends ProofContext {
   readonly installation: Installation
   readonly scratch: ScratchDirectory
   readonly checks: CheckList
+  /** What must not be within the server's reach. */
+  readonly forbidden: readonly Place[]
+  readonly limits: string
 }
 
 /** Makes all checks of one backup in one scratch directory. */
-export class ProvingChain {
+export class ProvingChain implements AsyncDisposable {
   readonly #options: ProvingOptions
   #report: RestoreReport | undefined
+  #wal: ScratchWal | undefined
   #server: ScratchServer | undefined
+  #isolation: readonly IsolationFact[] = []
   #reached: Reached | undefined
   readonly #moments: ProofMoments = {}
 
@@ -120,9 +130,18 @@ export class ProvingChain {
     return this.#moments
   }
 
+  /** Empty until it runs. */
+  get isolation(): readonly IsolationFact[] {
+    return this.#isolation
+  }
+
   /** Undefined until everything was written. */
   get report(): RestoreReport | undefined {
     return this.#report
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#wal?.[Symbol.asyncDispose]()
   }
 
   async run(): Promise<void> {
@@ -169,16 +188,23 @@ export class ProvingChain {
       ...this.#options,
       to: scratch.dataDirectory,
       confined: true,
+      withoutPriming: true,
       target,
       // A newer backup that has come since may have tablespaces that are mapped nowhere.
       ...(target.kind === 'backup' ? {} : { from: manifest.id }),
-      tablespaceMappings: manifest.tablespaces.map(({ oid }) => ({ old: oid, new: join(scratch.path, 'tablespaces', oid) })),
+      tablespaceMappings: manifest.tablespaces.map(({ oid }) => ({ old: oid, new: join(scratch.tablespaceDirectory, oid) })),
       onProgress: ({ phase, ...bytes }) => onProgress?.({ phase: `restoring: ${phase}`, ...bytes }),
     }
     const report = await restorePostgres(options)
     // A newer backup may have come since; it would not be the one that is judged.
     if (report.backup !== manifest.id)
       return { verdict: 'not proven', found: `a newer backup has come meanwhile: ${report.backup}` }
+    this.#wal = await ScratchWal.open({
+      ...this.#options,
+      plan: await readPlan(report.plan),
+      home: scratch.path,
+      account: scratch.account,
+    })
     this.#report = report
     this.#moments.restoredMs = this.#options.clock.now()
     const corrupt = manifest.totals.corruptPages
@@ -187,9 +213,11 @@ export class ProvingChain {
   }
 
   async #recover(): Promise<Finding> {
-    const { scratch, onProgress } = this.#options
+    const { scratch, onProgress, limits } = this.#options
     onProgress?.({ phase: 'recovering', bytesDone: 0, bytesTotal: 0 })
-    this.#server = await ScratchServer.recover(this.#options)
+    assert(this.#wal !== undefined, 'recovery comes after the restore')
+    this.#server = await ScratchServer.recover({ ...this.#options, wal: this.#wal })
+    this.#isolation = await this.#server.isolation(limits)
     const found = await readRecovered(this.#server, scratch.dataDirectory)
     const problem = this.#judgeRecovery(found)
     const where = `replayed up to ${formatLsn(found.replayed)} on timeline ${found.parent}, opened as timeline ${found.timeline}`
