@@ -1,5 +1,5 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
-import { chown, mkdir, open, readFile, readdir, readlink, realpath } from 'node:fs/promises'
+import { chown, constants, mkdir, open, readFile, readdir, readlink, realpath } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { dirname, join, resolve as resolvePath } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -20,6 +20,8 @@ const KILL_TIMEOUT_SECONDS = 30
 const END_TIMEOUT_SECONDS = 10
 const POLL_MS = 20
 const LOG_TAIL_BYTES = 4096
+/** It has eight short lines. */
+const POSTMASTER_FILE_BYTES_MAX = 8192
 
 export interface InitClusterOptions {
   readonly installation: Installation
@@ -297,13 +299,22 @@ async function waitUntilReady({ server, ended, directory, timeoutSeconds, signal
 /** Layout of postmaster.pid: process id, data directory, start time, port, socket directory, address, shared memory, status. */
 async function readPostmasterFile(directory: string): Promise<{ pid: number; status: string } | undefined> {
   try {
-    const lines = (await readFile(join(directory, 'postmaster.pid'), 'utf8')).split('\n')
+    const lines = (await readBeginning(join(directory, 'postmaster.pid'))).split('\n')
     const pid = Number(lines[0])
     return Number.isSafeInteger(pid) && pid > 0 ? { pid, status: lines[7]?.trim() ?? '' } : undefined
   } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') return undefined
+    // A link is none of PostgreSQL's.
+    const code = systemErrorCode(error)
+    if (code === 'ENOENT' || code === 'ELOOP') return undefined
     throw error
   }
+}
+
+/** Code of a cluster that is not trusted may put a link, or a file without an end, in its place. */
+async function readBeginning(path: string): Promise<string> {
+  await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+  const { buffer, bytesRead } = await file.read(Buffer.alloc(POSTMASTER_FILE_BYTES_MAX), 0, POSTMASTER_FILE_BYTES_MAX, 0)
+  return buffer.toString('utf8', 0, bytesRead)
 }
 
 async function runningPostmaster(directory: string): Promise<number | undefined> {

@@ -16,7 +16,9 @@ import { restorePostgres, type RestoredComponent, type RestoreOptions, type Rest
 import type { ContentCheck } from './content/content-check.ts'
 import { firstTransaction } from './content/first-transaction.ts'
 import type { RecoveryTarget } from './recovery-target.ts'
+import type { Failure } from '../../errors.ts'
 import type { Place, ScratchDirectory } from './scratch.ts'
+import { copyBytesMax, DiskLimit } from './scratch-limits.ts'
 import type { IsolationFact } from './scratch-isolation.ts'
 import { ScratchServer } from './scratch-server.ts'
 import { ScratchWal } from './scratch-wal.ts'
@@ -93,8 +95,9 @@ export interface ProofContext {
   readonly askedMs?: number | null
   /** A pack of which something did not open. */
   readonly onDamagedPack?: (pack: string) => void
-  /** Of address space, for each process of the server. */
+  /** What the restored copy may take, in MiB: of address space, each process of its server; of the disk, while it runs, all of it. */
   readonly memoryMegabytes?: number | undefined
+  readonly diskMegabytes?: number | undefined
 }
 
 export interface ProvingOptions extends ProofContext {
@@ -104,7 +107,8 @@ export interface ProvingOptions extends ProofContext {
   readonly checks: CheckList
   /** What must not be within the server's reach. */
   readonly forbidden: readonly Place[]
-  readonly limits: string
+  /** It takes more of the disk than it may. Whoever is told aborts the signal. */
+  readonly onLimit: (failure: Failure) => void
 }
 
 /** Makes all checks of one backup in one scratch directory. */
@@ -112,6 +116,8 @@ export class ProvingChain implements AsyncDisposable {
   readonly #options: ProvingOptions
   #report: RestoreReport | undefined
   #wal: ScratchWal | undefined
+  #disk: DiskLimit | undefined
+  #diskBytesMax = 0
   #server: ScratchServer | undefined
   #isolation: readonly IsolationFact[] = []
   #reached: Reached | undefined
@@ -141,6 +147,7 @@ export class ProvingChain implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#disk?.[Symbol.asyncDispose]()
     await this.#wal?.[Symbol.asyncDispose]()
   }
 
@@ -199,12 +206,10 @@ export class ProvingChain implements AsyncDisposable {
     // A newer backup may have come since; it would not be the one that is judged.
     if (report.backup !== manifest.id)
       return { verdict: 'not proven', found: `a newer backup has come meanwhile: ${report.backup}` }
-    this.#wal = await ScratchWal.open({
-      ...this.#options,
-      plan: await readPlan(report.plan),
-      home: scratch.path,
-      account: scratch.account,
-    })
+    const plan = await readPlan(report.plan)
+    this.#wal = await ScratchWal.open({ ...this.#options, plan, home: scratch.path, account: scratch.account })
+    this.#diskBytesMax =
+      this.#options.diskMegabytes === undefined ? copyBytesMax(manifest, plan) : this.#options.diskMegabytes * 1024 ** 2
     this.#report = report
     this.#moments.restoredMs = this.#options.clock.now()
     const corrupt = manifest.totals.corruptPages
@@ -213,11 +218,14 @@ export class ProvingChain implements AsyncDisposable {
   }
 
   async #recover(): Promise<Finding> {
-    const { scratch, onProgress, limits } = this.#options
+    const { scratch, onProgress, onLimit, memoryMegabytes } = this.#options
     onProgress?.({ phase: 'recovering', bytesDone: 0, bytesTotal: 0 })
     assert(this.#wal !== undefined, 'recovery comes after the restore')
+    this.#disk = new DiskLimit({ ...this.#options, path: scratch.path, bytesMax: this.#diskBytesMax }, onLimit)
     this.#server = await ScratchServer.recover({ ...this.#options, wal: this.#wal })
-    this.#isolation = await this.#server.isolation(limits)
+    const memory = memoryMegabytes === undefined ? 'none set for memory' : `${memoryMegabytes} MiB of memory for each process`
+    const disk = `${Math.round(this.#diskBytesMax / 1024 ** 2)} MiB of disk, and no more than leaves some free`
+    this.#isolation = await this.#server.isolation(`${disk}; ${memory}`)
     const found = await readRecovered(this.#server, scratch.dataDirectory)
     const problem = this.#judgeRecovery(found)
     const where = `replayed up to ${formatLsn(found.replayed)} on timeline ${found.parent}, opened as timeline ${found.timeline}`

@@ -80,8 +80,11 @@ async function launcherOf(kind: ConfinementKind, options: ConfinementOptions): P
   const names = kind === 'closed' ? ['--net', '--ipc', '--mount'] : ['--net', '--ipc']
   const unshare = isRoot() ? ['unshare', ...names] : ['unshare', '--user', '--map-current-user', '--keep-caps', ...names]
   const become = isRoot() ? `--reuid=${account.uid} --regid=${account.gid} --clear-groups` : '--ambient-caps=-all'
+  // Libraries that are named from where the program lies are not found without /proc.
+  const libraries =
+    kind === 'closed' ? `env LD_LIBRARY_PATH=${quoteShell(join(dirname(options.installation.binDirectory), 'lib'))} ` : ''
   // The server ends with whoever has started it: a signal that it obeys at once.
-  const drop = `exec setpriv ${become} --no-new-privs --inh-caps=-all --bounding-set=-all --pdeathsig=QUIT -- "$@"`
+  const drop = `exec setpriv ${become} --no-new-privs --inh-caps=-all --bounding-set=-all --pdeathsig=QUIT -- ${libraries}"$@"`
   const steps = kind === 'closed' ? await ownFiles(options) : []
   return { words: [...unshare, '--', ...shell([...steps, `${limits} && ${drop}`].join('\n'))], changesAccount: true }
 }

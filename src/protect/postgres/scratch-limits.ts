@@ -2,12 +2,21 @@ import { lstat, opendir, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '../../clock.ts'
 import { Failure } from '../../errors.ts'
+import type { BackupManifest } from '../../repository/backups.ts'
+import type { RecoveryPlan } from './recovery-plan.ts'
+import { scratchBytes } from './scratch.ts'
 
 // What a restored copy may take of the host's disk while it runs.
 
 const LOOK_EVERY_MS = 2000
 /** Left to everybody else: before a disk is full, the copy goes. */
 const FREE_BYTES_MIN = 256 * 1024 * 1024
+
+/** The backup and half of it again, and room for the WAL that is replayed and that lies ahead. */
+export function copyBytesMax(manifest: BackupManifest, plan: RecoveryPlan): number {
+  const walBytes = plan.stretches.reduce((sum, { from, to }) => sum + Number(to - from), 0)
+  return scratchBytes(manifest) + manifest.totals.bytes / 2 + walBytes
+}
 
 export interface DiskLimitOptions {
   readonly path: string

@@ -1,4 +1,5 @@
 import { chown, open, readFile, writeFile } from 'node:fs/promises'
+import { Socket } from 'node:net'
 import { join } from 'node:path'
 import pg from 'pg'
 import type { Clock } from '../../clock.ts'
@@ -22,12 +23,15 @@ const STOP_TIMEOUT_SECONDS = 300
 const RECOVERY_LIMIT_MS = 48 * 3600 * 1000
 const POLL_MS = 100
 const CONNECT_TIMEOUT_MS = 30_000
+const CLOSE_TIMEOUT_MS = 2000
 const LOG_TAIL_BYTES = 4096
 /** Codes with which a server answers that does not accept sessions yet: cannot_connect_now; the rest of a start or a stop. */
 const NOT_YET = new Set(['57P03', 'ECONNREFUSED', 'ENOENT', 'ECONNRESET', 'EPIPE'])
 const NO_SUCH_ROLE = '28000'
 const NO_SUCH_DATABASE = '3D000'
 const NOT_PERMITTED = '42501'
+/** disk_full, out_of_memory. */
+const OUT_OF_ROOM = new Set(['53100', '53200'])
 const FIRST_DATABASES = ['postgres', 'template1'] as const
 
 export interface ScratchServerOptions {
@@ -42,6 +46,8 @@ export interface ScratchServerOptions {
   readonly forbidden: readonly Place[]
   /** Of address space, for each of its processes. */
   readonly memoryMegabytes?: number | undefined
+  /** It has met a limit, which says nothing about the backup: whoever is told aborts the signal. */
+  readonly onLimit?: (failure: Failure) => void
   /** Roles that may be there, to ask for a superuser with. */
   readonly roles: readonly string[]
   readonly clock: Clock
@@ -238,8 +244,9 @@ export class ScratchServer {
     to: { database: string; user: string; settings: Readonly<Record<string, string>> },
     work: (client: pg.Client) => Promise<T>,
   ): Promise<T> {
-    const { scratch, signal } = this.#options
+    const { scratch, signal, clock } = this.#options
     signal.throwIfAborted()
+    const socket = new Socket()
     const client = new pg.Client({
       host: scratch.socketDirectory,
       port: PORT,
@@ -248,19 +255,26 @@ export class ScratchServer {
       application_name: 'resus verify',
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
       options: sessionOptions(this.major, to.settings),
+      stream: () => socket,
     })
     client.on('error', () => undefined)
-    const close = () => void client.end().catch(() => undefined)
+    const close = () => void socket.destroy()
     signal.addEventListener('abort', close, { once: true })
     try {
       await client.connect()
       return await work(client)
     } catch (error) {
       signal.throwIfAborted()
+      if (error instanceof pg.DatabaseError && OUT_OF_ROOM.has(error.code ?? '')) throw this.#limited(error.message)
       throw error
     } finally {
       signal.removeEventListener('abort', close)
-      await client.end().catch(() => undefined)
+      // A program that code of the cluster has started may hold the other end open for ever (before 16 it inherits it).
+      const ended = new AbortController()
+      const late = clock.sleep(CLOSE_TIMEOUT_MS, ended.signal).catch(() => undefined)
+      await Promise.race([client.end().catch(() => undefined), late])
+      ended.abort()
+      socket.destroy()
     }
   }
 
@@ -271,13 +285,30 @@ export class ScratchServer {
     })
   }
 
-  /** A disk that is full says nothing about the backup. */
+  /** A disk that is full, or a limit of memory, says nothing about the backup. */
   async #assertRoom(): Promise<void> {
     const log = await readFile(this.#logFile, 'utf8').catch(() => '')
-    if (!/No space left on device|Disk quota exceeded/.test(log)) return
-    throw new Failure('DISK_FULL', `the restored cluster in "${this.#options.scratch.dataDirectory}" ran out of room`, {
-      hint: 'make room, or name a directory on another disk (--scratch), and verify again',
-    })
+    const said =
+      /.*(?:No space left on device|Disk quota exceeded|out of memory|Cannot allocate memory|failed to map segment).*/.exec(log)
+    if (said !== null) throw this.#limited(said[0])
+  }
+
+  #limited(said: string): Failure {
+    const { scratch, memoryMegabytes, onLimit } = this.#options
+    const isDisk = /No space left|quota/.test(said)
+    const failure = isDisk
+      ? new Failure('DISK_FULL', `the restored cluster in "${scratch.dataDirectory}" ran out of room`, {
+          hint: 'make room, or name a directory on another disk (--scratch), and verify again',
+        })
+      : new Failure(
+          'MEMORY_SHORT',
+          `the restored server ran out of memory${memoryMegabytes === undefined ? '' : `, of which each process may have ${memoryMegabytes} MiB`}: ${said.trim()}`,
+          {
+            hint: 'give it more (drills.memoryMegabytes), or drill on a machine that has more',
+          },
+        )
+    onLimit?.(failure)
+    return failure
   }
 
   async #logTail(): Promise<string> {

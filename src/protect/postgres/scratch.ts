@@ -10,6 +10,7 @@ import { processStart } from '../../postgres/process-start.ts'
 import { assertReachable, openTemporaryDirectory } from '../../postgres/staged-runtime.ts'
 import type { BackupManifest } from '../../repository/backups.ts'
 import { isRoot } from './durable-file.ts'
+import { endProcessesIn, processesIn } from './scratch-processes.ts'
 
 // Where a backup is restored to be proven or dumped: a directory of our own, which goes when that ends, however it ends.
 //
@@ -123,11 +124,12 @@ export class ScratchDirectory implements AsyncDisposable {
     await removeMarked(this.#marker, this.#markerPath)
   }
 
-  /** What of it is still there, looked for after it was disposed of: nothing, unless something is wrong. */
+  /** What of it is still there, looked for after it was disposed of: nothing, unless something is wrong. Namespaces and their mounts go with their last process. */
   async remains(): Promise<string[]> {
     const paths = [this.path, this.socketDirectory, this.#markerPath]
     const there = await Promise.all(paths.map(isThere))
-    return paths.filter((_, index) => there[index])
+    const processes = await processesIn(this.path)
+    return [...processes.map((pid) => `process ${pid}`), ...paths.filter((_, index) => there[index])]
   }
 
   async #make(): Promise<void> {
@@ -280,6 +282,7 @@ async function removeMarked(marker: Marker, markerPath: string): Promise<void> {
   await endCluster(dataDirectory(marker)).catch((error: unknown) => {
     if (systemErrorCode(error) !== 'ENOENT') throw error
   })
+  await endProcessesIn(marker.directory)
   await rm(marker.directory, { recursive: true, force: true, ...REMOVE_TRIES })
   await rm(marker.socketDirectory, { recursive: true, force: true, ...REMOVE_TRIES })
   await rm(markerPath, { force: true })

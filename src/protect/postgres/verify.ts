@@ -50,7 +50,9 @@ export async function verifyByRestore(options: VerifyByRestoreOptions): Promise<
  * is thrown: BACKUP_UNKNOWN, BACKUP_ABSENT, ARGUMENTS_INVALID, DISK_FULL, POSTGRES_MISSING, STORAGE_UNREACHABLE, INTERRUPTED.
  */
 export async function proveByRestore(options: VerifyByRestoreOptions): Promise<Proof> {
-  const { scratchRoot, clock, signal } = options
+  const { scratchRoot, clock } = options
+  const limit = new AbortController()
+  const signal = AbortSignal.any([options.signal, limit.signal])
   const beganMs = clock.now()
   await assertOutside(scratchRoot, options.forbidden)
   for (const notice of await removeAbandoned(scratchRoot)) options.onNotice?.(notice)
@@ -75,7 +77,15 @@ export async function proveByRestore(options: VerifyByRestoreOptions): Promise<P
     account: await scratchAccount(manifest.defaults),
     nowMs: beganMs,
   })
-  const chain = new ProvingChain({ ...options, manifest, installation, scratch, checks, limits: 'none' })
+  const chain = new ProvingChain({
+    ...options,
+    manifest,
+    installation,
+    scratch,
+    checks,
+    signal,
+    onLimit: (failure) => limit.abort(failure),
+  })
   try {
     await chain.run()
   } finally {

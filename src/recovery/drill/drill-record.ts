@@ -59,7 +59,7 @@ export function drillRecord(facts: DrillFacts, proof: Proof, details: RunPredica
       removed: proof.remains.length === 0,
       seen:
         proof.remains.length === 0
-          ? 'the server has ended, and neither its directory nor its socket is there'
+          ? 'no process of it runs, so that its namespaces and mounts are gone; neither its directory nor its socket is there'
           : `still there: ${proof.remains.join(', ')}`,
     },
     details,
