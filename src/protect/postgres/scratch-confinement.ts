@@ -29,6 +29,9 @@ const SYSTEM = [
   '/usr/share',
   '/etc/ld.so.cache',
   '/etc/localtime',
+  '/etc/alternatives',
+  // Where Debian keeps dictionaries of text search.
+  '/var/cache/postgresql',
   '/dev/null',
   '/dev/zero',
   '/dev/urandom',

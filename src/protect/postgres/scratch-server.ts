@@ -44,6 +44,7 @@ export interface ScratchServerOptions {
   readonly wal: ScratchWal
   /** What must not be within its reach. */
   readonly forbidden: readonly Place[]
+  readonly configPath: string
   /** Of address space, for each of its processes. */
   readonly memoryMegabytes?: number | undefined
   /** It has met a limit, which says nothing about the backup: whoever is told aborts the signal. */
@@ -113,7 +114,7 @@ export class ScratchServer {
 
   /** What it is kept from, as it is seen while it runs. */
   async isolation(limits: string): Promise<IsolationFact[]> {
-    const { scratch, manifest, forbidden } = this.#options
+    const { scratch, manifest, forbidden, configPath } = this.#options
     const wanted = settingsOf(this.major)
     const found = await this.anySession(async (client) => {
       const text = 'select name, pg_catalog.current_setting(name) as value from pg_catalog.pg_settings where name = any($1)'
@@ -126,7 +127,7 @@ export class ScratchServer {
       socketDirectory: scratch.socketDirectory,
       owner: manifest.defaults,
       account: scratch.account,
-      forbidden: forbidden.map(({ path }) => path),
+      forbidden: [...forbidden.map(({ path }) => path), configPath],
       wanted,
       found,
       limits,
