@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
 import { randomInt } from 'node:crypto'
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import test, { type TestContext } from 'node:test'
+import { promisify } from 'node:util'
 import { quoteSetting } from '../../src/protect/postgres/recovery-settings.ts'
 import { isConfined, rehearse, type ChecksInput } from '../services/drilling.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
@@ -150,16 +152,26 @@ for (const major of [18, 15]) {
     const { predicate } = await rehearse(cluster, { ...OWN, commands: [{ name: 'look', run: ['/bin/sh', '-c', look] }] })
     t.diagnostic(JSON.stringify(predicate.isolation))
     assert.equal(predicate.verdict, 'verified', predicate.why)
-    assert.deepEqual((await readdir(outside)).toSorted(), ['ran-index', 'server.log'])
-    assert.equal(calls(), before)
+    const left = (await readdir(outside)).toSorted()
+    const allowed = process.getuid?.() === 0 || (await allowsNamespaces())
+    assert.ok(isConfined(predicate) || !allowed, 'the system allows namespaces')
+    assert.deepEqual(
+      left.filter((name) => name !== 'key'),
+      ['ran-index', 'server.log'],
+    )
     // Nothing of what was asked is in the log, whatever ALTER ROLE says.
     assert.doesNotMatch(await readFile(join(outside, 'server.log'), 'utf8'), /statement:|duration:|hostile/)
     const holds = (what: string) => predicate.isolation.find((each) => each.what === what)?.holds
     assert.ok(holds('settings of the cluster not in force'))
     assert.ok(predicate.leftovers.removed, predicate.leftovers.seen)
     assert.ok(!(await commandLines()).includes(stray))
-    if (isConfined(predicate)) assert.equal(await readFile(join(outside, 'ran-index'), 'utf8'), 'ran\n')
-    else t.diagnostic(`this system allows no namespaces: ${predicate.isolation.map(({ why }) => why).join('; ')}`)
+    if (!isConfined(predicate)) {
+      t.diagnostic(`this system allows no namespaces: ${predicate.isolation.map(({ why }) => why).join('; ')}`)
+      return
+    }
+    assert.ok(!left.includes('key'))
+    assert.equal(calls(), before)
+    assert.equal(await readFile(join(outside, 'ran-index'), 'utf8'), 'ran\n')
   })
 }
 
@@ -171,4 +183,13 @@ async function commandLines(): Promise<string[]> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
   const texts = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')))
   return texts.map((text) => text.replaceAll('\0', ' ').trim())
+}
+
+/** Asked apart from our own code: where it can be had, a drill has to have it. */
+async function allowsNamespaces(): Promise<boolean> {
+  const words = ['--user', '--map-current-user', '--keep-caps', '--net', '--ipc', '--mount', 'true']
+  return await promisify(execFile)('unshare', words).then(
+    () => true,
+    () => false,
+  )
 }
