@@ -58,6 +58,7 @@ export const FAILURES = {
   TABLESPACE_IN_WAL: { exit: 2, http: 409, retry: false },
   RESTORE_COMMAND_FAILED: { exit: 1, http: 500, retry: false },
   DISK_FULL: { exit: 1, http: 507, retry: false },
+  MEMORY_SHORT: { exit: 1, http: 507, retry: false },
   NOT_VERIFIED: { exit: 1, http: 200, retry: false },
   // Authority.
   FORBIDDEN: { exit: 2, http: 403, retry: false },

@@ -59,6 +59,8 @@ async function drillOne(
     startedBy: optionalText(given, 'startedBy') ?? `account ${userInfo().username} of ${hostname()}`,
     validDays: component.drills.validDays,
     limitMinutes: component.drills.minutes,
+    memoryMegabytes: component.drills.memoryMegabytes,
+    diskMegabytes: component.drills.diskMegabytes,
     ...scratchPlace(configuration, given),
     stateDirectory: configuration.state,
     configPath: context.configPath,

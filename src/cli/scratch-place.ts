@@ -9,11 +9,13 @@ import { optionalText, type Given } from './verb.ts'
 /** Where a copy is restored to be looked at: by --scratch, or in the state directory; and where that must never be. */
 export function scratchPlace(configuration: Configuration, given: Given): { scratchRoot: string; forbidden: Place[] } {
   const { components, repository, state } = configuration
+  const { passphrase } = repository.key
   return {
     scratchRoot: resolve(optionalText(given, 'scratch') ?? join(state, 'scratch')),
     forbidden: [
       ...components.map(({ name, dataDirectory }) => ({ path: dataDirectory, what: `the data directory of "${name}"` })),
       ...repository.storages.map(({ name, path }) => ({ path, what: `the storage "${name}"` })),
+      ...(passphrase.kind === 'file' ? [{ path: passphrase.path, what: 'the key' }] : []),
     ],
   }
 }

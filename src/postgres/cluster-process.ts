@@ -1,5 +1,5 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
-import { chown, mkdir, open, readFile, readdir, readlink, realpath } from 'node:fs/promises'
+import { chown, constants, mkdir, open, readFile, readdir, readlink, realpath } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { dirname, join, resolve as resolvePath } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -20,6 +20,8 @@ const KILL_TIMEOUT_SECONDS = 30
 const END_TIMEOUT_SECONDS = 10
 const POLL_MS = 20
 const LOG_TAIL_BYTES = 4096
+/** It has eight short lines. */
+const POSTMASTER_FILE_BYTES_MAX = 8192
 
 export interface InitClusterOptions {
   readonly installation: Installation
@@ -65,6 +67,13 @@ export interface Account {
   readonly gid: number
 }
 
+/** A command that sets limits and then becomes the server: the server's own words are put behind its own. */
+export interface Launcher {
+  readonly words: readonly string[]
+  /** When we are root: it is started as root, and becomes the server's account itself. */
+  readonly changesAccount: boolean
+}
+
 export interface StartClusterOptions {
   readonly installation: Installation
   readonly directory: string
@@ -77,6 +86,10 @@ export interface StartClusterOptions {
   readonly owner?: Account | undefined
   /** Settings that win over those of the cluster's own files. */
   readonly settings?: Readonly<Record<string, string>>
+  /** What it is started through. */
+  readonly launcher?: Launcher
+  /** All of its environment; by default ours without what would lead it astray. */
+  readonly environment?: Readonly<Record<string, string>>
   readonly timeoutSeconds?: number
   readonly signal?: AbortSignal
 }
@@ -97,8 +110,13 @@ export async function startCluster(options: StartClusterOptions): Promise<number
   const logStart = (await log.stat()).size
   try {
     // Started directly rather than through pg_ctl, which would put the settings through a shell.
-    server = spawn(program, serverArguments(options), {
-      ...serverProcess(options.owner),
+    const { launcher, environment, owner } = options
+    const { env, cwd, ...account } = serverProcess(owner)
+    const [first, ...words] = [...(launcher?.words ?? []), program, ...serverArguments(options)]
+    server = spawn(first!, words, {
+      env: environment ?? env,
+      cwd,
+      ...(launcher?.changesAccount === true ? {} : account),
       detached: true,
       stdio: ['ignore', log.fd, log.fd],
     })
@@ -281,13 +299,22 @@ async function waitUntilReady({ server, ended, directory, timeoutSeconds, signal
 /** Layout of postmaster.pid: process id, data directory, start time, port, socket directory, address, shared memory, status. */
 async function readPostmasterFile(directory: string): Promise<{ pid: number; status: string } | undefined> {
   try {
-    const lines = (await readFile(join(directory, 'postmaster.pid'), 'utf8')).split('\n')
+    const lines = (await readBeginning(join(directory, 'postmaster.pid'))).split('\n')
     const pid = Number(lines[0])
     return Number.isSafeInteger(pid) && pid > 0 ? { pid, status: lines[7]?.trim() ?? '' } : undefined
   } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') return undefined
+    // A link is none of PostgreSQL's.
+    const code = systemErrorCode(error)
+    if (code === 'ENOENT' || code === 'ELOOP') return undefined
     throw error
   }
+}
+
+/** Code of a cluster that is not trusted may put a link, or a file without an end, in its place. */
+async function readBeginning(path: string): Promise<string> {
+  await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+  const { buffer, bytesRead } = await file.read(Buffer.alloc(POSTMASTER_FILE_BYTES_MAX), 0, POSTMASTER_FILE_BYTES_MAX, 0)
+  return buffer.toString('utf8', 0, bytesRead)
 }
 
 async function runningPostmaster(directory: string): Promise<number | undefined> {

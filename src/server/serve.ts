@@ -6,6 +6,7 @@ import { deleteOldTasks } from '../catalog/tasks.ts'
 import type { Systems } from '../config/systems.ts'
 import { Failure } from '../errors.ts'
 import { resusVersion } from '../version.ts'
+import { ScratchRemoval } from './abandoned-scratch.ts'
 import type { AcceptedConfiguration } from './accepted-configuration.ts'
 import { Administrator, administratorToken } from './administrator.ts'
 import { NodeAuthority, type NodeAuthorityOptions } from './authority/node-authority.ts'
@@ -66,6 +67,7 @@ const NODES_KEPT_MS = 24 * 3_600_000
 export async function serve(options: ServeOptions): Promise<void> {
   const beginning = await begin(options)
   await using stack = new AsyncDisposableStack()
+  stack.use(new ScratchRemoval(beginning.systems, options.report))
   const failed = new AbortController()
   const signal = AbortSignal.any([options.signal, failed.signal])
   const node = await Node.start({ ...options, signal }, beginning, stack)

@@ -163,6 +163,12 @@ test('a drill that cannot be made leaves a record that proves nothing', { skip }
   const late = await rehearse(cluster, PATIENTS, { limitMinutes: 0.001 })
   assert.equal(late.predicate.verdict, 'not proven')
   assert.match(late.predicate.why, /longer than 0.001 minutes/)
+  const large = await rehearse(cluster, PATIENTS, { diskMegabytes: 1 })
+  assert.equal(large.predicate.verdict, 'not proven')
+  assert.match(large.predicate.why, /DISK_FULL: the restored copy has grown to \d+ MiB/)
+  const small = await rehearse(cluster, PATIENTS, { memoryMegabytes: 100 })
+  assert.equal(small.predicate.verdict, 'not proven')
+  assert.match(small.predicate.why, /MEMORY_SHORT/)
   assert.deepEqual(await readdir(scratchRootOf(cluster)).catch(() => []), [])
 })
 

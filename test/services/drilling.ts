@@ -51,3 +51,9 @@ export async function rehearse(
     },
   }
 }
+
+/** Whether the server of a drill had a network and files of its own: not every system allows it. */
+export function isConfined({ isolation }: RunPredicate): boolean {
+  const wanted = ['no way out to the network', 'key, configuration and repository out of reach']
+  return wanted.every((name) => isolation.some(({ what, holds }) => what === name && holds === true))
+}

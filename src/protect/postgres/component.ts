@@ -41,6 +41,17 @@ export const drillsSchema = z.strictObject({
   afterBackup: z.boolean().default(false).describe('one after each backup, besides those of the schedule'),
   validDays: z.int().min(1).max(90).default(7).describe('how long a verdict holds'),
   minutes: z.int().min(1).max(2880).default(240).describe('how long one may take'),
+  memoryMegabytes: z
+    .int()
+    .min(512)
+    .max(16_777_216)
+    .optional()
+    .describe('address space that each process of the restored server may have; by default as much as the system gives'),
+  diskMegabytes: z
+    .int()
+    .min(1)
+    .optional()
+    .describe('what the restored copy may grow to; by default the backup and half of it again, and room for the WAL'),
 })
 
 /** A component of kind `postgres`, as the configuration has it. */

@@ -9,8 +9,11 @@ import { planRecovery } from './recovery-plan.ts'
 import { describeTarget, type RecoveryTarget } from './recovery-target.ts'
 import { publishSpool } from './restore-spool.ts'
 import { restorePostgres } from './restore.ts'
+import { scratchAccount } from './scratch-account.ts'
 import { assertOutside, assertScratchRoom, removeAbandoned, ScratchDirectory, scratchBytes, type Place } from './scratch.ts'
 import { ScratchServer } from './scratch-server.ts'
+import { ScratchWal } from './scratch-wal.ts'
+import { readPlan } from './wal-get.ts'
 
 // A logical dump of any restore point. It is taken from a restored copy, not from the living server: it costs that server nothing, it has an exact place
 // in the WAL, and a dump that succeeds has also restored a backup. For what a physical backup cannot do: one table, another major version, another system.
@@ -88,7 +91,7 @@ export async function dumpPostgres(options: DumpOptions): Promise<DumpReport> {
     root: scratchRoot,
     component: component.name,
     backup: manifest.id,
-    owner: manifest.defaults,
+    account: await scratchAccount(manifest.defaults),
     nowMs: beganMs,
   })
   const server = await recoverCopy(options, { manifest, installation, scratch })
@@ -98,7 +101,7 @@ export async function dumpPostgres(options: DumpOptions): Promise<DumpReport> {
     program: programs.dump,
     args: toolArguments(options),
     env: await server.toolEnvironment(database),
-    owner: manifest.defaults,
+    owner: scratch.account,
     signal,
   }
   const onBytes = (bytesDone: number) => options.onProgress?.({ phase: 'dumping', bytesDone, bytesTotal: 0 })
@@ -159,17 +162,24 @@ async function recoverCopy(
 ): Promise<ScratchServer> {
   const { onProgress, target } = options
   const { manifest, scratch } = restored
-  await restorePostgres({
+  const { plan } = await restorePostgres({
     ...options,
     to: scratch.dataDirectory,
     confined: true,
+    withoutPriming: true,
     // A newer backup that has come since may have tablespaces that are mapped nowhere.
     ...(target.kind === 'backup' ? {} : { from: manifest.id }),
-    tablespaceMappings: manifest.tablespaces.map(({ oid }) => ({ old: oid, new: join(scratch.path, 'tablespaces', oid) })),
+    tablespaceMappings: manifest.tablespaces.map(({ oid }) => ({ old: oid, new: join(scratch.tablespaceDirectory, oid) })),
     onProgress: ({ phase, ...bytes }) => onProgress?.({ phase: `restoring: ${phase}`, ...bytes }),
   })
   onProgress?.({ phase: 'recovering', bytesDone: 0, bytesTotal: 0 })
-  return await ScratchServer.recover({ ...options, ...restored })
+  await using wal = await ScratchWal.open({
+    ...options,
+    plan: await readPlan(plan),
+    home: scratch.path,
+    account: scratch.account,
+  })
+  return await ScratchServer.recover({ ...options, ...restored, wal })
 }
 
 async function readReached(server: ScratchServer): Promise<DumpReport['reached']> {

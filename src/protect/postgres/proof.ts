@@ -16,8 +16,13 @@ import { restorePostgres, type RestoredComponent, type RestoreOptions, type Rest
 import type { ContentCheck } from './content/content-check.ts'
 import { firstTransaction } from './content/first-transaction.ts'
 import type { RecoveryTarget } from './recovery-target.ts'
-import type { ScratchDirectory } from './scratch.ts'
+import type { Failure } from '../../errors.ts'
+import type { Place, ScratchDirectory } from './scratch.ts'
+import { copyBytesMax, DiskLimit } from './scratch-limits.ts'
+import type { IsolationFact } from './scratch-isolation.ts'
 import { ScratchServer } from './scratch-server.ts'
+import { ScratchWal } from './scratch-wal.ts'
+import { readPlan } from './wal-get.ts'
 
 // The order that proves a physical restore: what was written, what recovery makes of it, what is in it, and after a clean stop every page.
 
@@ -92,6 +97,9 @@ export interface ProofContext {
   readonly askedMs?: number | null
   /** A pack of which something did not open. */
   readonly onDamagedPack?: (pack: string) => void
+  /** What the restored copy may take, in MiB: of address space, each process of its server; of the disk, while it runs, all of it. */
+  readonly memoryMegabytes?: number | undefined
+  readonly diskMegabytes?: number | undefined
 }
 
 export interface ProvingOptions extends ProofContext {
@@ -99,13 +107,21 @@ export interface ProvingOptions extends ProofContext {
   readonly installation: Installation
   readonly scratch: ScratchDirectory
   readonly checks: CheckList
+  /** What must not be within the server's reach. */
+  readonly forbidden: readonly Place[]
+  /** It takes more of the disk than it may. Whoever is told aborts the signal. */
+  readonly onLimit: (failure: Failure) => void
 }
 
 /** Makes all checks of one backup in one scratch directory. */
-export class ProvingChain {
+export class ProvingChain implements AsyncDisposable {
   readonly #options: ProvingOptions
   #report: RestoreReport | undefined
+  #wal: ScratchWal | undefined
+  #disk: DiskLimit | undefined
+  #diskBytesMax = 0
   #server: ScratchServer | undefined
+  #isolation: readonly IsolationFact[] = []
   #reached: Reached | undefined
   readonly #moments: ProofMoments = {}
 
@@ -122,9 +138,19 @@ export class ProvingChain {
     return this.#moments
   }
 
+  /** Empty until it runs. */
+  get isolation(): readonly IsolationFact[] {
+    return this.#isolation
+  }
+
   /** Undefined until everything was written. */
   get report(): RestoreReport | undefined {
     return this.#report
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#disk?.[Symbol.asyncDispose]()
+    await this.#wal?.[Symbol.asyncDispose]()
   }
 
   async run(): Promise<void> {
@@ -172,16 +198,21 @@ export class ProvingChain {
       ...this.#options,
       to: scratch.dataDirectory,
       confined: true,
+      withoutPriming: true,
       target,
       // A newer backup that has come since may have tablespaces that are mapped nowhere.
       ...(target.kind === 'backup' ? {} : { from: manifest.id }),
-      tablespaceMappings: manifest.tablespaces.map(({ oid }) => ({ old: oid, new: join(scratch.path, 'tablespaces', oid) })),
+      tablespaceMappings: manifest.tablespaces.map(({ oid }) => ({ old: oid, new: join(scratch.tablespaceDirectory, oid) })),
       onProgress: ({ phase, ...bytes }) => onProgress?.({ phase: `restoring: ${phase}`, ...bytes }),
     }
     const report = await restorePostgres(options)
     // A newer backup may have come since; it would not be the one that is judged.
     if (report.backup !== manifest.id)
       return { verdict: 'not proven', found: `a newer backup has come meanwhile: ${report.backup}` }
+    const plan = await readPlan(report.plan)
+    this.#wal = await ScratchWal.open({ ...this.#options, plan, home: scratch.path, account: scratch.account })
+    this.#diskBytesMax =
+      this.#options.diskMegabytes === undefined ? copyBytesMax(manifest, plan) : this.#options.diskMegabytes * 1024 ** 2
     this.#report = report
     this.#moments.restoredMs = this.#options.clock.now()
     const corrupt = manifest.totals.corruptPages
@@ -190,9 +221,14 @@ export class ProvingChain {
   }
 
   async #recover(): Promise<Finding> {
-    const { scratch, onProgress } = this.#options
+    const { scratch, onProgress, onLimit, memoryMegabytes } = this.#options
     onProgress?.({ phase: 'recovering', bytesDone: 0, bytesTotal: 0 })
-    this.#server = await ScratchServer.recover(this.#options)
+    assert(this.#wal !== undefined, 'recovery comes after the restore')
+    this.#disk = new DiskLimit({ ...this.#options, path: scratch.path, bytesMax: this.#diskBytesMax }, onLimit)
+    this.#server = await ScratchServer.recover({ ...this.#options, wal: this.#wal })
+    const memory = memoryMegabytes === undefined ? 'none set for memory' : `${memoryMegabytes} MiB of memory for each process`
+    const disk = `${Math.round(this.#diskBytesMax / 1024 ** 2)} MiB of disk, and no more than leaves some free`
+    this.#isolation = await this.#server.isolation(`${disk}; ${memory}`)
     const found = await readRecovered(this.#server, scratch.dataDirectory)
     const problem = this.#judgeRecovery(found)
     const where = `replayed up to ${formatLsn(found.replayed)} on timeline ${found.parent}, opened as timeline ${found.timeline}`

@@ -19,7 +19,7 @@ import { appendDurably, isRoot, syncAncestors, syncDirectory, writeNew } from '.
 import { AHEAD_DIRECTORY } from './fetcher-lock.ts'
 import type { RestoredFile } from './file-finisher.ts'
 import { arrangeConfiguration, missingPlaces } from './kept-configuration.ts'
-import { encodePlan, planRecovery, type PlannedRecovery } from './recovery-plan.ts'
+import { encodePlan, planRecovery, type PlannedRecovery, type RecoveryPlan } from './recovery-plan.ts'
 import { primeRecovery } from './recovery-prime.ts'
 import { quoteShell, recoverySettings } from './recovery-settings.ts'
 import { describeTarget, type RecoveryAction, type RecoveryTarget } from './recovery-target.ts'
@@ -98,6 +98,8 @@ export interface RestoreOptions {
   readonly tablespaceMappings?: readonly TablespaceMapping[]
   /** Refuse WAL that makes a tablespace anywhere: recovery shall write nowhere but where it is told to. */
   readonly confined?: boolean
+  /** The restore_command that is written is not tried: whoever starts the server has another, and the configuration may be out of its reach. */
+  readonly withoutPriming?: boolean
   /** Go over a stopped cluster that is there, and write only what differs. */
   readonly delta?: boolean
   /** With `delta`: where the cluster that is there is copied to first; by default beside it. */
@@ -180,10 +182,10 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   await makeTablespaceDirectories(judged.directories, manifest, (text) => options.onNotice?.(text))
   for (const notice of missingPlaces(directory)) options.onNotice?.(notice)
   await writeRecovery(options, restored, planned)
-  await primeRecovery({ directory, plan, configPath: options.configPath, owner: manifest.defaults, signal: options.signal })
+  await prime(options, restored, plan)
   options.onProgress?.({ phase: 'syncing', bytesDone: manifest.totals.bytes, bytesTotal: manifest.totals.bytes })
   for (const path of written.directories.toReversed()) await syncDirectory(path)
-  for (const name of [AHEAD, RECOVERY_DIRECTORY]) await syncDirectory(join(directory, name))
+  await syncDirectory(join(directory, RECOVERY_DIRECTORY))
   for (const { path } of places) await syncDirectory(path)
   for (const { path } of places) await syncAncestors(path)
   const report = await reportOf(options, restored, { planned, localWal, written, startedMs, safetyCopy: safety.copy ?? null })
@@ -194,6 +196,13 @@ async function restoreCluster(options: RestoreOptions): Promise<RestoreReport> {
   await finishPlaces(places, manifest.defaults)
   await locks.disposeAsync()
   return report
+}
+
+/** Makes durable what it has fetched. */
+async function prime(options: RestoreOptions, { directory, manifest }: Restored, plan: RecoveryPlan): Promise<void> {
+  if (options.withoutPriming === true) return
+  await primeRecovery({ directory, plan, configPath: options.configPath, owner: manifest.defaults, signal: options.signal })
+  await syncDirectory(join(directory, AHEAD))
 }
 
 function requestOf({ request, to, stateDirectory }: RestoreOptions): RestoreRequest | undefined {

@@ -1,4 +1,5 @@
 import { chown, open, readFile, writeFile } from 'node:fs/promises'
+import { Socket } from 'node:net'
 import { join } from 'node:path'
 import pg from 'pg'
 import type { Clock } from '../../clock.ts'
@@ -6,7 +7,13 @@ import { Failure, systemErrorCode } from '../../errors.ts'
 import { isRunning, postgresEnvironment, startCluster, stopCluster } from '../../postgres/cluster-process.ts'
 import type { Installation } from '../../postgres/installation.ts'
 import type { BackupManifest } from '../../repository/backups.ts'
-import type { ScratchDirectory } from './scratch.ts'
+import { isRoot } from './durable-file.ts'
+import { giveTree } from './scratch-account.ts'
+import { findConfinement, SERVER_ENVIRONMENT, type Confinement } from './scratch-confinement.ts'
+import { seeIsolation, type IsolationFact } from './scratch-isolation.ts'
+import { ALL_SESSION, recoverySettings, SESSION, sessionOptions, settingsOf } from './scratch-settings.ts'
+import type { Place, ScratchDirectory } from './scratch.ts'
+import type { ScratchWal } from './scratch-wal.ts'
 
 /** Only names the socket: no TCP port is opened. */
 const PORT = 5432
@@ -16,90 +23,16 @@ const STOP_TIMEOUT_SECONDS = 300
 const RECOVERY_LIMIT_MS = 48 * 3600 * 1000
 const POLL_MS = 100
 const CONNECT_TIMEOUT_MS = 30_000
+const CLOSE_TIMEOUT_MS = 2000
 const LOG_TAIL_BYTES = 4096
 /** Codes with which a server answers that does not accept sessions yet: cannot_connect_now; the rest of a start or a stop. */
 const NOT_YET = new Set(['57P03', 'ECONNREFUSED', 'ENOENT', 'ECONNRESET', 'EPIPE'])
 const NO_SUCH_ROLE = '28000'
 const NO_SUCH_DATABASE = '3D000'
 const NOT_PERMITTED = '42501'
+/** disk_full, out_of_memory. */
+const OUT_OF_ROOM = new Set(['53100', '53200'])
 const FIRST_DATABASES = ['postgres', 'template1'] as const
-
-/**
- * Settings on the command line, which win over `postgresql.conf` and `postgresql.auto.conf`. The server's main configuration file is an
- * empty one of ours, so that only ALTER SYSTEM's file and these count. They keep it from acting on anything outside (commands, archive, other servers, network),
- * from running the cluster's own libraries, and from passing over damage.
- */
-const HARMLESS: Readonly<Record<string, string>> = {
-  listen_addresses: '',
-  unix_socket_permissions: '0700',
-  unix_socket_group: '',
-  ssl: 'off',
-  bonjour: 'off',
-  cluster_name: 'resus verify',
-  external_pid_file: '',
-  // What the cluster would load or run.
-  shared_preload_libraries: '',
-  session_preload_libraries: '',
-  local_preload_libraries: '',
-  dynamic_library_path: '$libdir',
-  jit: 'off',
-  archive_cleanup_command: '',
-  recovery_end_command: '',
-  archive_mode: 'off',
-  archive_command: '',
-  archive_library: '',
-  ssl_passphrase_command: '',
-  // Whom it would call, or wait for.
-  primary_conninfo: '',
-  primary_slot_name: '',
-  synchronous_standby_names: '',
-  max_logical_replication_workers: '0',
-  recovery_min_apply_delay: '0',
-  autovacuum: 'off',
-  // What would hide damage.
-  ignore_checksum_failure: 'off',
-  zero_damaged_pages: 'off',
-  ignore_invalid_pages: 'off',
-  ignore_system_indexes: 'off',
-  // Its log is ours, and goes with it.
-  logging_collector: 'off',
-  log_destination: 'stderr',
-  log_statement: 'none',
-  log_min_duration_statement: '-1',
-  log_min_error_statement: 'panic',
-  log_parameter_max_length_on_error: '0',
-  log_line_prefix: '%m [%p] ',
-  lc_messages: 'C',
-  // It is thrown away: it need not survive a power cut, nor take the host's memory.
-  fsync: 'off',
-  full_page_writes: 'off',
-  restart_after_crash: 'off',
-  hot_standby: 'off',
-  shared_buffers: '128MB',
-  huge_pages: 'off',
-  dynamic_shared_memory_type: 'mmap',
-  max_parallel_workers: '0',
-}
-
-/** The same for each session: there they win over what ALTER ROLE and ALTER DATABASE have set. */
-const SESSION: Readonly<Record<string, string>> = {
-  local_preload_libraries: '',
-  search_path: 'pg_catalog',
-  statement_timeout: '0',
-  lock_timeout: '0',
-  default_transaction_read_only: 'off',
-  default_tablespace: '',
-  row_security: 'off',
-}
-/** Only a superuser may set these. */
-const SUPERUSER_SESSION: Readonly<Record<string, string>> = {
-  session_preload_libraries: '',
-  session_replication_role: 'replica',
-  ignore_checksum_failure: 'off',
-  zero_damaged_pages: 'off',
-}
-
-const ALL_SESSION = { ...SESSION, ...SUPERUSER_SESSION }
 
 export interface ScratchServerOptions {
   readonly installation: Installation
@@ -107,24 +40,19 @@ export interface ScratchServerOptions {
   readonly scratch: ScratchDirectory
   /** Of the backup: owner, and settings of the original server without which it would not recover. */
   readonly manifest: Pick<BackupManifest, 'defaults' | 'server'>
+  /** Where its WAL comes from. */
+  readonly wal: ScratchWal
+  /** What must not be within its reach. */
+  readonly forbidden: readonly Place[]
+  readonly configPath: string
+  /** Of address space, for each of its processes. */
+  readonly memoryMegabytes?: number | undefined
+  /** It has met a limit, which says nothing about the backup: whoever is told aborts the signal. */
+  readonly onLimit?: (failure: Failure) => void
   /** Roles that may be there, to ask for a superuser with. */
   readonly roles: readonly string[]
   readonly clock: Clock
   readonly signal: AbortSignal
-}
-
-/** Recovery refuses to run with fewer prepared transactions than are open; the sizes must each hold two segments. */
-function recoverySettings({ settings, segmentSize }: BackupManifest['server']): Record<string, string> {
-  const segmentMegabytes = segmentSize / 1024 ** 2
-  const kept = ['max_prepared_transactions', 'max_locks_per_transaction'].flatMap((name) => {
-    const value = settings[name]
-    return value === undefined ? [] : [[name, value] as const]
-  })
-  return {
-    ...Object.fromEntries(kept),
-    min_wal_size: `${Math.max(80, 2 * segmentMegabytes)}MB`,
-    max_wal_size: `${Math.max(512, 4 * segmentMegabytes)}MB`,
-  }
 }
 
 /**
@@ -133,53 +61,77 @@ function recoverySettings({ settings, segmentSize }: BackupManifest['server']): 
  */
 export class ScratchServer {
   readonly #options: ScratchServerOptions
+  readonly #confinement: Confinement
   readonly #logFile: string
   #superuser: string | undefined
+  #pid = 0
 
-  private constructor(options: ScratchServerOptions) {
+  private constructor(options: ScratchServerOptions, confinement: Confinement) {
     this.#options = options
+    this.#confinement = confinement
     this.#logFile = join(options.scratch.path, 'server.log')
   }
 
-  /** Starts it and waits until recovery has ended. Throws POSTGRES_FAILED with the end of its log, DISK_FULL, the signal's reason. */
+  /** Starts it and waits until recovery has ended. Throws POSTGRES_FAILED with the end of its log, DISK_FULL, what its WAL cannot be had for, the signal's reason. */
   static async recover(options: ScratchServerOptions): Promise<ScratchServer> {
-    const server = new ScratchServer(options)
-    const { installation, manifest, scratch, signal } = options
-    const { dataDirectory: directory, socketDirectory, path: home } = scratch
-    const owner = manifest.defaults
-    const ownFiles = { config_file: join(home, 'postgresql.conf'), hba_file: join(home, 'pg_hba.conf') }
-    const files = { ...ownFiles, ident_file: join(home, 'pg_ident.conf') }
-    await writeFile(files.config_file, '# The settings are on the command line.\n', { mode: 0o600 })
-    // Whoever reaches the socket is let in: its directory's mode is what keeps others out. No replication.
-    await writeFile(files.hba_file, 'local all all trust\n', { mode: 0o600 })
-    await writeFile(files.ident_file, '', { mode: 0o600 })
-    if (process.getuid?.() === 0) for (const path of Object.values(files)) await chown(path, owner.uid, owner.gid)
-    // From 17 on event triggers can be turned off as a whole; from 18 on extensions may lie elsewhere.
+    const { installation, manifest, scratch, wal, signal } = options
+    const { dataDirectory: directory, socketDirectory, account } = scratch
+    // Before any of its code runs: later it might lead us elsewhere.
+    if (isRoot()) for (const path of [directory, scratch.tablespaceDirectory]) await giveTree(path, account)
+    const files = await writeOwnFiles(scratch)
+    const writable = [directory, scratch.tablespaceDirectory, wal.asked, socketDirectory]
+    const confinement = await findConfinement({ ...options, home: scratch.path, writable, account })
+    const server = new ScratchServer(options, confinement)
     const settings = {
-      ...HARMLESS,
-      ...(installation.major >= 17 ? { event_triggers: 'off' } : {}),
-      ...(installation.major >= 18 ? { extension_control_path: '$system' } : {}),
+      ...settingsOf(installation.major),
       ...recoverySettings(manifest.server),
       ...files,
+      restore_command: wal.command,
     }
     try {
-      await startCluster({
+      server.#pid = await startCluster({
         installation,
         directory,
         socketDirectory,
-        owner,
+        owner: account,
         signal,
         settings,
+        launcher: confinement.launcher,
+        environment: SERVER_ENVIRONMENT,
         port: PORT,
         logFile: server.#logFile,
         timeoutSeconds: START_TIMEOUT_SECONDS,
       })
       await server.#waitForRecovery()
     } catch (error) {
+      signal.throwIfAborted()
+      if (wal.problem !== undefined) throw wal.problem
       await server.#assertRoom()
       throw error
     }
     return server
+  }
+
+  /** What it is kept from, as it is seen while it runs. */
+  async isolation(limits: string): Promise<IsolationFact[]> {
+    const { scratch, manifest, forbidden, configPath } = this.#options
+    const wanted = settingsOf(this.major)
+    const found = await this.anySession(async (client) => {
+      const text = 'select name, pg_catalog.current_setting(name) as value from pg_catalog.pg_settings where name = any($1)'
+      const { rows } = await client.query<{ name: string; value: string }>(text, [Object.keys(wanted)])
+      return Object.fromEntries(rows.map(({ name, value }) => [name, value]))
+    })
+    return await seeIsolation({
+      pid: this.#pid,
+      confinement: this.#confinement,
+      socketDirectory: scratch.socketDirectory,
+      owner: manifest.defaults,
+      account: scratch.account,
+      forbidden: [...forbidden.map(({ path }) => path), configPath],
+      wanted,
+      found,
+      limits,
+    })
   }
 
   get major(): number {
@@ -216,7 +168,7 @@ export class ScratchServer {
       PGHOST: this.#options.scratch.socketDirectory,
       PGPORT: String(PORT),
       PGUSER: this.#superuser,
-      PGOPTIONS: this.#sessionOptions(settings),
+      PGOPTIONS: sessionOptions(this.major, settings),
       ...(database === null ? {} : { PGDATABASE: database }),
     }
   }
@@ -289,18 +241,13 @@ export class ScratchServer {
     return undefined
   }
 
-  #sessionOptions(settings: Readonly<Record<string, string>>): string {
-    return Object.entries({ ...settings, ...(this.major >= 17 ? { transaction_timeout: '0' } : {}) })
-      .map(([name, value]) => `-c ${name}=${value}`)
-      .join(' ')
-  }
-
   async #connected<T>(
     to: { database: string; user: string; settings: Readonly<Record<string, string>> },
     work: (client: pg.Client) => Promise<T>,
   ): Promise<T> {
-    const { scratch, signal } = this.#options
+    const { scratch, signal, clock } = this.#options
     signal.throwIfAborted()
+    const socket = new Socket()
     const client = new pg.Client({
       host: scratch.socketDirectory,
       port: PORT,
@@ -308,20 +255,27 @@ export class ScratchServer {
       database: to.database,
       application_name: 'resus verify',
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
-      options: this.#sessionOptions(to.settings),
+      options: sessionOptions(this.major, to.settings),
+      stream: () => socket,
     })
     client.on('error', () => undefined)
-    const close = () => void client.end().catch(() => undefined)
+    const close = () => void socket.destroy()
     signal.addEventListener('abort', close, { once: true })
     try {
       await client.connect()
       return await work(client)
     } catch (error) {
       signal.throwIfAborted()
+      if (error instanceof pg.DatabaseError && OUT_OF_ROOM.has(error.code ?? '')) throw this.#limited(error.message)
       throw error
     } finally {
       signal.removeEventListener('abort', close)
-      await client.end().catch(() => undefined)
+      // A program that code of the cluster has started may hold the other end open for ever (before 16 it inherits it).
+      const ended = new AbortController()
+      const late = clock.sleep(CLOSE_TIMEOUT_MS, ended.signal).catch(() => undefined)
+      await Promise.race([client.end().catch(() => undefined), late])
+      ended.abort()
+      socket.destroy()
     }
   }
 
@@ -332,13 +286,30 @@ export class ScratchServer {
     })
   }
 
-  /** A disk that is full says nothing about the backup. */
+  /** A disk that is full, or a limit of memory, says nothing about the backup. */
   async #assertRoom(): Promise<void> {
     const log = await readFile(this.#logFile, 'utf8').catch(() => '')
-    if (!/No space left on device|Disk quota exceeded/.test(log)) return
-    throw new Failure('DISK_FULL', `the restored cluster in "${this.#options.scratch.dataDirectory}" ran out of room`, {
-      hint: 'make room, or name a directory on another disk (--scratch), and verify again',
-    })
+    const said =
+      /.*(?:No space left on device|Disk quota exceeded|out of memory|Cannot allocate memory|failed to map segment).*/.exec(log)
+    if (said !== null) throw this.#limited(said[0])
+  }
+
+  #limited(said: string): Failure {
+    const { scratch, memoryMegabytes, onLimit } = this.#options
+    const isDisk = /No space left|quota/.test(said)
+    const failure = isDisk
+      ? new Failure('DISK_FULL', `the restored cluster in "${scratch.dataDirectory}" ran out of room`, {
+          hint: 'make room, or name a directory on another disk (--scratch), and verify again',
+        })
+      : new Failure(
+          'MEMORY_SHORT',
+          `the restored server ran out of memory${memoryMegabytes === undefined ? '' : `, of which each process may have ${memoryMegabytes} MiB`}: ${said.trim()}`,
+          {
+            hint: 'give it more (drills.memoryMegabytes), or drill on a machine that has more',
+          },
+        )
+    onLimit?.(failure)
+    return failure
   }
 
   async #logTail(): Promise<string> {
@@ -356,4 +327,19 @@ export class ScratchServer {
       await file.close()
     }
   }
+}
+
+/** The server's own configuration, which takes the place of the cluster's. */
+async function writeOwnFiles({ path, account }: ScratchDirectory): Promise<Record<string, string>> {
+  const files = {
+    config_file: join(path, 'postgresql.conf'),
+    hba_file: join(path, 'pg_hba.conf'),
+    ident_file: join(path, 'pg_ident.conf'),
+  }
+  await writeFile(files.config_file, '# The settings are on the command line.\n', { mode: 0o600 })
+  // Whoever reaches the socket is let in: its directory's mode is what keeps others out. No replication.
+  await writeFile(files.hba_file, 'local all all trust\n', { mode: 0o600 })
+  await writeFile(files.ident_file, '', { mode: 0o600 })
+  if (isRoot()) for (const each of Object.values(files)) await chown(each, account.uid, account.gid)
+  return files
 }

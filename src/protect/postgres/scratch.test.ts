@@ -18,7 +18,7 @@ const OPTIONS = {
   purpose: 'resus dump' as const,
   component: 'db',
   backup: 'b',
-  owner: { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
+  account: { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
   nowMs: 0,
 }
 

@@ -9,11 +9,13 @@ import { endCluster, type Account } from '../../postgres/cluster-process.ts'
 import { processStart } from '../../postgres/process-start.ts'
 import { assertReachable, openTemporaryDirectory } from '../../postgres/staged-runtime.ts'
 import type { BackupManifest } from '../../repository/backups.ts'
+import { isRoot } from './durable-file.ts'
+import { endProcessesIn, processesIn } from './scratch-processes.ts'
 
 // Where a backup is restored to be proven or dumped: a directory of our own, which goes when that ends, however it ends.
 //
 //   <root>/verify-<id>.json     the marker: whose directory it is. Made first, removed last
-//   <root>/verify-<id>/         data (the restored cluster), server.log, and the server's own settings
+//   <root>/verify-<id>/         data (the restored cluster), tablespaces, wal and asked (scratch-wal.ts), server.log, and the server's own settings
 //   <temporary>/resus-<id>/     the server's socket: a socket's path may have only 107 bytes
 //
 // A process that is killed leaves them behind. The next one removes what a marker names, if the process that wrote it runs no more.
@@ -55,8 +57,8 @@ export interface ScratchOptions {
   readonly root: string
   readonly component: string
   readonly backup: string
-  /** When we are root: the account that the server will run as. */
-  readonly owner: Account
+  /** Whom the server will run as: when we are root an account of its own, else ours. */
+  readonly account: Account
   readonly nowMs: number
 }
 
@@ -64,10 +66,12 @@ export interface ScratchOptions {
 export class ScratchDirectory implements AsyncDisposable {
   readonly #marker: Marker
   readonly #markerPath: string
+  readonly account: Account
 
-  private constructor(marker: Marker, markerPath: string) {
+  private constructor(marker: Marker, markerPath: string, account: Account) {
     this.#marker = marker
     this.#markerPath = markerPath
+    this.account = account
   }
 
   /** Makes one. Throws ARGUMENTS_INVALID when the server's account could not reach it, and what the file system says. */
@@ -89,9 +93,9 @@ export class ScratchDirectory implements AsyncDisposable {
       backup: options.backup,
       at: new Date(options.nowMs).toISOString(),
     }
-    const scratch = new ScratchDirectory(marker, join(root, `verify-${id}.json`))
+    const scratch = new ScratchDirectory(marker, join(root, `verify-${id}.json`), options.account)
     try {
-      await scratch.#make(options.owner)
+      await scratch.#make()
     } catch (error) {
       await scratch[Symbol.asyncDispose]()
       throw error
@@ -107,6 +111,11 @@ export class ScratchDirectory implements AsyncDisposable {
     return dataDirectory(this.#marker)
   }
 
+  /** Below it tablespaces are restored. */
+  get tablespaceDirectory(): string {
+    return join(this.path, 'tablespaces')
+  }
+
   get socketDirectory(): string {
     return this.#marker.socketDirectory
   }
@@ -115,14 +124,16 @@ export class ScratchDirectory implements AsyncDisposable {
     await removeMarked(this.#marker, this.#markerPath)
   }
 
-  /** What of it is still there, looked for after it was disposed of: nothing, unless something is wrong. */
+  /** What of it is still there, looked for after it was disposed of: nothing, unless something is wrong. Namespaces and their mounts go with their last process. */
   async remains(): Promise<string[]> {
     const paths = [this.path, this.socketDirectory, this.#markerPath]
     const there = await Promise.all(paths.map(isThere))
-    return paths.filter((_, index) => there[index])
+    const processes = await processesIn(this.path)
+    return [...processes.map((pid) => `process ${pid}`), ...paths.filter((_, index) => there[index])]
   }
 
-  async #make(owner: Account): Promise<void> {
+  async #make(): Promise<void> {
+    const { account } = this
     const file = await open(this.#markerPath, 'wx', 0o600)
     try {
       await file.writeFile(JSON.stringify(this.#marker, null, 2))
@@ -130,12 +141,14 @@ export class ScratchDirectory implements AsyncDisposable {
     } finally {
       await file.close()
     }
-    for (const path of [this.path, this.socketDirectory]) {
-      await mkdir(path, { mode: 0o700 })
-      // Whatever the umask: the server's socket trusts whoever reaches it.
-      await chmod(path, 0o700)
-      if (process.getuid?.() === 0) await chown(path, owner.uid, owner.gid)
-    }
+    for (const path of [this.path, this.socketDirectory]) await mkdir(path, { mode: 0o700 })
+    // Whatever the umask: the server's socket trusts whoever reaches it.
+    await chmod(this.socketDirectory, 0o700)
+    // The server's account passes through the other one, and must not exchange what we write there.
+    await chmod(this.path, isRoot() ? 0o710 : 0o700)
+    if (!isRoot()) return
+    await chown(this.socketDirectory, account.uid, account.gid)
+    await chown(this.path, 0, account.gid)
   }
 }
 
@@ -214,19 +227,18 @@ export async function assertScratchRoom(root: string, neededBytes: number): Prom
 
 async function makeRoot(root: string): Promise<string> {
   const path = resolve(root)
-  const isRoot = process.getuid?.() === 0
   // Before anything is made.
-  if (isRoot) await assertReachable(await nearestExisting(path))
+  if (isRoot()) await assertReachable(await nearestExisting(path))
   const first = await mkdir(path, { recursive: true, mode: 0o700 })
   // The server's account has to pass; what is in it is closed by its own mode.
-  const made = isRoot && first !== undefined
+  const made = isRoot() && first !== undefined
   for (let at = path; made && at.length >= first.length; at = dirname(at)) await chmod(at, 0o711)
   return await realpath(path)
 }
 
 /** Where a socket's path stays short enough; when we are root, also where the server's account can come to it. */
 async function socketHome(): Promise<string> {
-  if (process.getuid?.() === 0) return await realpath(await openTemporaryDirectory())
+  if (isRoot()) return await realpath(await openTemporaryDirectory())
   const temporary = await realpath(tmpdir())
   return Buffer.byteLength(temporary) <= SOCKET_HOME_BYTES_MAX ? temporary : '/tmp'
 }
@@ -270,6 +282,7 @@ async function removeMarked(marker: Marker, markerPath: string): Promise<void> {
   await endCluster(dataDirectory(marker)).catch((error: unknown) => {
     if (systemErrorCode(error) !== 'ENOENT') throw error
   })
+  await endProcessesIn(marker.directory)
   await rm(marker.directory, { recursive: true, force: true, ...REMOVE_TRIES })
   await rm(marker.socketDirectory, { recursive: true, force: true, ...REMOVE_TRIES })
   await rm(markerPath, { force: true })

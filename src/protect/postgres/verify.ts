@@ -9,6 +9,8 @@ import { CheckList, isJudgement, type CheckDetail } from './check-list.ts'
 import { CHAIN, PROVING, ProvingChain, type ProofContext, type ProofMoments, type Reached } from './proof.ts'
 import { planRecovery } from './recovery-plan.ts'
 import type { RestoreReport } from './restore.ts'
+import { scratchAccount } from './scratch-account.ts'
+import type { IsolationFact } from './scratch-isolation.ts'
 import { assertOutside, assertScratchRoom, removeAbandoned, scratchBytes, ScratchDirectory, type Place } from './scratch.ts'
 
 export interface VerifyByRestoreOptions extends ProofContext {
@@ -30,6 +32,8 @@ export interface Proof {
   readonly restore: RestoreReport | undefined
   /** From where WAL was replayed: the beginning of the backup. */
   readonly startLsn: Lsn | undefined
+  /** Of the scratch place, as it was seen while the server ran; empty when it did not. */
+  readonly isolation: readonly IsolationFact[]
   /** Of the scratch place, after it was taken away: what is still there. */
   readonly remains: readonly string[]
   readonly tornDownMs: number
@@ -46,7 +50,9 @@ export async function verifyByRestore(options: VerifyByRestoreOptions): Promise<
  * is thrown: BACKUP_UNKNOWN, BACKUP_ABSENT, ARGUMENTS_INVALID, DISK_FULL, POSTGRES_MISSING, STORAGE_UNREACHABLE, INTERRUPTED.
  */
 export async function proveByRestore(options: VerifyByRestoreOptions): Promise<Proof> {
-  const { scratchRoot, clock, signal } = options
+  const { scratchRoot, clock } = options
+  const limit = new AbortController()
+  const signal = AbortSignal.any([options.signal, limit.signal])
   const beganMs = clock.now()
   await assertOutside(scratchRoot, options.forbidden)
   for (const notice of await removeAbandoned(scratchRoot)) options.onNotice?.(notice)
@@ -56,7 +62,7 @@ export async function proveByRestore(options: VerifyByRestoreOptions): Promise<P
     const { problem } = subject
     for (const planned of CHAIN) await checks.run(planned, () => Promise.reject(problem))
     const verdict = verdictOf(options, { subject, checks, beganMs })
-    const nothing = { restore: undefined, startLsn: undefined, remains: [], tornDownMs: clock.now() }
+    const nothing = { restore: undefined, isolation: [], startLsn: undefined, remains: [], tornDownMs: clock.now() }
     return { verdict, details: checks.details, isContentVerified: false, moments: {}, ...nothing }
   }
   const { manifest } = subject
@@ -68,13 +74,22 @@ export async function proveByRestore(options: VerifyByRestoreOptions): Promise<P
     root: scratchRoot,
     component: manifest.component,
     backup: manifest.id,
-    owner: manifest.defaults,
+    account: await scratchAccount(manifest.defaults),
     nowMs: beganMs,
   })
-  const chain = new ProvingChain({ ...options, manifest, installation, scratch, checks })
+  const chain = new ProvingChain({
+    ...options,
+    manifest,
+    installation,
+    scratch,
+    checks,
+    signal,
+    onLimit: (failure) => limit.abort(failure),
+  })
   try {
     await chain.run()
   } finally {
+    await chain[Symbol.asyncDispose]()
     await scratch[Symbol.asyncDispose]()
   }
   return {
@@ -83,6 +98,7 @@ export async function proveByRestore(options: VerifyByRestoreOptions): Promise<P
     isContentVerified: checks.isContentVerified,
     moments: chain.moments,
     restore: chain.report,
+    isolation: chain.isolation,
     startLsn: manifest.startLsn,
     remains: await scratch.remains(),
     tornDownMs: clock.now(),

@@ -120,6 +120,11 @@ function branchOf(plan: RecoveryPlan, stretch: RecoveryPlan['stretches'][number]
 
 /** Puts a segment's file there, whole, checked and durable. Throws WAL_GAP, OBJECT_DAMAGED, and what the storage throws. */
 export async function deliver(repository: Repository, wanted: PlannedSegment, destination: string): Promise<void> {
+  await writeDurably(destination, segmentContent(repository, wanted))
+}
+
+/** All bytes of a segment's file, checked. Throws as `deliver`. */
+export async function* segmentContent(repository: Repository, wanted: PlannedSegment): AsyncGenerator<Uint8Array> {
   const { segment, branch, endLsn } = wanted
   const stored = await readSegmentBytes(repository, branch, segment)
   const needed = Number(endLsn - segmentStart(segment))
@@ -127,7 +132,7 @@ export async function deliver(repository: Repository, wanted: PlannedSegment, de
     const what = `segment ${segmentName(segment)} has ${stored?.realBytes ?? 0} bytes, the plan of this recovery counts on ${needed}`
     throw new Failure('WAL_GAP', what, { hint: 'objects were lost since the restore began: run "resus verify --all"' })
   }
-  await writeDurably(destination, cutOff(stored.bytes, needed, segment.sizeBytes))
+  yield* cutOff(stored.bytes, needed, segment.sizeBytes)
 }
 
 /** The first `needed` bytes, then zeros: what was streamed since the plan was frozen is not part of this recovery. */

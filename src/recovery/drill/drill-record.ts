@@ -33,6 +33,7 @@ const NEVER_TESTED = [
   'the application itself, started against the copy, unless a command of the configuration does so',
   'other components of the system at the same moment',
   "the hardware of the recovery place, unless this drill ran there: its speed is this host's",
+  "the restore_command of a real restore, as the server's account: here WAL was laid out for a server that may read neither key nor repository",
   'decisions of people: declaring, approving, informing',
 ]
 
@@ -53,12 +54,12 @@ export function drillRecord(facts: DrillFacts, proof: Proof, details: RunPredica
     checks: [...verdict.checks],
     ...judge(proof),
     notTested: notTestedOf(proof),
-    isolation: ISOLATION,
+    isolation: [...proof.isolation],
     leftovers: {
       removed: proof.remains.length === 0,
       seen:
         proof.remains.length === 0
-          ? 'the server has ended, and neither its directory nor its socket is there'
+          ? 'no process of it runs, so that its namespaces and mounts are gone; neither its directory nor its socket is there'
           : `still there: ${proof.remains.join(', ')}`,
     },
     details,
@@ -241,23 +242,6 @@ function partsOf(beganMs: number, moments: Proof['moments']): Record<string, num
   }
   return parts
 }
-
-/** What a scratch server is kept from, by how it is started (docs/verify.md, "The scratch directory"). */
-const ISOLATION: RunPredicate['isolation'] = [
-  { what: 'reached by nobody else', holds: true, why: 'a socket in a directory of mode 0700, no TCP port' },
-  {
-    what: 'settings of the cluster not in force',
-    holds: true,
-    why: 'its configuration, pg_hba.conf and preload libraries are not read; archiving, replication, subscriptions, event triggers and jobs are off',
-  },
-  {
-    what: 'no way out to the network',
-    holds: false,
-    why: 'the server opens no connection by itself, but no namespace keeps it from one',
-  },
-  { what: 'a user of its own', holds: false, why: 'the server runs as the owner of the files' },
-  { what: 'scratch encrypted', holds: false, why: 'it is written in clear, and removed' },
-]
 
 function seconds(fromMs: number, toMs: number): number {
   return (toMs - fromMs) / 1000
