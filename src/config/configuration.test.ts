@@ -96,7 +96,7 @@ test('a configuration is loaded with its defaults, its paths relative to its own
           spoolMegabytesMax: 8192,
         },
         keep: { daily: 7, weekly: 4, monthly: 12, pitrDays: 30 },
-        checks: { sql: [], commands: [] },
+        checks: { baseline: { tables: 'all', except: [], drift: 0.2, minutes: 30 }, sql: [], commands: [] },
         drills: { afterBackup: false, validDays: 7, minutes: 240 },
         compressionLevel: 1,
       },

@@ -236,9 +236,7 @@ function withinObjective(facts: ControlFacts, component: string, kind: 'rto' | '
   const measured = kind === 'rto' ? 'rtoSeconds' : 'rpoSeconds'
   const target = kind === 'rto' ? 'rtoMinutes' : 'rpoMinutes'
   const name = kind.toUpperCase()
-  const run = facts.runs.findLast(
-    (each) => each.component === component && each.verdict === 'verified' && each[measured] !== null,
-  )
+  const run = facts.runs.findLast((each) => each.component === component && each.isLatest)
   if (run === undefined || run.verdict !== 'verified' || run[measured] === null)
     return `the ${name} of "${component}" was not measured by the last drill of its newest moment`
   const [value, limit] = [run[measured], run[target]]
