@@ -38,8 +38,8 @@ export const scheduleSchema = z.union(
 )
 export type Schedule = z.infer<typeof scheduleSchema>
 
-/** Kinds of work that a schedule asks for: taking a backup, reading back, proving by a restore, a drill (which proves as well), expiry, checking the set-up. */
-export const scheduledKinds = ['backup', 'verify', 'prove', 'drill', 'expire', 'check'] as const
+/** Kinds of work that a schedule asks for: taking a backup, reading back, proving by a restore, a drill (which proves as well), a baseline to hold drills against, expiry, checking the set-up. */
+export const scheduledKinds = ['backup', 'verify', 'prove', 'drill', 'baseline', 'expire', 'check'] as const
 export type ScheduledKind = (typeof scheduledKinds)[number]
 
 /** A component's own schedules; the others are those of its tier. */
@@ -48,6 +48,7 @@ export const schedulesSchema = z.strictObject({
   verify: scheduleSchema.optional(),
   prove: scheduleSchema.optional(),
   drill: scheduleSchema.optional(),
+  baseline: scheduleSchema.optional(),
   expire: scheduleSchema.optional(),
   check: scheduleSchema.optional(),
 } satisfies Record<ScheduledKind, unknown>)

@@ -22,6 +22,7 @@ test('a schedule of the component’s own stands instead of its tier’s, and sa
       ['verify', 'tier', { after: '1 d' }],
       ['prove', 'tier', 'never'],
       ['drill', 'tier', { after: '5 d' }],
+      ['baseline', 'tier', 'never'],
       ['expire', 'component', 'never'],
       ['check', 'tier', { after: '1 h' }],
     ],

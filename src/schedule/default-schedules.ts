@@ -8,6 +8,8 @@ const COMMON = {
   verify: { after: '1 d' },
   prove: 'never',
   drill: { after: '5 d' },
+  // It reads every row of the server: whoever wants that says when.
+  baseline: 'never',
   expire: { after: '1 d' },
   check: { after: '1 h' },
 } as const satisfies Partial<Schedules>

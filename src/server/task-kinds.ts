@@ -49,6 +49,7 @@ export const PARAMETERS = {
   drill: z.strictObject({ target: z.enum(TURNS).optional() }),
   expire: z.strictObject({ dryRun: z.boolean().optional() }),
   check: nothing,
+  baseline: nothing,
   // A name below restoreRoots of the node that restores, and never a path.
   restore: z.strictObject({ target: targetSchema, name: restoreNameSchema }),
 } as const
@@ -62,6 +63,7 @@ export const LANES = {
   verify: 'proof',
   prove: 'proof',
   drill: 'proof',
+  baseline: 'baseline',
   restore: 'restore',
   expire: 'upkeep',
   check: 'upkeep',
@@ -116,6 +118,8 @@ export async function commandOf(
       const { dryRun = false } = PARAMETERS.expire.parse(parameters)
       return ['expire', component, ...(dryRun ? ['--dry-run'] : [])]
     }
+    case 'baseline':
+      return ['baseline', component]
     case 'check':
       return ['check', component]
     case 'restore': {
