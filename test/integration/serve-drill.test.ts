@@ -111,7 +111,11 @@ test(
     assert.equal(acted.status, 201)
     assert.equal((await plane.ask('POST /evidence/2/certifications', { body: { decision: 'accepted', text: 'x' } })).status, 400)
     assert.equal((await plane.ask('GET /evidence/99')).status, 404)
-    await waitUntil('the words are known', async () => (await runs(plane))[0]?.certified === 'accepted')
+    await waitUntil('the words are known', async () => {
+      const { body } = await plane.ask('GET /evidence')
+      return (body['systems'] as { count: number }[])[0]?.count === 3
+    })
+    assert.equal((await runs(plane))[0]?.certified, 'accepted')
     const { body: list } = await plane.ask('GET /evidence')
     const [system] = list['systems'] as { count: number; openActions: { action: string; overdue: boolean }[] }[]
     assert.deepEqual([system?.count, system?.openActions[0]?.overdue], [3, true])
