@@ -16,7 +16,7 @@ const NAME = 'seals'
 export async function beginSeals(options: {
   readonly directory: string
   readonly repositories: readonly Repository[]
-  /** Of all systems. */
+  /** No other may know of it: each answers, or is to be made yet. */
   readonly areAll: boolean
   readonly accounts: Pick<Accounts, 'beginSeals'>
   readonly clock: Clock
