@@ -206,7 +206,7 @@ export class Authority {
   async isSetUp(person: string): Promise<boolean> {
     const { accounts } = this
     const { clock } = this.#options
-    return await areMadeByOne(person, { accounts, clock, repositories: async () => this.#asked() })
+    return await areMadeByOne(person, { accounts, clock, repositories: async () => this.askedRepositories() })
   }
 
   /** A token that does more than read: good when another person has approved it. */
@@ -223,7 +223,14 @@ export class Authority {
 
   /** Of all systems that can be reached. */
   async repositories(): Promise<readonly Repository[]> {
-    return (await this.#asked()).opened
+    return (await this.askedRepositories()).opened
+  }
+
+  /** Of all systems, and which of them are away. */
+  async askedRepositories(): Promise<AskedRepositories> {
+    const { directory, catalogue } = this.#options
+    const systems = catalogue.systems.map(({ system }) => system)
+    return await askRepositories(directory, systems, async (system) => catalogue.repositoryOf(system))
   }
 
   /** Adds to the trail, or to what waits for it. */
@@ -264,16 +271,10 @@ export class Authority {
     this.#anchored.add(configuration)
   }
 
-  async #asked(): Promise<AskedRepositories> {
-    const { directory, catalogue } = this.#options
-    const systems = catalogue.systems.map(({ system }) => system)
-    return await askRepositories(directory, systems, async (system) => catalogue.repositoryOf(system))
-  }
-
   async #settle(): Promise<void> {
     const { directory } = this.#options
     const state = await this.#known.look()
-    const { opened: repositories, away } = await this.#asked()
+    const { opened: repositories, away } = await this.askedRepositories()
     if (state !== 'unknown' && !repositories.every((repository) => this.#keyed.has(repository))) {
       const mayMake = state === 'none' && repositories.length > 0
       const key = this.#key ?? (await sealingKey(directory, repositories, { mayMake }))
