@@ -329,9 +329,10 @@ export class Authority {
     return (await this.accounts.freshFactor(person, factor.success ? factor.data : undefined, bytes)).kind
   }
 
-  async #wasInHandOf(person: string, by: string, since: Date): Promise<boolean> {
+  async #wasInHandOf(person: string, by: string | null, since: Date): Promise<boolean> {
     const { madeBy, madeAt, resetBy, resetAt } = await this.accounts.people.read(person)
-    return (madeBy === by && madeAt >= since) || (resetBy === by && resetAt !== null && resetAt >= since)
+    const isIt = (each: string | null) => (by === null ? each !== null && each !== person : each === by)
+    return (isIt(madeBy) && madeAt >= since) || (isIt(resetBy) && resetAt !== null && resetAt >= since)
   }
 }
 
