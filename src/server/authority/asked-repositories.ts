@@ -1,11 +1,13 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { z } from 'zod'
 import { Failure } from '../../errors.ts'
 import { replaceFile } from '../../protect/postgres/durable-file.ts'
 import type { Repository } from '../../repository/repository.ts'
 
 /** The systems whose repository this node has seen: where one of them has none any more, its storage is away. */
 const FILE = 'repositories-seen'
+const schema = z.array(z.string())
 
 /** The repositories of all systems, as far as they answer. */
 export interface AskedRepositories {
@@ -21,8 +23,7 @@ export async function askRepositories(
   repositoryOf: (system: string) => Promise<Repository>,
 ): Promise<AskedRepositories> {
   const path = join(directory, FILE)
-  const text = await readFile(path, 'utf8').catch(() => '')
-  const seen = new Set(text.split('\n').filter((line) => line !== ''))
+  const seen = await readSeen(path)
   const outcomes = await Promise.allSettled(systems.map(repositoryOf))
   const opened = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []))
   const away = systems.filter((system, at) => {
@@ -31,8 +32,17 @@ export async function askRepositories(
   })
   const all = new Set([...seen, ...opened.map(({ system }) => system)])
   // A state directory that is full now is written to the next time.
-  if (all.size > seen.size) await replaceFile(path, [...all].map((system) => `${system}\n`).join('')).catch(() => undefined)
+  if (all.size > seen.size) await replaceFile(path, `${JSON.stringify([...all])}\n`).catch(() => undefined)
   return { opened, away }
+}
+
+async function readSeen(path: string): Promise<ReadonlySet<string>> {
+  const text = await readFile(path, 'utf8').catch(() => '[]')
+  try {
+    return new Set(schema.parse(JSON.parse(text)))
+  } catch {
+    return new Set()
+  }
 }
 
 function isMissing(error: unknown): boolean {

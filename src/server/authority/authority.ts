@@ -274,21 +274,22 @@ export class Authority {
   async #settle(): Promise<void> {
     const { directory } = this.#options
     const state = await this.#known.look()
-    const { opened: repositories, away } = await this.askedRepositories()
+    const asked = await this.askedRepositories()
+    const repositories = asked.opened
     if (state !== 'unknown' && !repositories.every((repository) => this.#keyed.has(repository))) {
       const mayMake = state === 'none' && repositories.length > 0
       const key = this.#key ?? (await sealingKey(directory, repositories, { mayMake }))
       if (key !== undefined) for (const repository of repositories) await this.#keyIn(repository, key)
       this.#key = key
     }
-    if (this.#key !== undefined && !this.#isSealed) await this.#beginSeals(repositories, away.length === 0)
+    if (this.#key !== undefined && !this.#isSealed) await this.#beginSeals(asked)
     // Without a repository that has the key, who comes now would not be let in again.
     await this.first.look(state === 'none' && this.#key !== undefined)
   }
 
-  async #beginSeals(repositories: readonly Repository[], areAll: boolean): Promise<void> {
+  async #beginSeals(asked: AskedRepositories): Promise<void> {
     const { directory, clock, report } = this.#options
-    const sealed = await beginSeals({ directory, repositories, areAll, accounts: this.accounts, clock })
+    const sealed = await beginSeals({ directory, asked, accounts: this.accounts, clock })
     if (sealed === undefined && this.#isSealed === undefined)
       report('nobody logs on yet: whether people are sealed is in a repository that cannot be asked')
     else if (sealed !== undefined && sealed > 0)
