@@ -118,6 +118,27 @@ test('an account that the asker made or reset within a day does not decide', { s
   assert.deepEqual(asked, [[here.approver.id, here.operator.id, new Date(NOON - 24 * 3_600_000)]])
 })
 
+test(
+  'what a file or a host asks for nobody decides on whose account anybody else has made or reset within a day',
+  { skip },
+  async (t) => {
+    const asked: unknown[] = []
+    const here = await place(t, {
+      wasInHandOf: async (...given) => {
+        asked.push(given[1])
+        return given[1] === null
+      },
+    })
+    for (const by of ['file:/etc/resus/his.yaml', 'host:root@his']) {
+      const asker: Principal = { kind: 'bootstrap', id: by, person: null, name: by, grants: [], factor: 'file' }
+      const { id } = await here.approvals.ask(asker, { operation: 'restore', parameters: {} }, RESTORE)
+      await assert.rejects(here.approvals.decide(id, here.approver, APPROVE), /somebody else made this account/)
+    }
+    assert.deepEqual(asked, [null, null])
+    assert.equal((await here.approvals.decide((await here.ask()).id, here.approver, APPROVE)).state, 'used')
+  },
+)
+
 test('a wrong factor decides nothing, and a decision is a decision', { skip }, async (t) => {
   const here = await place(t)
   const { id } = await here.ask()

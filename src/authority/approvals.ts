@@ -25,6 +25,9 @@ const WAITING_MAX = 500
 /** Of one who asks: nobody keeps others from asking. */
 const ASKER_MAX = 20
 
+/** Asked by whoever writes a file, or works on a host. */
+const OF_NO_PERSON = /^(file|host):/
+
 /** What it is about. */
 export interface Subject {
   readonly system: string | null
@@ -53,8 +56,8 @@ export interface ApprovalsOptions {
   readonly freshFactor: (person: string, given: unknown, digest: string) => Promise<'totp' | 'passkey'>
   /** Whose data it is about, as it is configured now; empty for the whole installation. */
   readonly facilitiesOf: (subject: Subject) => readonly string[]
-  /** Whether one person made another's account, or reset a factor of it, since then. */
-  readonly wasInHandOf: (person: string, by: string, since: Date) => Promise<boolean>
+  /** Whether one person made another's account, or reset a factor of it, since then; null: whether anybody else did. */
+  readonly wasInHandOf: (person: string, by: string | null, since: Date) => Promise<boolean>
   /** Does what was approved; gives what came of it, or nothing where somebody else does it, on a host. May be called again for the same approval after a crash. */
   readonly execute: (approval: Approval) => Promise<Readonly<Record<string, unknown>> | undefined>
   /** What a row says that Resus has written it so, for a digest. */
@@ -248,14 +251,13 @@ export class Approvals {
     if (by.person === approval.asked_by) {
       throw new Failure('FORBIDDEN', 'nobody decides on their own request', { hint: 'another approver has to' })
     }
-    if (await wasInHandOf(by.person, approval.asked_by, new Date(clock.now() - FOREIGN_AFTER_MS))) {
-      throw new Failure(
-        'FORBIDDEN',
-        `"${approval.asked_name}" made this account, or reset a factor of it, in the last 24 hours`,
-        {
-          hint: 'another approver has to decide',
-        },
-      )
+    // Who stands behind a file or a host nobody knows: it may be whoever made this account.
+    const asker = OF_NO_PERSON.test(approval.asked_by) ? null : approval.asked_by
+    if (await wasInHandOf(by.person, asker, new Date(clock.now() - FOREIGN_AFTER_MS))) {
+      const who = asker === null ? 'somebody else' : `"${approval.asked_name}"`
+      throw new Failure('FORBIDDEN', `${who} made this account, or reset a factor of it, in the last 24 hours`, {
+        hint: 'another approver has to decide',
+      })
     }
   }
 

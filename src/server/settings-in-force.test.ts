@@ -96,6 +96,25 @@ test('while no repository answers this node goes by its copy; a secret is not in
   assert.match(refused ?? '', /restoreRoots: weakens/)
 })
 
+test('a storage that is not mounted, or lies empty, is not one that never knew anybody: the copy counts', async (t) => {
+  const { begin, keep, state, repositories } = await place(t)
+  const kept = await keep({ restoreRoots: ['/a'] })
+  const missing = { opened: new Map(), missing: [{ system: 'osun' } as Configuration], isWhole: true }
+  const roots = async (known: Partial<OpenedRepositories> = missing) =>
+    (await begin({ restoreRoots: ['/b'] }, known)).settings.restoreRoots
+  assert.deepEqual(await roots(), ['/b'], 'nobody was ever known here')
+  await writeFile(join(state, 'people-are-known'), '')
+  assert.deepEqual(await roots(), [], 'and there is no copy')
+  await writeAcceptedSettings(state, kept)
+  assert.deepEqual(await roots(), ['/a'])
+  for (const repository of repositories) {
+    for (const name of await listAuthority(repository, 'servers/')) await repository.storage.delete(`authority/${name}`)
+  }
+  assert.deepEqual(await roots({}), ['/a'])
+  await rm(join(state, 'accepted-server.json'))
+  assert.deepEqual(await roots({}), ['/b'], 'of an older version, that kept none')
+})
+
 test('where nobody can say what was accepted, nobody restores and no provider lets anybody in, and the rest is at work', async (t) => {
   const { begin, state, storages } = await place(t)
   for (const storage of storages) storage.isAway = true

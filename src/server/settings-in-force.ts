@@ -23,7 +23,7 @@ export interface SettingsInForce {
 /** What could be known at a start. */
 type Known =
   | { readonly kind: 'accepted'; readonly document: Readonly<Record<string, Json>> }
-  /** There are no people, or none of whom a repository has settings: what the file says is in force. */
+  /** Nobody was ever known here, or every repository answers, and neither they nor this node have settings yet: what the file says is in force. */
   | { readonly kind: 'none' }
   | { readonly kind: 'unknown' }
 
@@ -70,16 +70,20 @@ export function settingsData(document: SettingsDocument): Readonly<Record<string
   return plainData(document) as Readonly<Record<string, Json>>
 }
 
-async function find(settings: ServerSettings, { opened, isWhole }: OpenedRepositories, clock: Clock): Promise<Known> {
+async function find(settings: ServerSettings, { opened, missing, isWhole }: OpenedRepositories, clock: Clock): Promise<Known> {
   const repositories = [...opened.values()]
   const asked = await inTime(clock, ask(repositories, settings.node)).catch((error: unknown) => {
     if (error instanceof Failure) return undefined
     throw error
   })
   if (asked?.document !== undefined) return { kind: 'accepted', document: asked.document }
-  if (asked?.isWhole === true && isWhole) return { kind: 'none' }
-  const kept = await readAcceptedSettings(settings.state)
-  if (kept !== undefined && (await isAnybodyKnown(settings.state))) return { kind: 'accepted', document: kept.document }
+  const haveAnswered = asked?.isWhole === true && isWhole
+  const isAnybodyHere = await isAnybodyKnown(settings.state)
+  if (haveAnswered && !isAnybodyHere) return { kind: 'none' }
+  // A storage that is not mounted looks like one that is to be made yet.
+  const kept = isAnybodyHere ? await readAcceptedSettings(settings.state) : undefined
+  if (kept !== undefined) return { kind: 'accepted', document: kept.document }
+  if (haveAnswered && missing.length === 0 && repositories.length > 0) return { kind: 'none' }
   const isNobodyKnown = asked?.isAnybody !== true && (await hadNobody(settings.state))
   return { kind: isNobodyKnown ? 'none' : 'unknown' }
 }

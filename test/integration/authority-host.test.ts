@@ -7,7 +7,7 @@ import test from 'node:test'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { controlPlane, withoutSchedules } from '../services/control-plane.ts'
-import { firstAdministrator, invitedBy, PUBLIC_URL } from '../services/people.ts'
+import { firstAdministrator, invitedBy, madeLongAgo, PUBLIC_URL } from '../services/people.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { protectedCluster } from '../services/protected-cluster.ts'
 import { waitUntil } from '../services/wait-until.ts'
@@ -58,6 +58,11 @@ test('on a host with the key a restore takes a second person, an emergency or th
   const [, id = ''] = /as ([0-9a-f-]{36})/.exec(JSON.stringify(asked.body)) ?? []
   assert.equal(codeOf(await restore('two', ['--approval', id])), 'APPROVAL_NEEDED', 'nobody has decided')
   await waitUntil('the control plane has found it', async () => (await approver.ask(`GET /approvals/${id}`)).status === 200)
+  // Made and approved by another person than the one who made the approver: the approver was made by the administrator today.
+  const sealed = (await administrator.ask('POST /break-glass')).body as { code: string; approval: { id: string } }
+  assert.equal((await approver.decide(sealed.approval.id)).body['code'], 'FORBIDDEN')
+  assert.equal((await approver.decide(id)).body['code'], 'FORBIDDEN', 'nor does whoever was made today decide for a host')
+  await madeLongAgo(plane, approver)
   assert.equal((await approver.decide(id)).body['state'], 'approved')
   assert.equal(codeOf(await restore('elsewhere', ['--approval', id])), 'APPROVAL_INVALID')
   assert.equal(
@@ -80,9 +85,6 @@ test('on a host with the key a restore takes a second person, an emergency or th
   const over = await resus(cluster.configPath, ['restore', '--to', place('fire'), '--delta', '--emergency', emergency.id])
   assert.equal(codeOf(over), 'APPROVAL_NEEDED', 'nothing is restored over alone')
 
-  // Made and approved by another person than the one who made the approver: the approver was made by the administrator today.
-  const sealed = (await administrator.ask('POST /break-glass')).body as { code: string; approval: { id: string } }
-  assert.equal((await approver.decide(sealed.approval.id)).body['code'], 'FORBIDDEN')
   assert.equal(codeOf(await restore('glass', ['--break-glass'], `${sealed.code}\n`)), 'APPROVAL_INVALID')
   assert(!(await isThere('glass')))
 

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import test from 'node:test'
 import { newestSettings } from '../../src/authority/accepted-settings.ts'
 import { controlPlane, lastingState, withoutSchedules, type ControlPlane } from '../services/control-plane.ts'
-import { firstAdministrator, invitedBy, PUBLIC_URL, type Somebody } from '../services/people.ts'
+import { firstAdministrator, invitedBy, madeLongAgo, PUBLIC_URL, type Somebody } from '../services/people.ts'
 import { skipUnlessInstalled } from '../services/postgres.ts'
 import { protectedCluster } from '../services/protected-cluster.ts'
 import { waitUntil } from '../services/wait-until.ts'
@@ -84,6 +84,12 @@ test(
         return alarms.some(({ code, text }) => code === 'CONFIGURATION_REFUSED' && text.includes('restoreRoots'))
       })
       assert.equal(await restoredTo(operator), join(roots[0]!, 'a'))
+      assert.equal(
+        (await approver.decide(waiting.id)).body['code'],
+        'FORBIDDEN',
+        'whoever made the account may have edited the file',
+      )
+      await madeLongAgo(plane, approver)
       const decided = await approver.decide(waiting.id)
       assert.equal(decided.status, 200, JSON.stringify(decided.body))
       await said(plane, 'in force at the next start')

@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { Accounts } from '../../src/authority/accounts.ts'
 import type { Grant } from '../../src/authority/principal.ts'
+import { embeddedConnection } from '../../src/catalog/embedded-store.ts'
+import { Store } from '../../src/catalog/store.ts'
+import { systemClock } from '../../src/clock.ts'
+import { Secret } from '../../src/secret.ts'
 import { Authenticator } from './authenticator.ts'
 import type { ApiAnswer, ControlPlane } from './control-plane.ts'
 import { waitUntil } from './wait-until.ts'
@@ -72,6 +77,20 @@ export async function invitedBy(
   const come = await browser.ask('POST /auth/invitation', { code: invitation.body['code'], password: PEOPLES_PASSWORD })
   assert.equal(come.status, 200, JSON.stringify(come.body))
   return await withPasskey(browser, name)
+}
+
+/** As if these had been made and invited two days ago: on what a file or a host asks for nobody decides before. */
+export async function madeLongAgo(plane: ControlPlane, ...people: readonly Somebody[]): Promise<void> {
+  await using store = await Store.open((await embeddedConnection(plane.state))!)
+  const key = new Secret(Buffer.from(await readFile(join(plane.state, 'authority-key'), 'utf8'), 'base64'))
+  const note = async () => undefined
+  const accounts = new Accounts({ store, clock: systemClock, key: () => key, site: null, note, onReplay: () => undefined })
+  const at = new Date(Date.now() - 48 * 3_600_000)
+  for (const { id } of people) {
+    await accounts.sealed.change(id, async (queries) =>
+      queries.updateTable('people').set({ made_at: at, reset_at: at }).where('id', '=', id).execute(),
+    )
+  }
 }
 
 interface Browser {

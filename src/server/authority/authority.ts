@@ -25,9 +25,11 @@ import type { Control } from '../control.ts'
 import { facilitiesAbout } from '../view.ts'
 import { AccessReview } from './access-review.ts'
 import { ApprovalNews, type RaiseAlarm } from './approval-news.ts'
+import { askRepositories, type AskedRepositories } from './asked-repositories.ts'
 import { documentOf } from './configuration-gate.ts'
 import { execute } from './executor.ts'
 import { FirstAdministrator } from './first-administrator.ts'
+import { areMadeByOne } from './first-day.ts'
 import { importAsked } from './host-requests.ts'
 import { KnownPeople } from './known-people.ts'
 import { PeopleKeeper } from './people-keeper.ts'
@@ -56,7 +58,6 @@ export interface AuthorityOptions {
 }
 
 const DIGEST_BYTES = 32
-const FIRST_DAY_MS = 24 * 3_600_000
 
 /** Who people are, what they may do, and what they decided: what `src/authority` knows, put together for a node. */
 export class Authority {
@@ -201,18 +202,11 @@ export class Authority {
     for (const repository of await this.repositories()) await this.#keeper.keep(repository).catch(this.#options.onError)
   }
 
-  /** Whether people are still made by one: on the first day, and until there is an approver beside whoever asks. */
+  /** Whether people are still made by one. Throws STORAGE_UNREACHABLE where a repository that cannot be asked has to say so. */
   async isSetUp(person: string): Promise<boolean> {
+    const { accounts } = this
     const { clock } = this.#options
-    const { good: people, changed } = await this.accounts.sealed.sort()
-    // Somebody who writes the store would like it to be the first day.
-    if (changed.length > 0) return false
-    const first = Math.min(...people.map(({ made_at: at }) => at.getTime()))
-    if (clock.now() - first < FIRST_DAY_MS) return true
-    return !people.some(
-      ({ id, state, grants }) =>
-        id !== person && state === 'active' && grants.some(({ role, facilities }) => role === 'approver' && facilities === null),
-    )
+    return await areMadeByOne(person, { accounts, clock, repositories: async () => this.askedRepositories() })
   }
 
   /** A token that does more than read: good when another person has approved it. */
@@ -229,9 +223,14 @@ export class Authority {
 
   /** Of all systems that can be reached. */
   async repositories(): Promise<readonly Repository[]> {
-    const { catalogue } = this.#options
-    const opened = await Promise.allSettled(catalogue.systems.map(async ({ system }) => catalogue.repositoryOf(system)))
-    return opened.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []))
+    return (await this.askedRepositories()).opened
+  }
+
+  /** Of all systems, and which of them are away. */
+  async askedRepositories(): Promise<AskedRepositories> {
+    const { directory, catalogue } = this.#options
+    const systems = catalogue.systems.map(({ system }) => system)
+    return await askRepositories(directory, systems, async (system) => catalogue.repositoryOf(system))
   }
 
   /** Adds to the trail, or to what waits for it. */
@@ -275,22 +274,22 @@ export class Authority {
   async #settle(): Promise<void> {
     const { directory } = this.#options
     const state = await this.#known.look()
-    const repositories = await this.repositories()
+    const asked = await this.askedRepositories()
+    const repositories = asked.opened
     if (state !== 'unknown' && !repositories.every((repository) => this.#keyed.has(repository))) {
       const mayMake = state === 'none' && repositories.length > 0
       const key = this.#key ?? (await sealingKey(directory, repositories, { mayMake }))
       if (key !== undefined) for (const repository of repositories) await this.#keyIn(repository, key)
       this.#key = key
     }
-    if (this.#key !== undefined && !this.#isSealed) await this.#beginSeals(repositories)
+    if (this.#key !== undefined && !this.#isSealed) await this.#beginSeals(asked)
     // Without a repository that has the key, who comes now would not be let in again.
     await this.first.look(state === 'none' && this.#key !== undefined)
   }
 
-  async #beginSeals(repositories: readonly Repository[]): Promise<void> {
-    const { directory, catalogue, clock, report } = this.#options
-    const areAll = repositories.length === catalogue.systems.length
-    const sealed = await beginSeals({ directory, repositories, areAll, accounts: this.accounts, clock })
+  async #beginSeals(asked: AskedRepositories): Promise<void> {
+    const { directory, clock, report } = this.#options
+    const sealed = await beginSeals({ directory, asked, accounts: this.accounts, clock })
     if (sealed === undefined && this.#isSealed === undefined)
       report('nobody logs on yet: whether people are sealed is in a repository that cannot be asked')
     else if (sealed !== undefined && sealed > 0)
@@ -331,9 +330,10 @@ export class Authority {
     return (await this.accounts.freshFactor(person, factor.success ? factor.data : undefined, bytes)).kind
   }
 
-  async #wasInHandOf(person: string, by: string, since: Date): Promise<boolean> {
+  async #wasInHandOf(person: string, by: string | null, since: Date): Promise<boolean> {
     const { madeBy, madeAt, resetBy, resetAt } = await this.accounts.people.read(person)
-    return (madeBy === by && madeAt >= since) || (resetBy === by && resetAt !== null && resetAt >= since)
+    const isIt = (each: string | null) => (by === null ? each !== null && each !== person : each === by)
+    return (isIt(madeBy) && madeAt >= since) || (isIt(resetBy) && resetAt !== null && resetAt >= since)
   }
 }
 

@@ -16,6 +16,7 @@ import { skipUnlessInstalled } from '../../../test/services/postgres.ts'
 import { stopTestStore, testStore } from '../../../test/services/store.ts'
 import { askFromHost } from '../../authority/clearance.ts'
 import { askedName } from '../../authority/operation.ts'
+import { askRepositories } from './asked-repositories.ts'
 import { FirstAdministrator } from './first-administrator.ts'
 import { importAsked } from './host-requests.ts'
 import { KnownPeople } from './known-people.ts'
@@ -137,7 +138,7 @@ test('rows of before there were seals are sealed once; seals that are taken away
   const { repository, away: dead } = await repositoryOf()
   const [one, two, three] = [await directory(t), await directory(t), await directory(t)]
   const begin = async (node: string, repositories = [repository], areAll = true) =>
-    beginSeals({ directory: node, repositories, areAll, accounts, clock })
+    beginSeals({ directory: node, asked: { opened: repositories, away: areAll ? [] : ['ila'] }, accounts, clock })
   const unseal = async () => sql`update resus_control.people set seal = null`.execute(store.sql)
   await unseal()
   await assert.rejects(accounts.people.read(person.id), refusedWith('PEOPLE_CHANGED_OUTSIDE'))
@@ -149,6 +150,23 @@ test('rows of before there were seals are sealed once; seals that are taken away
   await unseal()
   assert.deepEqual([await begin(one), await begin(two), await begin(three, [repository], false)], [0, 0, 0])
   await assert.rejects(accounts.people.read(person.id), refusedWith('PEOPLE_CHANGED_OUTSIDE'))
+})
+
+test('rows are sealed while another storage was never made, and not while one is not mounted or is away', { skip }, async (t) => {
+  const { accounts, store, clock, ...all } = await testAccounts(t)
+  await enrolled({ accounts, store, clock, ...all }, 'ada')
+  await sql`update resus_control.people set seal = null`.execute(store.sql)
+  const [osun, ila] = [(await repositoryOf()).repository, (await repositoryOf('ila')).repository]
+  const missing = new Failure('REPOSITORY_MISSING', 'there is none')
+  const begin = async (node: string, answer: () => Promise<Repository>) => {
+    const repositoryNamed = async (system: string) => (system === 'osun' ? osun : answer())
+    return beginSeals({ directory: node, asked: await askRepositories(node, ['osun', 'ila'], repositoryNamed), accounts, clock })
+  }
+  const one = await directory(t)
+  assert.equal(await begin(one, away), undefined)
+  await askRepositories(one, ['ila'], async () => ila)
+  assert.equal(await begin(one, () => Promise.reject(missing)), undefined, 'it was there once')
+  assert.equal(await begin(await directory(t), () => Promise.reject(missing)), 1)
 })
 
 test('of two nodes that make the key at once both have the same; a storage that is away says nothing', { skip }, async (t) => {

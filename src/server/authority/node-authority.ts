@@ -4,12 +4,10 @@ import { assert } from '../../assert.ts'
 import type { Store } from '../../catalog/store.ts'
 import type { Clock } from '../../clock.ts'
 import { openConfigured } from '../../config/open.ts'
-import { Failure } from '../../errors.ts'
 import { alarmKey, alarmOf } from '../../incident/alarm-kinds.ts'
 import type { Notices } from '../../incident/notices.ts'
 import type { Catalogue } from '../catalogue.ts'
 import type { Control } from '../control.ts'
-import type { Repository } from '../../repository/repository.ts'
 import type { SettingsInForce } from '../settings-in-force.ts'
 import type { RaiseAlarm } from './approval-news.ts'
 import { Authority } from './authority.ts'
@@ -100,7 +98,10 @@ export class NodeAuthority {
       clock,
       isGuarded: () => this.authority.isGuarded,
       approvals,
-      repositories: async () => repositoriesOf(catalogue),
+      repositories: async () => {
+        const { opened, away } = await this.authority.askedRepositories()
+        return { repositories: opened, isWhole: away.length === 0 }
+      },
       report,
     })
   }
@@ -121,21 +122,6 @@ export class NodeAuthority {
   listens(url: string): void {
     if (!this.#isNamed) this.#url = url
   }
-}
-
-/** One that is to be made yet is not away. */
-async function repositoriesOf(catalogue: Catalogue) {
-  const repositories: Repository[] = []
-  let isWhole = true
-  for (const { system } of catalogue.systems) {
-    try {
-      repositories.push(await catalogue.repositoryOf(system))
-    } catch (error) {
-      if (!(error instanceof Failure)) throw error
-      isWhole &&= error.code === 'REPOSITORY_MISSING'
-    }
-  }
-  return { repositories, isWhole }
 }
 
 function alarmsTo(notices: Notices): RaiseAlarm {

@@ -11,7 +11,8 @@ import type { Repository } from '../../repository/repository.ts'
 
 const schema = z.object({ format: z.literal(1), at: z.iso.datetime({ precision: 3 }), person: personCopySchema })
 
-interface Kept {
+/** A person as a repository has them, under which name. */
+export interface Kept {
   readonly name: string
   readonly person: PersonCopy
   readonly text: string
@@ -91,20 +92,31 @@ export class PeopleKeeper {
     }
   }
 
-  /** The newest of each person; read once. One that is damaged is passed over, and the one before counts. */
+  /** The newest of each person; read once. */
   async #read(repository: Repository): Promise<Map<string, Kept>> {
     const known = this.#kept.get(repository)
     if (known !== undefined) return known
-    const found = new Map<string, Kept>()
-    for (const name of (await listAuthority(repository, 'people/')).toReversed()) {
-      const id = name.split('/')[1] ?? ''
-      if (found.has(id)) continue
-      const person = await readPerson(repository, name)
-      if (person?.id === id) found.set(id, { name, person, text: canonicalJson(person) })
-    }
+    const { kept } = await readPeople(repository)
+    const found = new Map(kept.map((each) => [each.person.id, each]))
     this.#kept.set(repository, found)
     return found
   }
+}
+
+/** Who is in a repository: all of whom there is anything, and the newest of each. One that is damaged is passed over, and the one before counts. */
+export async function readPeople(
+  repository: Repository,
+): Promise<{ readonly ids: readonly string[]; readonly kept: readonly Kept[] }> {
+  const ids = new Set<string>()
+  const found = new Map<string, Kept>()
+  for (const name of (await listAuthority(repository, 'people/')).toReversed()) {
+    const id = name.split('/')[1] ?? ''
+    ids.add(id)
+    if (found.has(id)) continue
+    const person = await readPerson(repository, name)
+    if (person?.id === id) found.set(id, { name, person, text: canonicalJson(person) })
+  }
+  return { ids: [...ids], kept: [...found.values()] }
 }
 
 async function readPerson(repository: Repository, name: string): Promise<PersonCopy | undefined> {

@@ -4,7 +4,7 @@ import type { Accounts } from '../../authority/accounts.ts'
 import type { Clock } from '../../clock.ts'
 import { replaceFile } from '../../protect/postgres/durable-file.ts'
 import { putAuthority, readAuthority } from '../../repository/authority-objects.ts'
-import type { Repository } from '../../repository/repository.ts'
+import type { AskedRepositories } from './asked-repositories.ts'
 
 const FILE = 'rows-are-sealed'
 const NAME = 'seals'
@@ -15,18 +15,17 @@ const NAME = 'seals'
  */
 export async function beginSeals(options: {
   readonly directory: string
-  readonly repositories: readonly Repository[]
-  /** Of all systems. */
-  readonly areAll: boolean
+  readonly asked: AskedRepositories
   readonly accounts: Pick<Accounts, 'beginSeals'>
   readonly clock: Clock
 }): Promise<number | undefined> {
-  const { directory, repositories, areAll, accounts, clock } = options
+  const { directory, asked, accounts, clock } = options
+  const { opened: repositories, away } = asked
   const path = join(directory, FILE)
   if ((await stat(path).catch(() => undefined)) !== undefined) return 0
   const marks = await Promise.all(repositories.map(async (repository) => readAuthority(repository, NAME)))
   const isBegun = marks.some((mark) => mark !== undefined)
-  if (!isBegun && !areAll) return undefined
+  if (!isBegun && (away.length > 0 || repositories.length === 0)) return undefined
   const sealed = isBegun ? 0 : await accounts.beginSeals()
   const document = { format: 1, at: new Date(clock.now()).toISOString() }
   for (const repository of repositories) await putAuthority(repository, NAME, document)

@@ -9,6 +9,7 @@ import type { Principal } from '../../authority/principal.ts'
 import { listApprovals } from '../../catalog/approvals.ts'
 import type { Configuration } from '../../config/configuration.ts'
 import { openTemporaryDirectory } from '../../postgres/staged-runtime.ts'
+import { listAuthority } from '../../repository/authority-objects.ts'
 import { initRepository, type Repository } from '../../repository/repository.ts'
 import { Secret } from '../../secret.ts'
 import { MemoryStorage } from '../../storage/memory-storage.ts'
@@ -88,11 +89,33 @@ async function place(t: TestContext) {
   const keptIn = async (at: number, node = 'one') => (await newestSettings([repositories[at]!], node))?.document['restoreRoots']
   const keep = async (text: object) =>
     keepSettings(repositories, { node: 'one', document: settingsData((await load(text)).document), approval: null }, clock)
-  return { clock, state, world, start, asked, decide, keptIn, keep }
+  /** Storages that lie empty. */
+  const forget = async () => {
+    for (const repository of repositories) {
+      for (const name of await listAuthority(repository, 'servers/')) await repository.storage.delete(`authority/${name}`)
+    }
+  }
+  return { clock, state, world, start, asked, decide, keptIn, keep, forget }
 }
 
 const A = { restoreRoots: ['/a'] }
 const B = { restoreRoots: ['/b'] }
+
+test(
+  'where no repository knows any more what was accepted, the copy of this node is held against the file',
+  { skip },
+  async (t) => {
+    const { start, asked, forget, keptIn, state } = await place(t)
+    await (await start(A)).gate.look()
+    await writeFile(join(state, 'people-are-known'), '')
+    await forget()
+    const { gate, roots } = await start(B)
+    assert.deepEqual(roots, ['/a'])
+    await gate.look()
+    assert.equal((await asked()).length, 1)
+    assert.deepEqual([await keptIn(0), await keptIn(1)], [['/a'], ['/a']])
+  },
+)
 
 test('with the first people what is in force is accepted; before, nothing is', { skip }, async (t) => {
   const { world, start, keptIn, state } = await place(t)

@@ -4,7 +4,7 @@ import { canonicalJson, type Json } from '../../authority/canonical-json.ts'
 import { isObject, type Change } from '../../authority/weakening.ts'
 import type { Clock } from '../../clock.ts'
 import type { Repository } from '../../repository/repository.ts'
-import { hasSecret, writeAcceptedSettings } from '../accepted-settings-file.ts'
+import { hasSecret, readAcceptedSettings, writeAcceptedSettings } from '../accepted-settings-file.ts'
 import { heldBack, settingsData, type SettingsInForce } from '../settings-in-force.ts'
 import type { FileApprovals } from './file-approvals.ts'
 
@@ -54,7 +54,9 @@ export class SettingsGate {
     const { repositories, isWhole } = await this.#options.repositories()
     this.#hasLooked = true
     if (repositories.length === 0) return
-    const newest = await newestSettings(repositories, inForce.settings.node)
+    const { node, state: directory } = inForce.settings
+    // What this node has gone by counts where the repositories have lost it.
+    const newest = (await newestSettings(repositories, node)) ?? (await readAcceptedSettings(directory))
     // One that is away may know more.
     if (newest === undefined && !isWhole) return
     const held = newest === undefined ? undefined : heldBack(newest.document, inForce.wanted)
