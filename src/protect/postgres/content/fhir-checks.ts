@@ -1,6 +1,7 @@
 import pg from 'pg'
 import type { Finding } from '../check-list.ts'
 import type { FhirSettings } from './checks-schema.ts'
+import { askingSession } from './asking-role.ts'
 import { readOnly, type CheckedCopy, type ContentCheck } from './content-check.ts'
 import { askRule, changedConsents, readAudit, type AuditSeries, type FhirFigures } from './fhir-figures.ts'
 import { SHIPPED_MAPPINGS, type FhirMapping } from './fhir-mappings.ts'
@@ -47,7 +48,7 @@ async function look(copy: CheckedCopy, name: RuleName, { settings, shelf, databa
   const figures = held.kind === 'none' ? null : held.baseline.fhir
   const isBehind = held.kind === 'exact' || held.kind === 'later'
   try {
-    return await copy.server.session(database, async (client) =>
+    return await askingSession(copy, database, async (client) =>
       readOnly(client, minutes * 60_000, async () => {
         await client.query(mappingSettings(minutes * 60_000))
         const mapping = await findMapping(client, settings)

@@ -1,4 +1,5 @@
-import { inEachDatabase, type CheckedCopy, type ContentCheck } from './content-check.ts'
+import { inEachDatabase } from './asking-role.ts'
+import type { CheckedCopy, ContentCheck } from './content-check.ts'
 import type { Finding } from '../check-list.ts'
 
 /** Beats come every second; so old the newest may be before somebody has to say why. */

@@ -1,6 +1,7 @@
 import pg from 'pg'
 import type { Finding } from '../check-list.ts'
 import type { Expectation, SqlCheckSettings } from './checks-schema.ts'
+import { askingSession } from './asking-role.ts'
 import { readOnly, type CheckedCopy, type ContentCheck } from './content-check.ts'
 
 // Queries of the configuration, each with what it is to give.
@@ -20,14 +21,14 @@ async function look(
   { query, expect, database, minutes }: SqlCheckSettings,
   more: { database: string; digest: (text: string) => string },
 ): Promise<Finding> {
-  const answer = await copy.server
-    .session(database ?? more.database, async (client) => readOnly(client, minutes * 60_000, async () => ask(client, query)))
-    .catch((error: unknown) => {
-      // Its words may have a value in them.
-      if (error instanceof pg.DatabaseError)
-        return { error: `${error.message}${error.detail === undefined ? '' : `: ${error.detail}`}`, code: error.code }
-      throw error
-    })
+  const answer = await askingSession(copy, database ?? more.database, async (client) =>
+    readOnly(client, minutes * 60_000, async () => ask(client, query)),
+  ).catch((error: unknown) => {
+    // Its words may have a value in them.
+    if (error instanceof pg.DatabaseError)
+      return { error: `${error.message}${error.detail === undefined ? '' : `: ${error.detail}`}`, code: error.code }
+    throw error
+  })
   if ('error' in answer) {
     return { verdict: 'failed', found: `the server refused it (SQLSTATE ${answer.code ?? 'unknown'})`, findings: answer.error }
   }
