@@ -12,6 +12,8 @@ export interface Finding {
   readonly findings?: unknown
   /** What it was made of, each listed as a check of its own. */
   readonly parts?: readonly FindingPart[]
+  /** False: whatever it gave, nothing of the hospital's own content was seen to be right. */
+  readonly own?: false
 }
 
 export interface FindingPart extends Check {
@@ -110,12 +112,13 @@ export class CheckList {
     // What is torn down while it works finds all sorts of things.
     this.#signal.throwIfAborted()
     const seconds = Math.max(0, this.#clock.now() - beganMs) / 1000
-    this.#add(planned, { name, verdict: finding.verdict, expected, found: finding.found, seconds, findings: finding.findings })
-    for (const part of finding.parts ?? []) this.#add(planned, { ...part, name: `${name}: ${part.name}` })
+    const own = (planned.own ?? false) && finding.own !== false
+    this.#add(own, { name, verdict: finding.verdict, expected, found: finding.found, seconds, findings: finding.findings })
+    for (const part of finding.parts ?? []) this.#add(own, { ...part, name: `${name}: ${part.name}` })
     return finding.verdict === 'verified'
   }
 
-  #add({ own = false }: PlannedCheck, { findings, ...check }: FindingPart): void {
+  #add(own: boolean, { findings, ...check }: FindingPart): void {
     this.#checks.push(check)
     if (own && check.verdict === 'verified') this.#isContentVerified = true
     if (findings !== undefined) this.#details.push({ name: check.name, said: check.found, findings: this.#bounded(findings) })
