@@ -16,6 +16,8 @@ export interface CheckedCopy {
   }
   /** The moment that was asked for, milliseconds since 1970; null where the target is none of time. */
   readonly askedMs: number | null
+  /** Recovery was told to stop at that moment, by the server's own clock: of the newest, or of an LSN, it is only near. */
+  readonly isTimed: boolean
   readonly replayed: Lsn
   /** The transaction that came next when recovery had ended: those from here on are of whoever looks. */
   readonly nextTransaction: bigint
