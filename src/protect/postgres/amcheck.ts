@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import pg from 'pg'
 import { serverSaid, type Finding } from './check-list.ts'
+import { withoutValues } from './server-words.ts'
 
 // PostgreSQL's own amcheck over a restored cluster: every table against itself, every B-tree against its table.
 
@@ -17,6 +18,9 @@ export interface CheckedServer {
   /** The same, in a database that surely is there. */
   anySession<T>(work: (client: pg.Client) => Promise<T>): Promise<T>
 }
+
+/** So many of what is corrupt are told in the details. */
+const WORDS_MAX = 100
 
 /** An operator class of an extension that is not installed on this machine; the words are PostgreSQL's (dfmgr.c), untranslated. */
 const LIBRARY_MISSING = /^could not (?:access file|load library)/
@@ -35,6 +39,8 @@ interface Tally {
   notProven: number
   /** The first that was corrupt, and what is wrong with it. */
   example: string
+  /** Of the first ones, the server's words, which may have a value in them. */
+  readonly words: string[]
   /** What could not be looked at, by kind. */
   readonly passedOver: Map<string, number>
 }
@@ -91,7 +97,7 @@ export class Amcheck {
     look: (client: pg.Client, relation: Relation) => Promise<string | undefined>,
   ): Promise<Finding> {
     const databases = await this.#server.anySession(async (client) => (await client.query<{ name: string }>(DATABASES)).rows)
-    const tally: Tally = { checked: 0, corrupt: 0, notProven: 0, example: '', passedOver: new Map() }
+    const tally: Tally = { checked: 0, corrupt: 0, notProven: 0, example: '', words: [], passedOver: new Map() }
     for (const { name } of databases) {
       const said = await this.#server
         .session(name, async (client) => {
@@ -102,7 +108,7 @@ export class Amcheck {
         })
         .catch(serverSaid)
       if (said === 'absent') return { verdict: 'not proven', found: 'the programs of this PostgreSQL have no amcheck' }
-      if (said !== undefined) noteCorrupt(tally, `database "${name}": ${said.message}`)
+      if (said !== undefined) noteCorrupt(tally, `database "${name}"`, said)
     }
     return summary(what, databases.length, tally)
   }
@@ -143,7 +149,7 @@ async function checkDatabase(options: {
       tally.notProven += 1
       passOver(tally, `for which "${said.message}"`, 1)
     } else if (said !== undefined) {
-      noteCorrupt(tally, `${relation.name} in "${database}": ${typeof said === 'string' ? said : said.message}`)
+      noteCorrupt(tally, `${relation.name} in "${database}"`, said)
     }
     if (said instanceof Error && !(said instanceof pg.DatabaseError)) return false
     options.onBytes(Number(relation.bytes))
@@ -160,16 +166,21 @@ function passOver(tally: Tally, kind: string, count: number): void {
   tally.passedOver.set(kind, (tally.passedOver.get(kind) ?? 0) + count)
 }
 
-function noteCorrupt(tally: Tally, example: string): void {
+function noteCorrupt(tally: Tally, where: string, said: string | Error): void {
   tally.corrupt += 1
-  if (tally.example === '') tally.example = example
+  if (tally.example === '') tally.example = `${where}: ${typeof said === 'string' ? said : withoutValues(said)}`
+  if (tally.words.length < WORDS_MAX) tally.words.push(`${where}: ${typeof said === 'string' ? said : said.message}`)
 }
 
 function summary(what: string, databases: number, tally: Tally): Finding {
   const over = [...tally.passedOver].map(([kind, count]) => `${count} ${kind}`).join(', ')
   const rest = over === '' ? '' : `; not looked at: ${over}`
   if (tally.corrupt > 0)
-    return { verdict: 'failed', found: `${tally.corrupt} of ${tally.checked} ${what} corrupt: ${tally.example}${rest}` }
+    return {
+      verdict: 'failed',
+      found: `${tally.corrupt} of ${tally.checked} ${what} corrupt: ${tally.example}${rest}`,
+      findings: tally.words,
+    }
   // The catalogs alone are hundreds.
   if (tally.checked === 0) return { verdict: 'failed', found: `no ${what} were found` }
   if (tally.notProven > 0)
