@@ -124,7 +124,7 @@ function isOrdered(left: number | string, right: number | string): boolean {
 
 /** bigint and numeric come as text, whatever a text column says. */
 function numberText({ value, type }: Cell): string | undefined {
-  if (!NUMBERS.has(type) || value === null) return undefined
+  if (!NUMBERS.has(type) || (typeof value !== 'number' && typeof value !== 'string')) return undefined
   return String(value)
 }
 
