@@ -89,7 +89,7 @@ components:
       sql:
         - { name: patients, query: select count(*) from hospital.patients, expect: { least: 50 } }
       commands:
-        - { name: hospital check, run: ${JSON.stringify(check)} }
+        - { name: hospital check, trusted: true, run: ${JSON.stringify(check)} }
 `
   await writeFile(directory.configuration, text, { mode: 0o600 })
 }

@@ -46,7 +46,7 @@ export class TlsReload {
   }
 
   /** Throws what `readTls` throws, once: the old one stays in force then. */
-  async look(): Promise<'changed' | 'same'> {
+  async look(report: (text: string) => void): Promise<void> {
     const now = await readTls(this.#settings).catch((error: unknown) => {
       const why = String(error)
       const isKnown = why === this.#refused
@@ -54,13 +54,13 @@ export class TlsReload {
       if (!isKnown) throw error
       return this.#inForce
     })
-    if (now === undefined || this.#inForce === undefined) return 'same'
-    if (now.cert.equals(this.#inForce.cert) && now.key.equals(this.#inForce.key)) return 'same'
+    if (now === undefined || this.#inForce === undefined) return
+    if (now.cert.equals(this.#inForce.cert) && now.key.equals(this.#inForce.key)) return
     const server = this.#api.server as unknown as HttpsServer
     server.setSecureContext({ ...now, minVersion: 'TLSv1.2' })
     this.#inForce = now
     this.#refused = ''
-    return 'changed'
+    report('another certificate is in force')
   }
 }
 

@@ -343,7 +343,7 @@ class Node {
       this.#always(COMPLIANCE_MS, async () => this.#watch.record(this.#scheduler.isLeader, signal)),
       this.#always(SIZES_MS, async () => this.#watch.sizes.look(this.#scheduler.isLeader)),
       this.#always(CLEAN_MS, async () => this.#forgetOld()),
-      this.#always(TLS_MS, async () => this.#lookForCertificate()),
+      this.#always(TLS_MS, async () => this.#tls?.look(this.#options.report)),
       this.#always(MEND_MS, async () => this.#mendTasks()),
       this.#always(STORE_MS, async () => this.#keeper.look()),
     ]
@@ -387,10 +387,6 @@ class Node {
     if (signal.aborted || (isStoreAway(error) && !isStoreBroken(error))) return
     if (error instanceof Failure) report(`${error.message} (${error.code})`)
     else report(error instanceof Error ? (error.stack ?? error.message) : String(error))
-  }
-
-  async #lookForCertificate(): Promise<void> {
-    if ((await this.#tls?.look()) === 'changed') this.#options.report('another certificate is in force')
   }
 
   async #forgetOld(): Promise<void> {

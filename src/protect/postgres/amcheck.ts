@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import pg from 'pg'
 import { serverSaid, type Finding } from './check-list.ts'
+import { withoutValues } from './server-words.ts'
 
 // PostgreSQL's own amcheck over a restored cluster: every table against itself, every B-tree against its table.
 
@@ -20,6 +21,9 @@ export interface CheckedServer {
   /** The same, in a database that surely is there. */
   anySession<T>(work: (client: pg.Client) => Promise<T>): Promise<T>
 }
+
+/** So many of what is corrupt are told in the details. */
+const WORDS_MAX = 100
 
 /** An operator class of an extension that is not installed on this machine; the words are PostgreSQL's (dfmgr.c), untranslated. */
 const LIBRARY_MISSING = /^could not (?:access file|load library)/
@@ -41,6 +45,8 @@ interface Tally {
   /** The first that was corrupt, and what is wrong with it. */
   example: string
   examplePlace: string
+  /** Of the first ones, the server's words, which may have a value in them. */
+  readonly words: string[]
   /** What could not be looked at, by kind. */
   readonly passedOver: Map<string, number>
 }
@@ -92,7 +98,7 @@ export class Amcheck {
 
   async #check(what: string, relations: string, others: string, look: Look): Promise<Finding> {
     const databases = await this.#server.anySession(async (client) => (await client.query<{ name: string }>(DATABASES)).rows)
-    const tally: Tally = { checked: 0, corrupt: 0, notProven: 0, example: '', examplePlace: '', passedOver: new Map() }
+    const tally: Tally = { checked: 0, corrupt: 0, notProven: 0, example: '', examplePlace: '', words: [], passedOver: new Map() }
     for (const { name } of databases) {
       const known = await this.#server
         .session(name, async (client) => {
@@ -101,7 +107,7 @@ export class Amcheck {
         })
         .catch(serverSaid)
       if (known === 'absent') return { verdict: 'not proven', found: 'the programs of this PostgreSQL have no amcheck' }
-      if (known instanceof Error) noteCorrupt(tally, { database: name, oid: 0 }, `database "${name}": ${known.message}`)
+      if (known instanceof Error) noteCorrupt(tally, { database: name, oid: 0, where: `database "${name}"` }, known)
       else await this.#checkDatabase({ database: name, relations: known, others, tally, look })
     }
     return summary(what, databases.length, tally)
@@ -132,10 +138,10 @@ export class Amcheck {
         .catch(serverSaid)
     const ended = await Promise.all(Array.from({ length: Math.min(SESSIONS, relations.length) }, work))
     const broken = ended.find((each) => each instanceof Error)
-    if (broken !== undefined && !isLost) noteCorrupt(tally, { database, oid: 0 }, `database "${database}": ${broken.message}`)
+    if (broken !== undefined && !isLost) noteCorrupt(tally, { database, oid: 0, where: `database "${database}"` }, broken)
     if (broken !== undefined || isLost) return
     const said = await this.#server.session(database, async (client) => noteOthers(client, others, tally)).catch(serverSaid)
-    if (said !== undefined) noteCorrupt(tally, { database, oid: 0 }, `database "${database}": ${said.message}`)
+    if (said !== undefined) noteCorrupt(tally, { database, oid: 0, where: `database "${database}"` }, said)
   }
 
   /** Makes the extension, in this copy alone, after the cluster's event triggers were disabled. False where its files are not there. */
@@ -169,8 +175,7 @@ function note(
     tally.notProven += 1
     passOver(tally, `for which "${said.message}"`, 1)
   } else if (said !== undefined) {
-    const text = `${relation.name} in "${database}": ${typeof said === 'string' ? said : said.message}`
-    noteCorrupt(tally, { database, oid: relation.oid }, text)
+    noteCorrupt(tally, { database, oid: relation.oid, where: `${relation.name} in "${database}"` }, said)
   }
 }
 
@@ -186,13 +191,14 @@ function passOver(tally: Tally, kind: string, count: number): void {
 /** Of several the first by its place is shown, whichever session was quicker. */
 function noteCorrupt(
   tally: Tally,
-  { database, oid }: { readonly database: string; readonly oid: number },
-  example: string,
+  { database, oid, where }: { readonly database: string; readonly oid: number; readonly where: string },
+  said: string | Error,
 ): void {
   tally.corrupt += 1
+  if (tally.words.length < WORDS_MAX) tally.words.push(`${where}: ${typeof said === 'string' ? said : said.message}`)
   const place = `${database} ${String(oid).padStart(10, '0')}`
   if (tally.example !== '' && tally.examplePlace <= place) return
-  tally.example = example
+  tally.example = `${where}: ${typeof said === 'string' ? said : withoutValues(said)}`
   tally.examplePlace = place
 }
 
@@ -200,7 +206,11 @@ function summary(what: string, databases: number, tally: Tally): Finding {
   const over = [...tally.passedOver].map(([kind, count]) => `${count} ${kind}`).join(', ')
   const rest = over === '' ? '' : `; not looked at: ${over}`
   if (tally.corrupt > 0)
-    return { verdict: 'failed', found: `${tally.corrupt} of ${tally.checked} ${what} corrupt: ${tally.example}${rest}` }
+    return {
+      verdict: 'failed',
+      found: `${tally.corrupt} of ${tally.checked} ${what} corrupt: ${tally.example}${rest}`,
+      findings: tally.words,
+    }
   // The catalogs alone are hundreds.
   if (tally.checked === 0) return { verdict: 'failed', found: `no ${what} were found` }
   if (tally.notProven > 0)

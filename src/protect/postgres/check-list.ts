@@ -2,6 +2,8 @@ import pg from 'pg'
 import type { Clock } from '../../clock.ts'
 import { Failure, type FailureCode } from '../../errors.ts'
 import type { Check, Verdict } from '../../repository/verdicts.ts'
+import { BoundedFindings, readable, type CheckDetail } from './bounded-findings.ts'
+import { withoutValues } from './server-words.ts'
 
 /** What looking at something gave. */
 export interface Finding {
@@ -12,17 +14,12 @@ export interface Finding {
   readonly findings?: unknown
   /** What it was made of, each listed as a check of its own. */
   readonly parts?: readonly FindingPart[]
+  /** False: whatever it gave, nothing of the hospital's own content was seen to be right. */
+  readonly own?: false
 }
 
 export interface FindingPart extends Check {
   readonly findings?: unknown
-}
-
-/** What a check found that may name rows. */
-export interface CheckDetail {
-  readonly name: string
-  readonly said: string
-  readonly findings: unknown
 }
 
 export interface PlannedCheck {
@@ -65,17 +62,12 @@ export function isJudgement(error: unknown): error is Failure {
   return error instanceof Failure && JUDGING.has(error.code)
 }
 
-/** All that checks found has to go into one object. */
-const FINDINGS_BYTES_MAX = 512 * 1024
-const LEFT_OUT = 'left out: with this, the details would be longer than can be kept'
-
 /** The checks of one verification, in the order in which they are made. */
 export class CheckList {
   readonly #clock: Clock
   readonly #signal: AbortSignal
   readonly #checks: Check[] = []
-  readonly #details: CheckDetail[] = []
-  #findingsBytes = 0
+  readonly #findings = new BoundedFindings()
   #isContentVerified = false
 
   constructor(clock: Clock, signal: AbortSignal) {
@@ -88,7 +80,7 @@ export class CheckList {
   }
 
   get details(): readonly CheckDetail[] {
-    return this.#details
+    return this.#findings.details
   }
 
   /** Whether at least one check of the hospital's own content was verified. */
@@ -110,23 +102,17 @@ export class CheckList {
     // What is torn down while it works finds all sorts of things.
     this.#signal.throwIfAborted()
     const seconds = Math.max(0, this.#clock.now() - beganMs) / 1000
-    this.#add(planned, { name, verdict: finding.verdict, expected, found: finding.found, seconds, findings: finding.findings })
-    for (const part of finding.parts ?? []) this.#add(planned, { ...part, name: `${name}: ${part.name}` })
+    const own = (planned.own ?? false) && finding.own !== false
+    this.#add(own, { name, verdict: finding.verdict, expected, found: finding.found, seconds, findings: finding.findings })
+    for (const part of finding.parts ?? []) this.#add(own, { ...part, name: `${name}: ${part.name}` })
     return finding.verdict === 'verified'
   }
 
-  #add({ own = false }: PlannedCheck, { findings, ...check }: FindingPart): void {
+  #add(own: boolean, { findings, ...words }: FindingPart): void {
+    const check = { ...words, name: readable(words.name), expected: readable(words.expected), found: readable(words.found) }
     this.#checks.push(check)
     if (own && check.verdict === 'verified') this.#isContentVerified = true
-    if (findings !== undefined) this.#details.push({ name: check.name, said: check.found, findings: this.#bounded(findings) })
-  }
-
-  /** A value that a query gives may be of any length. */
-  #bounded(findings: unknown): unknown {
-    const bytes = Buffer.byteLength(JSON.stringify(findings) ?? '')
-    if (this.#findingsBytes + bytes > FINDINGS_BYTES_MAX) return LEFT_OUT
-    this.#findingsBytes += bytes
-    return findings
+    if (findings !== undefined) this.#findings.add({ name: check.name, said: check.found, findings })
   }
 
   /** Verified only if nothing failed and all of `proving` were verified. What was merely not proven is listed, and does not forbid it. */
@@ -142,8 +128,9 @@ export class CheckList {
 
 function judged(error: unknown): Finding {
   if (error instanceof Failure && LACKING.has(error.code)) return { verdict: 'not proven', found: error.message }
-  const said = isJudgement(error) ? error : serverSaid(error)
-  return { verdict: 'failed', found: said.message }
+  if (isJudgement(error)) return { verdict: 'failed', found: error.message }
+  const said = serverSaid(error)
+  return { verdict: 'failed', found: withoutValues(said), findings: said.message }
 }
 
 /** The server's own words, or that its connection broke: it may have died of what it read. Anything else is thrown. */

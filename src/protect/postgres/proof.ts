@@ -183,7 +183,8 @@ export class ProvingChain implements AsyncDisposable {
       assert(this.#server !== undefined && this.#reached !== undefined, 'content is looked at after recovery')
       onProgress?.({ phase: `checking ${check.name}`, bytesDone: 0, bytesTotal: 0 })
       const { lsn: replayed, nextTransaction } = this.#reached
-      return await check.look({ server: this.#server, askedMs, replayed, nextTransaction, clock, signal })
+      const isTimed = this.#options.target.kind === 'time'
+      return await check.look({ server: this.#server, askedMs, isTimed, replayed, nextTransaction, clock, signal })
     }
     for (const check of content) await checks.run({ ...check, needs: [RECOVERY.name, ...(check.needs ?? [])] }, look(check))
     const failed = checks.checks.some(({ verdict }) => verdict === 'failed')

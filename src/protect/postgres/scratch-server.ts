@@ -148,7 +148,12 @@ export class ScratchServer {
     return await this.#connected({ database, user: this.#superuser, settings: ALL_SESSION }, work)
   }
 
-  /** The same, in a database that surely is there. */
+  /** Connects as a role that is no superuser, works, and closes: the session is its own, and its transactions are read-only. */
+  async sessionAs<T>(user: string, database: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
+    return await this.#connected({ database, user, settings: { ...SESSION, default_transaction_read_only: 'on' } }, work)
+  }
+
+  /** As `session`, in a database that surely is there. */
   async anySession<T>(work: (client: pg.Client) => Promise<T>): Promise<T> {
     const [first, second] = FIRST_DATABASES
     try {

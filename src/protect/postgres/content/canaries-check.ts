@@ -2,7 +2,8 @@ import { timingSafeEqual } from 'node:crypto'
 import type { KeyRing } from '../../../repository/key-ring.ts'
 import type { Finding } from '../check-list.ts'
 import { canaryValue, WHOLE, type Canary } from './canary.ts'
-import { inEachDatabase, type CheckedCopy, type ContentCheck } from './content-check.ts'
+import { inEachDatabase } from './asking-role.ts'
+import type { CheckedCopy, ContentCheck } from './content-check.ts'
 
 /** They are renewed each hour; one that is missed is caught up within the next. */
 const OLD_AFTER_MS = 2 * 3600 * 1000

@@ -1,5 +1,6 @@
 import type { Finding } from '../check-list.ts'
 import { readCatalogFacts, type CatalogFact } from './catalog-facts.ts'
+import { askingRole } from './asking-role.ts'
 import { readOnly, type ContentCheck } from './content-check.ts'
 import type { BaselineShelf, HeldBaseline } from './held-baseline.ts'
 import { textSettings } from './table-digest.ts'
@@ -24,7 +25,10 @@ export function catalogCheck(shelf: BaselineShelf): ContentCheck {
           return await readCatalogFacts(client)
         }),
       )
-      return judge(held.kind, held.baseline.catalog, facts)
+      // Ours, which asks queries of this copy.
+      const role = await askingRole(copy)
+      const own = facts.filter(({ name }) => role === undefined || !name.includes(role))
+      return judge(held.kind, held.baseline.catalog, own)
     },
   }
 }

@@ -32,6 +32,10 @@ export const commandCheckSchema = z.strictObject({
   name: z.string().min(1).max(100),
   run: z.array(z.string()).min(1).max(100).describe('a program and its arguments; no shell is asked'),
   database: z.string().min(1).max(63).optional().describe('PGDATABASE; by default that of the connection'),
+  trusted: z
+    .boolean()
+    .default(false)
+    .describe('what it prints as expected and found names nobody: it may be in a record as it is'),
   minutes: z.number().positive().max(1440).default(COMMAND_MINUTES_DEFAULT).describe('how long it may take'),
 })
 export type CommandCheckSettings = z.infer<typeof commandCheckSchema>

@@ -1,7 +1,8 @@
-import { spawn } from 'node:child_process'
+import { spawn, type ChildProcessByStdio } from 'node:child_process'
+import type { Readable } from 'node:stream'
 import { z } from 'zod'
 import { systemErrorCode } from '../../../errors.ts'
-import type { Finding } from '../check-list.ts'
+import type { Finding, FindingPart } from '../check-list.ts'
 import type { CommandCheckSettings } from './checks-schema.ts'
 import type { CheckedCopy, ContentCheck } from './content-check.ts'
 
@@ -10,34 +11,49 @@ import type { CheckedCopy, ContentCheck } from './content-check.ts'
 const OUTPUT_BYTES_MAX = 4 * 1024 * 1024
 const SAID_CHARACTERS_MAX = 4000
 const KILL_AFTER_MS = 5000
+/** After it has ended: what it wrote has come by then, and whoever holds its pipes still is not waited for. */
+const PIPES_GRACE_MS = 2000
+const TEXT_CHARACTERS_MAX = 2000
+const CHECKS_MAX = 1000
+/** What may stand in a record as it is: a command might name its checks after patients. */
+const NAME = /^[\w .:()/-]{1,100}$/
 
 /** What a command may print: as `hospital check --json` does. */
 const documentSchema = z.object({
   checks: z
     .array(
       z.object({
-        name: z.string().max(200),
+        name: z.string(),
         verdict: z.enum(['passed', 'verified', 'failed', 'not proven', 'skipped']),
-        expected: z.string().max(2000).optional(),
-        found: z.string().max(2000).optional(),
+        expected: z.string().optional(),
+        found: z.string().optional(),
         durationMs: z.number().nonnegative().optional(),
         findings: z.unknown().optional(),
       }),
     )
-    .max(1000),
+    .max(CHECKS_MAX),
 })
 
-/** One command: exit status 0 is verified, unless what it prints says less. */
-export function commandCheck(settings: CommandCheckSettings, more: { database: string }): ContentCheck {
+/** One command: exit status 0 is verified, unless what it prints says less. `digest` makes of its words what may be in a record. */
+export function commandCheck(
+  settings: CommandCheckSettings,
+  more: { database: string; digest: (text: string) => string },
+): ContentCheck {
+  const database = settings.database ?? more.database
+  const shown = settings.trusted ? cut : (text: string) => (text === '' ? '' : `hmac-sha256:${more.digest(text)}`)
   return {
     name: `command: ${settings.name}`,
     expected: 'exit status 0, and nothing failed in what it prints',
     own: true,
-    look: async (copy) => look(copy, settings, settings.database ?? more.database),
+    look: async (copy) => look(copy, settings, { database, shown }),
   }
 }
 
-async function look(copy: CheckedCopy, { run, minutes }: CommandCheckSettings, database: string): Promise<Finding> {
+async function look(
+  copy: CheckedCopy,
+  { run, minutes }: CommandCheckSettings,
+  { database, shown }: { database: string; shown: (text: string) => string },
+): Promise<Finding> {
   const tool = await copy.server.toolEnvironment(database)
   const environment = {
     ...tool,
@@ -51,33 +67,54 @@ async function look(copy: CheckedCopy, { run, minutes }: CommandCheckSettings, d
   const ended = await runBounded(run, { environment, timeoutMs: minutes * 60_000, signal: copy.signal })
   if (ended.absent !== undefined) return { verdict: 'not proven', found: `"${run[0]}" cannot be run here: ${ended.absent}` }
   if (ended.timedOut) return { verdict: 'not proven', found: `it did not end in ${minutes} minutes` }
-  return judge(ended)
+  return judge(ended, shown)
 }
 
-function judge({ status, output, said }: Ended): Finding {
-  const document = documentSchema.safeParse(tryJson(output))
+function judge(ended: Ended, shown: (text: string) => string): Finding {
+  const { status, said } = ended
   const findings = said === '' ? {} : { findings: said }
-  if (!document.success) {
-    const found = `exit status ${String(status)}, no document of checks`
-    return status === 0 ? { verdict: 'verified', found } : { verdict: 'failed', found, ...findings }
-  }
-  const parts = document.data.checks.map((each) => ({
-    name: each.name,
-    verdict: each.verdict === 'passed' ? ('verified' as const) : each.verdict,
-    expected: each.expected ?? '',
-    found: each.found ?? '',
-    seconds: (each.durationMs ?? 0) / 1000,
-    findings: each.findings,
-  }))
+  const document = ended.truncated ? undefined : documentSchema.safeParse(tryJson(ended.output))
+  if (document?.success !== true) return { ...judgeSilent(ended), ...findings }
+  const parts = document.data.checks.map((each, index) => partOf(each, index, shown))
   const count = (verdict: string) => parts.filter((part) => part.verdict === verdict).length
   const found = `exit status ${String(status)}: ${count('verified')} of ${parts.length} verified, ${count('failed')} failed, ${count('not proven') + count('skipped')} not proven`
   if (status !== 0 || count('failed') > 0) return { verdict: 'failed', found, parts, ...findings }
   return { verdict: count('verified') > 0 ? 'verified' : 'not proven', found, parts }
 }
 
+/** Of a command that printed no document. What was meant for one, and is not understood, may say that something failed. */
+function judgeSilent({ status, output, truncated }: Ended): Finding {
+  const found = `exit status ${String(status)}, `
+  if (truncated) return { verdict: 'failed', found: `${found}and more than ${OUTPUT_BYTES_MAX} bytes were printed` }
+  if (/^[\s\uFEFF]*[[{"]/.test(output))
+    return { verdict: 'failed', found: `${found}and what was printed is not a document of at most ${CHECKS_MAX} checks` }
+  // An exit status alone tells nothing of what was looked at.
+  return { verdict: status === 0 ? 'verified' : 'failed', found: `${found}no document of checks`, own: false }
+}
+
+type DocumentCheck = z.infer<typeof documentSchema>['checks'][number]
+
+function partOf(each: DocumentCheck, index: number, shown: (text: string) => string): FindingPart {
+  const { expected = '', found = '', findings } = each
+  return {
+    name: NAME.test(each.name) ? each.name : `check ${index + 1}`,
+    verdict: each.verdict === 'passed' ? 'verified' : each.verdict,
+    expected: shown(expected),
+    found: shown(found),
+    seconds: (each.durationMs ?? 0) / 1000,
+    findings: { name: cut(each.name), expected: cut(expected), found: cut(found), findings },
+  }
+}
+
+function cut(text: string): string {
+  return text.length > TEXT_CHARACTERS_MAX ? `${text.slice(0, TEXT_CHARACTERS_MAX)}…` : text
+}
+
 interface Ended {
   readonly status: number | null
   readonly output: string
+  /** It wrote more than is kept. */
+  readonly truncated: boolean
   /** The end of what it wrote to standard error. */
   readonly said: string
   readonly timedOut: boolean
@@ -97,13 +134,16 @@ async function runBounded(
     try {
       if (child.pid !== undefined) process.kill(-child.pid, name)
     } catch (error) {
-      if (systemErrorCode(error) !== 'ESRCH') throw error
+      // EPERM: all that are left have become another user's. Nothing may be thrown inside a timer.
+      const code = systemErrorCode(error)
+      if (code !== 'ESRCH' && code !== 'EPERM') throw error
     }
   }
   let timedOut = false
+  let killer: NodeJS.Timeout | undefined
   const end = () => {
     killGroup('SIGTERM')
-    setTimeout(() => killGroup('SIGKILL'), KILL_AFTER_MS).unref()
+    killer ??= setTimeout(() => killGroup('SIGKILL'), KILL_AFTER_MS)
   }
   const timer = setTimeout(() => {
     timedOut = true
@@ -115,18 +155,32 @@ async function runBounded(
   child.stdout.on('data', (chunk: Buffer) => output.add(chunk))
   child.stderr.on('data', (chunk: Buffer) => said.add(chunk))
   try {
-    return await new Promise<Ended>((resolve) => {
-      const ended = (status: number | null, absent?: string) =>
-        resolve({ status, output: output.text, said: said.text.slice(-SAID_CHARACTERS_MAX), timedOut, absent })
-      child.once('error', (error) => ended(null, systemErrorCode(error) ?? error.message))
-      child.once('close', (status) => ended(status))
-    })
+    const ended = await endOf(child)
+    const { text, truncated } = output
+    return { ...ended, output: text, truncated, said: said.text.slice(-SAID_CHARACTERS_MAX), timedOut }
   } finally {
     clearTimeout(timer)
+    clearTimeout(killer)
     signal.removeEventListener('abort', end)
     // Whoever is left of the group holds the copy.
     killGroup('SIGKILL')
     signal.throwIfAborted()
+  }
+}
+
+/** A process that went away from the group may hold the pipes for ever. */
+async function endOf(child: ChildProcessByStdio<null, Readable, Readable>): Promise<Pick<Ended, 'status' | 'absent'>> {
+  let grace: NodeJS.Timeout | undefined
+  try {
+    return await new Promise((resolve) => {
+      child.once('error', (error) => resolve({ status: null, absent: systemErrorCode(error) ?? error.message }))
+      child.once('close', (status) => resolve({ status }))
+      child.once('exit', (status) => (grace = setTimeout(() => resolve({ status }), PIPES_GRACE_MS)))
+    })
+  } finally {
+    clearTimeout(grace)
+    child.stdout.destroy()
+    child.stderr.destroy()
   }
 }
 
@@ -135,6 +189,7 @@ class Tail {
   readonly #bytesMax: number
   #chunks: Buffer[] = []
   #bytes = 0
+  #written = 0
 
   constructor(bytesMax: number) {
     this.#bytesMax = bytesMax
@@ -143,9 +198,14 @@ class Tail {
   add(chunk: Buffer): void {
     this.#chunks.push(chunk)
     this.#bytes += chunk.length
+    this.#written += chunk.length
     if (this.#bytes < 2 * this.#bytesMax) return
     this.#chunks = [Buffer.concat(this.#chunks).subarray(-this.#bytesMax)]
     this.#bytes = this.#bytesMax
+  }
+
+  get truncated(): boolean {
+    return this.#written > this.#bytesMax
   }
 
   get text(): string {
@@ -155,7 +215,7 @@ class Tail {
 
 function tryJson(text: string): unknown {
   try {
-    return JSON.parse(text) as unknown
+    return JSON.parse(text.replace(/^\uFEFF/, '')) as unknown
   } catch {
     return undefined
   }

@@ -9,11 +9,15 @@ import type { CheckedServer } from '../amcheck.ts'
 /** A recovered copy that runs, and what it is to be. */
 export interface CheckedCopy {
   readonly server: CheckedServer & {
+    /** Connects as a role that is no superuser, its transactions read-only, works, and closes. */
+    sessionAs<T>(user: string, database: string, work: (client: pg.Client) => Promise<T>): Promise<T>
     /** For PostgreSQL's own programs and those of the configuration: how they reach the copy as a superuser. */
     toolEnvironment(database: string | null): Promise<Record<string, string>>
   }
   /** The moment that was asked for, milliseconds since 1970; null where the target is none of time. */
   readonly askedMs: number | null
+  /** Recovery was told to stop at that moment, by the server's own clock: of the newest, or of an LSN, it is only near. */
+  readonly isTimed: boolean
   readonly replayed: Lsn
   /** The transaction that came next when recovery had ended: those from here on are of whoever looks. */
   readonly nextTransaction: bigint
@@ -28,20 +32,8 @@ export interface ContentCheck extends PlannedCheck {
 const DATABASES = 'select datname::text as name from pg_database where datallowconn and not datistemplate order by oid'
 
 /** Databases that people use. */
-export async function usedDatabases({ server }: CheckedCopy): Promise<string[]> {
+export async function usedDatabases({ server }: Pick<CheckedCopy, 'server'>): Promise<string[]> {
   return await server.anySession(async (client) => (await client.query<{ name: string }>(DATABASES)).rows.map(({ name }) => name))
-}
-
-/** Asks each database that people use, until one gives something. */
-export async function inEachDatabase<T>(
-  copy: CheckedCopy,
-  ask: (client: pg.Client, database: string) => Promise<T | undefined>,
-): Promise<T | undefined> {
-  for (const name of await usedDatabases(copy)) {
-    const found = await copy.server.session(name, async (client) => ask(client, name))
-    if (found !== undefined) return found
-  }
-  return undefined
 }
 
 /** All statements within read nothing but one snapshot, and change nothing, whatever they say. */

@@ -45,6 +45,8 @@ export function contentChecks(
     ...settings.sql.map((each) =>
       sqlCheck(each, { database, digest: (text) => keyedDigest(ring, `sql check ${each.name}`, text) }),
     ),
-    ...settings.commands.map((each) => commandCheck(each, { database })),
+    ...settings.commands.map((each) =>
+      commandCheck(each, { database, digest: (text) => keyedDigest(ring, `command check ${each.name}`, text) }),
+    ),
   ]
 }

@@ -2,6 +2,7 @@ import type pg from 'pg'
 import type { Finding } from '../check-list.ts'
 import type { Baseline, BaselineTable } from './baseline.ts'
 import type { BaselineSettings } from './checks-schema.ts'
+import { askingSession } from './asking-role.ts'
 import { readOnly, type CheckedCopy, type ContentCheck } from './content-check.ts'
 import type { BaselineShelf, HeldBaseline } from './held-baseline.ts'
 import { allSettled, SharedQueue } from './shared-queue.ts'
@@ -36,8 +37,7 @@ interface Compared {
 }
 
 async function compare(copy: CheckedCopy, baseline: Baseline, { minutes }: BaselineSettings): Promise<Compared[]> {
-  const { server, signal } = copy
-  const listed = await server.session(baseline.database, listTables)
+  const listed = await askingSession(copy, baseline.database, listTables)
   const byName = new Map(listed.map((table) => [table.name, table]))
   const byOid = new Map(listed.map((table) => [table.oid, table]))
   const compared: Compared[] = []
@@ -46,11 +46,11 @@ async function compare(copy: CheckedCopy, baseline: Baseline, { minutes }: Basel
     readOnly(client, minutes * 60_000, async () => {
       await client.query(textSettings(minutes * 60_000))
       await queue.work(async (was) => {
-        signal.throwIfAborted()
+        copy.signal.throwIfAborted()
         compared.push(await compareTable(client, was, byName.get(was.name) ?? byOid.get(was.oid)))
       })
     })
-  await allSettled(Array.from({ length: SESSIONS }, async () => server.session(baseline.database, work)))
+  await allSettled(Array.from({ length: SESSIONS }, async () => askingSession(copy, baseline.database, work)))
   return compared.toSorted((left, right) => (left.was.name < right.was.name ? -1 : 1))
 }
 

@@ -1,5 +1,6 @@
 import pg from 'pg'
-import { readOnly, type CheckedCopy, type ContentCheck } from './content-check.ts'
+import { askingSession } from './asking-role.ts'
+import { readOnly, usedDatabases, type CheckedCopy, type ContentCheck } from './content-check.ts'
 import type { Finding } from '../check-list.ts'
 
 const TIMEOUT_MS = 10 * 60_000
@@ -20,22 +21,15 @@ interface Owned {
   readonly increment: string
 }
 
-async function look({ server, signal }: CheckedCopy): Promise<Finding> {
-  const databases = await server.anySession(
-    async (client) =>
-      (
-        await client.query<{ name: string }>(
-          'select datname::text as name from pg_database where datallowconn and not datistemplate order by oid',
-        )
-      ).rows,
-  )
+async function look(copy: CheckedCopy): Promise<Finding> {
+  const databases = await usedDatabases(copy)
   const behind: { database: string; sequence: string; table: string; column: string; stands: string; used: string }[] = []
   let count = 0
-  for (const { name: database } of databases) {
-    await server.session(database, async (client) => {
+  for (const database of databases) {
+    await askingSession(copy, database, async (client) => {
       await readOnly(client, TIMEOUT_MS, async () => {
         for (const owned of (await client.query<Owned>(SEQUENCES)).rows) {
-          signal.throwIfAborted()
+          copy.signal.throwIfAborted()
           count += 1
           const used = await farthestUsed(client, owned)
           if (used !== null && isBehind(owned, used)) {
