@@ -172,10 +172,15 @@ export function judgeControls(facts: ControlFacts): JudgedControl[] {
     return {
       ...control,
       state: 'met',
-      why: records.length === 0 ? 'by each record' : `by records ${records.join(', ')}`,
+      why: byRecords(records),
       records,
     }
   })
+}
+
+function byRecords(records: readonly number[]): string {
+  if (records.length === 0) return 'by each record'
+  return records.length === 1 ? `by record ${records[0]}` : `by records ${records.join(', ')}`
 }
 
 type Judged = Pick<JudgedControl, 'state' | 'why' | 'records'>

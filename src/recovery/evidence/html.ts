@@ -36,7 +36,8 @@ const STYLE = `
 body { font: 10pt/1.45 system-ui, sans-serif; color: #111; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 16pt; margin: 0 0 .25rem; } h2 { font-size: 12pt; margin: 1.5rem 0 .5rem; break-after: avoid; }
 table { border-collapse: collapse; width: 100%; } tr { break-inside: avoid; } thead { display: table-header-group; }
-th, td { text-align: left; vertical-align: top; padding: .25rem .5rem; border-bottom: 1px solid #ccc; overflow-wrap: anywhere; }
+th, td { text-align: left; vertical-align: top; padding: .25rem .5rem; border-bottom: 1px solid #ccc; overflow-wrap: break-word; }
+td.verified, td.failed, td.unproven { white-space: nowrap; }
 th { font-weight: 600; } td.number { text-align: right; white-space: nowrap; }
 .verified, .met { color: #064; } .failed, .broken { color: #a00; font-weight: 700; } .unproven { color: #850; font-weight: 600; }
 .verdict { font-size: 14pt; } .fine { color: #555; font-size: 8.5pt; } code { font-size: 8.5pt; overflow-wrap: anywhere; }

@@ -17,6 +17,9 @@ const INSTANTS: readonly (readonly [keyof Timeline, string])[] = [
   ['tornDown', 'scratch place removed'],
 ]
 
+/** Of the RTO, one behind the other. */
+const PARTS: readonly string[] = ['restore', 'recovery', 'checks', 'first transaction']
+
 /** HTML of one record. What counts is what was signed; this says so. */
 export function recordPage(record: StoredRecord): string {
   const { predicate } = record
@@ -109,7 +112,7 @@ function measuredTable({ objectives, measured }: RunPredicate): Markup {
     ['WAL replayed', '', figure(measured, 'walBytesReplayed', (value) => `${(value / 1e6).toFixed(1)} MB`)],
     ['Replay rate', '', figure(measured, 'replayBytesPerSecond', (value) => `${(value / 1e6).toFixed(1)} MB/s`)],
     ['Acknowledged writes lost', '', figure(measured, 'acknowledgedLost', String)],
-    ...Object.entries(measured.rtoParts).map(([part, value]) => [`RTO: ${part}`, '', `${value.toFixed(1)} s`] as const),
+    ...inOrder(measured.rtoParts).map(([part, value]) => [`RTO: ${part}`, '', `${value.toFixed(1)} s`] as const),
   ]
   return html`<table>
     <thead>
@@ -130,6 +133,12 @@ function measuredTable({ objectives, measured }: RunPredicate): Markup {
       )}
     </tbody>
   </table>`
+}
+
+/** Signed members are in the order of the alphabet. */
+function inOrder(parts: Measured['rtoParts']): [string, number][] {
+  const place = (name: string) => (PARTS.includes(name) ? PARTS.indexOf(name) : PARTS.length)
+  return Object.entries(parts).toSorted(([left], [right]) => place(left) - place(right))
 }
 
 function figure(
