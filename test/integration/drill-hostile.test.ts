@@ -16,11 +16,7 @@ import { protectedCluster, type ProtectedCluster } from '../services/protected-c
 // finds nothing to read, nowhere to write, and nobody to call.
 
 const OWN: ChecksInput = {
-  sql: [
-    { name: 'patients', query: 'select count(*) from patients', expect: { equals: 500 } },
-    // As amcheck calls it, where that is installed.
-    { name: 'index', query: 'select probing(1)', expect: { equals: 1 } },
-  ],
+  sql: [{ name: 'patients', query: 'select count(*) from patients', expect: { equals: 500 } }],
 }
 
 interface Listener {

@@ -70,7 +70,7 @@ export const SESSION: Readonly<Record<string, string>> = {
   row_security: 'off',
 }
 /** Only a superuser may set these. */
-const SUPERUSER_SESSION: Readonly<Record<string, string>> = {
+export const SUPERUSER_SESSION: Readonly<Record<string, string>> = {
   session_preload_libraries: '',
   session_replication_role: 'replica',
   ignore_checksum_failure: 'off',

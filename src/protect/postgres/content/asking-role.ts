@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type pg from 'pg'
+import { SUPERUSER_SESSION } from '../scratch-settings.ts'
 import { usedDatabases, type CheckedCopy } from './content-check.ts'
 
 // Whoever may define something in the hospital's database has a say in what a query over its tables runs: a view in a table's place, a function in an
@@ -46,7 +47,7 @@ async function makeRole({ server }: Pick<CheckedCopy, 'server'>): Promise<string
     await client.query(`grant pg_read_all_data to ${role}`)
     // What a database or all roles have set, and this role may not set back itself.
     for (const [name, value] of Object.entries(settingsOf(server.major)))
-      await client.query(`alter role ${role} set ${name} = ${value}`)
+      await client.query(`alter role ${role} set ${name} = ${client.escapeLiteral(value)}`)
     // The hospital may have revoked it from everybody.
     for (const name of databases) await client.query(`grant connect on database ${client.escapeIdentifier(name)} to ${role}`)
   })
@@ -55,11 +56,9 @@ async function makeRole({ server }: Pick<CheckedCopy, 'server'>): Promise<string
 
 function settingsOf(major: number): Record<string, string> {
   return {
+    ...SUPERUSER_SESSION,
     // An empty list cannot be set for a role: this is PostgreSQL's own, and does nothing by itself.
-    session_preload_libraries: "'$libdir/plpgsql'",
-    session_replication_role: 'replica',
-    ignore_checksum_failure: 'off',
-    zero_damaged_pages: 'off',
+    session_preload_libraries: '$libdir/plpgsql',
     ...(major >= 17 ? { event_triggers: 'off' } : {}),
   }
 }
