@@ -4,7 +4,11 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import test from 'node:test'
 import { z } from 'zod'
+import { systemClock } from '../../src/clock.ts'
+import { loadConfiguration } from '../../src/config/configuration.ts'
+import { configuredAccess, configuredStorage } from '../../src/config/open.ts'
 import { openTemporaryDirectory } from '../../src/postgres/staged-runtime.ts'
+import { initRepository } from '../../src/repository/repository.ts'
 import { controlPlane, type ApiAnswer, type ControlPlane } from '../services/control-plane.ts'
 import { configurationText, strangeSystem } from '../services/strange-system.ts'
 import { waitUntil } from '../services/wait-until.ts'
@@ -226,6 +230,10 @@ test('events of a task come in order, and go on behind the last that came', asyn
 
 test('a changed configuration is taken without a restart, and a wrong one is refused with line and reason', async (t) => {
   const path = await strangeSystem(t)
+  // Where no storage says what was accepted, a node without its state takes no change.
+  const configuration = await loadConfiguration(path)
+  await configuredStorage(configuration).prepare()
+  await initRepository(await configuredAccess(configuration), { clock: systemClock, kdfCost: 1024 })
   await using plane = await controlPlane(t, path)
   const components = async () => {
     const { body } = await plane.ask('GET /backup-dr/backups/status')
