@@ -9,7 +9,7 @@ import { resolveObjectives } from '../recovery/objectives.ts'
 import type { Repository } from '../repository/repository.ts'
 import { notingDamage } from './keep-verdict.ts'
 import { formatDuration, formatFields, formatTime } from './output.ts'
-import { plainText } from './plain-text.ts'
+import { plainLines } from './plain-text.ts'
 import { restoreTarget, TARGETS } from './restore-request.ts'
 import { knownRoles, scratchPlace } from './scratch-place.ts'
 import { optionalText, type Context, type Given, type Verb } from './verb.ts'
@@ -25,7 +25,7 @@ export const run: Verb = async (context, given) => {
   const verified = records.every(({ predicate }) => 'verdict' in predicate && predicate.verdict === 'verified')
   return {
     json: given.options.system === true ? documents : documents[0],
-    text: records.map(describe).join('\n\n').split('\n').map(plainText).join('\n'),
+    text: plainLines(records.map(describe).join('\n\n')),
     exitStatus: verified ? 0 : 1,
   }
 }

@@ -13,7 +13,7 @@ import { recordPage } from '../recovery/evidence/record-page.ts'
 import { verifyEvidence, type EvidenceQuestion, type EvidenceReport } from '../recovery/evidence/verify-evidence.ts'
 import type { Repository } from '../repository/repository.ts'
 import { formatFields, formatTable, formatTime } from './output.ts'
-import { plainText } from './plain-text.ts'
+import { plainLines } from './plain-text.ts'
 import { printPdf } from './print-pdf.ts'
 import { recordWord } from './evidence-words.ts'
 import { optionalText, type Answer, type Context, type Given, type Verb } from './verb.ts'
@@ -95,7 +95,7 @@ async function show(context: Context, given: Given): Promise<Answer> {
   const written = [html, pdf].flatMap((path) => (path === undefined ? [] : [`written: ${path}`]))
   return {
     json: { sequence: record.sequence, digest, signer: envelope.signatures[0]!.keyid, predicate, envelope },
-    text: [plainText(describe(record)), ...written].join('\n'),
+    text: [plainLines(describe(record)), ...written].join('\n'),
   }
 }
 
@@ -106,7 +106,7 @@ async function details(context: Context, given: Given): Promise<Answer> {
     throw new Failure('EVIDENCE_UNKNOWN', `record ${sequence} has no details`, { hint: '"resus evidence show" shows all of it' })
   const found = await readDetails(repository, predicate.details, { signal: context.signal })
   const text = found.checks.map(({ name, said, findings }) => `${name}: ${said}\n${JSON.stringify(findings, null, 2)}`)
-  return { json: found, text: plainText(text.join('\n\n')) }
+  return { json: found, text: plainLines(text.join('\n\n')) }
 }
 
 async function verify(context: Context, given: Given): Promise<Answer> {
@@ -178,7 +178,7 @@ async function controls(context: Context, given: Given): Promise<Answer> {
   for (const record of records.toReversed()) report.add(record)
   const judged = report.controls(untilMs)
   const rows = judged.map(({ framework, id, state, why }) => [framework, id, state, why])
-  return { json: judged, text: plainText(formatTable(['FRAMEWORK', 'REQUIREMENT', 'STATE', 'WHY'], rows)) }
+  return { json: judged, text: plainLines(formatTable(['FRAMEWORK', 'REQUIREMENT', 'STATE', 'WHY'], rows)) }
 }
 
 async function key(context: Context, given: Given): Promise<Answer> {
