@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { createPrivateKey, generateKeyPairSync } from 'node:crypto'
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
@@ -220,6 +220,37 @@ test('a chain that begins by naming its key is known by it from the first drill 
   await certify('two')
   assert.equal((await judged(repository, { fingerprint: one.fingerprint })).verdict, 'verified')
   assert.equal((await beginEvidence({ repository, system, clock, signal })).fingerprint, one.fingerprint)
+})
+
+test('whoever dies between key, details and record leaves no hole: what is left over signs nothing, and is named by nothing', async (t) => {
+  const { repository, storage, clock, certify } = await place()
+  const put = storage.put.bind(storage)
+  const dying = async (prefix: string, work: () => Promise<unknown>) => {
+    storage.put = async (key, source) => {
+      if (key.startsWith(`evidence/${prefix}`)) throw new Failure('STORAGE_UNREACHABLE', 'the power is out')
+      await put(key, source)
+    }
+    await assert.rejects(work(), { code: 'STORAGE_UNREACHABLE' })
+    storage.put = put
+  }
+  await dying('keys/', async () => certify('one'))
+  await dying('records/', async () => certify('one'))
+  assert.equal((await listEvidence(repository, 'keys/')).length, 1)
+  assert.equal(await newestRecord(repository), undefined)
+  const first = await certify('one')
+  await dying('records/', async () => certify('two'))
+  await certify('two')
+  const report = await judged(repository)
+  assert.deepEqual([report.verdict, report.records, report.signers], ['verified', 2, [first.envelope.signatures[0]!.keyid]])
+
+  // A bundle that was being made when the power went out stands in nobody's way, and is taken for none.
+  const directory = join(await temporary(t), 'bundle')
+  await mkdir(join(directory, '..', '.bundle.making', 'records'), { recursive: true })
+  await writeFile(join(directory, '..', '.bundle.making', 'records', '0000000001.dsse.json'), 'half of it')
+  await assert.rejects(openBundle(directory), { code: 'EVIDENCE_UNKNOWN' })
+  await bundleEvidence({ repository, directory, components: ['his-db'], clock, signal })
+  assert.deepEqual((await openBundle(directory)).sums, [])
+  assert.deepEqual(await readdir(join(directory, '..')), ['bundle'])
 })
 
 test('nothing is added behind a record that nobody can read, nor without the key that has to sign', async () => {
