@@ -11,7 +11,7 @@ import { notingDamage } from './keep-verdict.ts'
 import { formatDuration, formatFields, formatTime } from './output.ts'
 import { plainLines } from './plain-text.ts'
 import { restoreTarget, TARGETS } from './restore-request.ts'
-import { knownRoles, scratchPlace } from './scratch-place.ts'
+import { copyContext } from './scratch-place.ts'
 import { optionalText, type Context, type Given, type Verb } from './verb.ts'
 
 /** Rehearses the recovery of a component, or of all: exit status 0 only where each was verified. */
@@ -61,14 +61,7 @@ async function drillOne(
     limitMinutes: component.drills.minutes,
     memoryMegabytes: component.drills.memoryMegabytes,
     diskMegabytes: component.drills.diskMegabytes,
-    ...scratchPlace(configuration, given),
-    stateDirectory: configuration.state,
-    configPath: context.configPath,
-    roles: await knownRoles(component),
-    clock: context.clock,
-    signal: context.signal,
-    onProgress: (progress) => context.progress.report(progress),
-    onNotice: (text) => context.progress.print(text),
+    ...(await copyContext(context, given, { configuration, component })),
   }
   return await notingDamage(context, repository, async (onDamagedPack) => drill({ ...options, onDamagedPack }))
 }

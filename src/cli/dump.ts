@@ -13,7 +13,7 @@ import { clear, deedOptions } from './clearance.ts'
 import { notingDamage } from './keep-verdict.ts'
 import { formatBytes, formatDuration, formatFields, formatTime } from './output.ts'
 import { restoreRequest } from './restore-request.ts'
-import { knownRoles, scratchPlace } from './scratch-place.ts'
+import { copyContext } from './scratch-place.ts'
 import { optionalText, type Given, type Verb } from './verb.ts'
 
 const LEVEL_DEFAULT = '6'
@@ -36,14 +36,7 @@ export const run: Verb = async (context, given) => {
     format,
     level,
     to: resolve(to),
-    ...scratchPlace(configuration, given),
-    stateDirectory: configuration.state,
-    configPath: configuration.path,
-    roles: await knownRoles(component),
-    clock: context.clock,
-    signal: context.signal,
-    onProgress: (progress) => context.progress.report(progress),
-    onNotice: (text) => context.progress.print(text),
+    ...(await copyContext(context, given, { configuration, component })),
   }
   await clear(context, given, repository, {
     operation: 'restore',

@@ -2,8 +2,8 @@ import { hostname, userInfo } from 'node:os'
 import { randomUUID } from 'node:crypto'
 import { z } from 'zod'
 import { Failure } from '../errors.ts'
-import { appendRecord, readRecord, recordsBackwards } from '../recovery/evidence/chain.ts'
-import type { NewRecord } from '../recovery/evidence/record.ts'
+import { appendWord, readRecord, recordsBackwards } from '../recovery/evidence/chain.ts'
+import type { WordRecord } from '../recovery/evidence/record.ts'
 import type { Repository } from '../repository/repository.ts'
 import { optionalText, type Answer, type Context, type Given } from './verb.ts'
 
@@ -18,14 +18,12 @@ export async function recordWord(
   { repository, word }: { readonly repository: Repository; readonly word: 'certify' | 'deviate' | 'act' },
 ): Promise<Answer> {
   const { system } = await context.configuration()
-  const record = await wordOf(context, given, { repository, word })
-  const of = 'of' in record ? record.of : undefined
-  const subject = [{ name: `record ${String(of?.sequence)} of ${system}`, digest: { sha256: of?.digest ?? '' } }]
-  const stored = await appendRecord({ repository, system, clock: context.clock, signal: context.signal }, record, subject)
+  const said = await wordOf(context, given, { repository, word })
+  const stored = await appendWord({ repository, system, clock: context.clock, signal: context.signal }, said)
   const action = stored.predicate.kind === 'action' ? `; the action is ${stored.predicate.action}` : ''
   return {
     json: { digest: stored.digest, ...stored.predicate },
-    text: `record ${stored.sequence}: ${stored.predicate.kind} of record ${String(of?.sequence)}${action}`,
+    text: `record ${stored.sequence}: ${stored.predicate.kind} of record ${said.of.sequence}${action}`,
   }
 }
 
@@ -33,7 +31,7 @@ async function wordOf(
   context: Context,
   given: Given,
   { repository, word }: { repository: Repository; word: 'certify' | 'deviate' | 'act' },
-): Promise<NewRecord> {
+): Promise<WordRecord> {
   const changing = optionalText(given, 'action')
   if (word === 'act' && changing !== undefined) return await changedAction(context, given, { repository, action: changing })
   const of = await aboutOf(context, given, repository)
@@ -58,7 +56,7 @@ async function changedAction(
   context: Context,
   given: Given,
   { repository, action }: { repository: Repository; action: string },
-): Promise<NewRecord> {
+): Promise<WordRecord> {
   const warn = (sequence: number) => context.warn(`record ${sequence} is damaged, and is passed over`)
   for await (const { predicate } of recordsBackwards(repository, warn, { signal: context.signal })) {
     if (predicate.kind !== 'action' || predicate.action !== action) continue

@@ -4,10 +4,29 @@ import type { ComponentConfiguration, Configuration } from '../config/configurat
 import { resolveComponent } from '../config/open.ts'
 import { Failure } from '../errors.ts'
 import type { Place } from '../protect/postgres/scratch.ts'
-import { optionalText, type Given } from './verb.ts'
+import type { ProgressReport } from './progress.ts'
+import { optionalText, type Context, type Given } from './verb.ts'
+
+/** What restoring a copy of a component to be looked at takes, whatever is done with it. */
+export async function copyContext(
+  context: Context,
+  given: Given,
+  { configuration, component }: { readonly configuration: Configuration; readonly component: ComponentConfiguration },
+) {
+  return {
+    ...scratchPlace(configuration, given),
+    stateDirectory: configuration.state,
+    configPath: context.configPath,
+    roles: await knownRoles(component),
+    clock: context.clock,
+    signal: context.signal,
+    onProgress: (progress: ProgressReport) => context.progress.report(progress),
+    onNotice: (text: string) => context.progress.print(text),
+  }
+}
 
 /** Where a copy is restored to be looked at: by --scratch, or in the state directory; and where that must never be. */
-export function scratchPlace(configuration: Configuration, given: Given): { scratchRoot: string; forbidden: Place[] } {
+function scratchPlace(configuration: Configuration, given: Given): { scratchRoot: string; forbidden: Place[] } {
   const { components, repository, state } = configuration
   const { passphrase } = repository.key
   return {
@@ -21,7 +40,7 @@ export function scratchPlace(configuration: Configuration, given: Given): { scra
 }
 
 /** Roles that the cluster may have. The password is not needed, so that a secret that is not on this machine keeps nothing back. */
-export async function knownRoles(component: ComponentConfiguration): Promise<string[]> {
+async function knownRoles(component: ComponentConfiguration): Promise<string[]> {
   const roles = [userInfo().username]
   try {
     const { connection } = await resolveComponent(component)

@@ -1,7 +1,7 @@
 import type { ComponentConfiguration, Configuration } from '../config/configuration.ts'
 import { recordsBackwards } from '../recovery/evidence/chain.ts'
 import { resolveObjectives } from '../recovery/objectives.ts'
-import { readinessInput, type ReadinessRun } from '../recovery/readiness-input.ts'
+import { countChecks, readinessInput, type ReadinessRun } from '../recovery/readiness-input.ts'
 import { HEALTHY_ABOVE, leastReady, readiness, type Readiness } from '../recovery/readiness.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { Context } from './verb.ts'
@@ -55,8 +55,7 @@ async function readEvidence(context: Context, repository: Repository, wanted: Re
   for await (const { sequence, predicate } of recordsBackwards(repository, warn, { signal: context.signal })) {
     if (predicate.kind === 'action' && !actions.has(predicate.action)) actions.set(predicate.action, predicate)
     if ((predicate.kind === 'drill' || predicate.kind === 'recovery') && wanted.has(predicate.component)) {
-      const verified = predicate.checks.filter(({ verdict }) => verdict === 'verified').length
-      const run = { ...predicate, sequence, checks: { verified, all: predicate.checks.length } }
+      const run = { ...predicate, sequence, checks: countChecks(predicate) }
       if (!runs.has(predicate.component)) runs.set(predicate.component, run)
       if (predicate.recoveryPoint.target === 'latest' && !newest.has(predicate.component)) newest.set(predicate.component, run)
     }

@@ -8,7 +8,7 @@ import type { Repository } from '../repository/repository.ts'
 import type { Verdict } from '../repository/verdicts.ts'
 import { keepVerdict, notingDamage } from './keep-verdict.ts'
 import { formatDuration, formatFields, formatTime } from './output.ts'
-import { knownRoles, scratchPlace } from './scratch-place.ts'
+import { copyContext } from './scratch-place.ts'
 import { optionalText, type Answer, type Context, type Given } from './verb.ts'
 
 const LATEST = 'latest'
@@ -29,14 +29,7 @@ export async function proveByRestore(run: {
     repository,
     component,
     target: await proofTarget(repository, component.name, given.args[0]),
-    ...scratchPlace(configuration, given),
-    stateDirectory: configuration.state,
-    configPath: context.configPath,
-    roles: await knownRoles(component),
-    clock: context.clock,
-    signal: context.signal,
-    onProgress: (progress) => context.progress.report(progress),
-    onNotice: (text) => context.progress.print(text),
+    ...(await copyContext(context, given, { configuration, component })),
   }
   const verdict = await notingDamage(context, repository, async (onDamagedPack) => verifyByRestore({ ...options, onDamagedPack }))
   const kept = await keepVerdict(context, repository, verdict)

@@ -1,4 +1,4 @@
-import type { RunPredicate } from './evidence/record.ts'
+import { isOverdue, type RunPredicate } from './evidence/record.ts'
 import type { Judgement } from './judgement.ts'
 import { headroom, type Gate, type Measurement, type ReadinessInput } from './readiness.ts'
 
@@ -8,6 +8,11 @@ import { headroom, type Gate, type Measurement, type ReadinessInput } from './re
 export interface ReadinessRun extends Pick<RunPredicate, 'verdict' | 'why' | 'madeAt' | 'expires' | 'measured'> {
   readonly sequence: number
   readonly checks: { readonly verified: number; readonly all: number }
+}
+
+/** How many of a run's checks were verified, of how many. */
+export function countChecks({ checks }: Pick<RunPredicate, 'checks'>): ReadinessRun['checks'] {
+  return { verified: checks.filter(({ verdict }) => verdict === 'verified').length, all: checks.length }
 }
 
 export interface ReadinessFacts {
@@ -65,7 +70,7 @@ function actionsOf(
   { asOf, nowMs }: { readonly asOf: string; readonly nowMs: number },
 ): Measurement {
   if (open === null) return missing('the evidence cannot be read')
-  const overdue = open.filter(({ due }) => Date.parse(`${due}T23:59:59Z`) < nowMs)
+  const overdue = open.filter((action) => isOverdue(action, nowMs))
   if (overdue.length > 0) return { value: 0, why: `${overdue.length} overdue, the first was due ${overdue[0]!.due}`, asOf }
   return open.length > 0 ? { value: 0.5, why: `${open.length} open`, asOf } : { value: 1, why: 'none is open', asOf }
 }

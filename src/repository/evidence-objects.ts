@@ -1,10 +1,12 @@
-import { Failure } from '../errors.ts'
 import type { CallOptions } from '../storage/storage.ts'
 import { EVIDENCE_PREFIX } from './layout.ts'
+import { listDocuments, putDocument, readDocument, type DocumentFolder } from './named-documents.ts'
 import type { Repository } from './repository.ts'
-import { damaged, getHead, getObject, getRecord, putObject } from './sealed-object.ts'
+import { damaged, getHead, getObject, putObject } from './sealed-object.ts'
 
-// What drills and recoveries left (docs/format.md, "Evidence"). Each object is put once under its name; nothing here ever deletes one.
+// What drills and recoveries left (docs/format.md, "Evidence"). Nothing here ever deletes one.
+
+const EVIDENCE: DocumentFolder = { kind: 'evidence', prefix: EVIDENCE_PREFIX }
 
 const NUMBER_DIGITS = 10
 const BODY_BYTES_MAX = 64 * 1024 * 1024
@@ -22,27 +24,12 @@ export async function putEvidence(
   document: object,
   call: CallOptions = {},
 ): Promise<boolean> {
-  const { storage, ring } = repository
-  // What cannot be read back must not be kept.
-  const head = JSON.parse(JSON.stringify(document)) as Record<string, unknown>
-  try {
-    await putObject(storage, ring, { kind: 'evidence', name: `${EVIDENCE_PREFIX}${name}`, head }, call)
-    return true
-  } catch (error) {
-    if (error instanceof Failure && error.code === 'OBJECT_EXISTS') return false
-    throw error
-  }
+  return await putDocument(repository, { ...EVIDENCE, name }, document, call)
 }
 
 /** The document of a name; undefined when there is none. Throws OBJECT_DAMAGED, and what the storage throws. */
 export async function readEvidence(repository: Repository, name: string, call: CallOptions = {}): Promise<unknown> {
-  const { storage, ring } = repository
-  try {
-    return await getRecord(storage, ring, { kind: 'evidence', name: `${EVIDENCE_PREFIX}${name}` }, call)
-  } catch (error) {
-    if (error instanceof Failure && error.code === 'OBJECT_MISSING') return undefined
-    throw error
-  }
+  return await readDocument(repository, { ...EVIDENCE, name }, call)
 }
 
 /** As `putEvidence`, with a document besides that may be of any length: it goes into the body. The name has to be a new one. */
@@ -88,10 +75,7 @@ export async function readLongEvidence(
 
 /** Names below a folder (`records/`), in order. */
 export async function listEvidence(repository: Repository, folder: string, call: CallOptions = {}): Promise<string[]> {
-  const names: string[] = []
-  for await (const { key } of repository.storage.list(`${EVIDENCE_PREFIX}${folder}`, call))
-    names.push(key.slice(EVIDENCE_PREFIX.length))
-  return names.toSorted()
+  return await listDocuments(repository, EVIDENCE, folder, call)
 }
 
 /** The sequences of all records that are there, ascending. Whether some are missing is for a verifier to say. */

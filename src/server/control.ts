@@ -48,6 +48,10 @@ export class Control {
     this.#restoreRoots = options.restoreRoots
   }
 
+  get clock(): Clock {
+    return this.#clock
+  }
+
   get now(): number {
     return this.#clock.now()
   }

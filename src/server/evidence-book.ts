@@ -2,6 +2,7 @@ import { Failure } from '../errors.ts'
 import { readRecord, recordsBackwards, type StoredRecord } from '../recovery/evidence/chain.ts'
 import type { Predicate, RunPredicate } from '../recovery/evidence/record.ts'
 import { listRecords } from '../repository/evidence-objects.ts'
+import { countChecks } from '../recovery/readiness-input.ts'
 import type { Repository } from '../repository/repository.ts'
 import type { Catalogue } from './catalogue.ts'
 
@@ -161,8 +162,7 @@ function note(known: SystemEvidence, { sequence, digest, predicate }: StoredReco
   if (predicate.kind === 'certification') known.certified.set(predicate.of.sequence, predicate)
   if (predicate.kind !== 'drill' && predicate.kind !== 'recovery') return
   const { kind, component, madeAt, verdict, why, expires, measured, recoveryPoint, leftovers } = predicate
-  const checks = { verified: predicate.checks.filter((each) => each.verdict === 'verified').length, all: predicate.checks.length }
-  const summary = { kind, component, madeAt, verdict, why, expires, measured, recoveryPoint, checks }
+  const summary = { kind, component, madeAt, verdict, why, expires, measured, recoveryPoint, checks: countChecks(predicate) }
   const runs = known.runs.get(component) ?? []
   known.runs.set(
     component,

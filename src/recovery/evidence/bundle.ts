@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { Failure, systemErrorCode } from '../../errors.ts'
+import { syncDirectory, writeNew } from '../../protect/postgres/durable-file.ts'
 import { envelopeSchema, payloadOf, preAuthenticationEncoding, type Envelope } from './envelope.ts'
 import { bundleReadme } from './bundle-readme.ts'
 import type { FoundRecord } from './verify-evidence.ts'
@@ -84,12 +85,12 @@ class BundleFiles {
   }
 
   async put(name: string, content: string | Uint8Array): Promise<void> {
-    await writeSynced(join(this.#directory, name), content)
+    await writeNew(join(this.#directory, name), content)
     this.#sums.push(`${createHash('sha256').update(content).digest('hex')}  ${name}\n`)
   }
 
   async finish(): Promise<void> {
-    await writeSynced(join(this.#directory, 'SHA256SUMS'), this.#sums.join(''))
+    await writeNew(join(this.#directory, 'SHA256SUMS'), this.#sums.join(''))
     for (const folder of ['records', 'keys', '.']) await syncDirectory(join(this.#directory, folder))
   }
 }
@@ -193,24 +194,5 @@ async function sha256Of(path: string): Promise<string | undefined> {
     return hash.digest('hex')
   } catch {
     return undefined
-  }
-}
-
-async function writeSynced(path: string, content: string | Uint8Array): Promise<void> {
-  const file = await open(path, 'wx', 0o600)
-  try {
-    await file.writeFile(content)
-    await file.sync()
-  } finally {
-    await file.close()
-  }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path)
-  try {
-    await directory.sync()
-  } finally {
-    await directory.close()
   }
 }

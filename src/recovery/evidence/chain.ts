@@ -8,7 +8,15 @@ import type { Repository } from '../../repository/repository.ts'
 import { damaged } from '../../repository/sealed-object.ts'
 import type { CallOptions } from '../../storage/storage.ts'
 import { envelopeSchema, payloadDigest, signStatement, type Envelope } from './envelope.ts'
-import { EVIDENCE_TYPE, STATEMENT_TYPE, statementOf, type NewRecord, type Predicate, type Subject } from './record.ts'
+import {
+  EVIDENCE_TYPE,
+  STATEMENT_TYPE,
+  statementOf,
+  type NewRecord,
+  type Predicate,
+  type Subject,
+  type WordRecord,
+} from './record.ts'
 import { makeSigningKey, publicKeyText, readSigningKey, type SigningKey } from './signing-key.ts'
 
 // The chain of records in a repository (docs/evidence.md).
@@ -54,6 +62,12 @@ export async function appendRecord(appending: Appending, record: NewRecord, subj
   throw new Failure('STORAGE_UNREACHABLE', `the record could not be added: ${TRIES} times in a row another one came first`, {
     hint: 'do other nodes make drills all at once? Run it again',
   })
+}
+
+/** Adds what somebody says of a record. Throws what `appendRecord` throws. */
+export async function appendWord(appending: Appending, word: WordRecord): Promise<StoredRecord> {
+  const subject = [{ name: `record ${word.of.sequence} of ${appending.system}`, digest: { sha256: word.of.digest } }]
+  return await appendRecord(appending, word, subject)
 }
 
 /** Signs one record and puts it behind the newest; undefined when another one has taken its number. */

@@ -2,7 +2,7 @@ import type { StoredRecord } from './chain.ts'
 import { describeForecast, forecastRto } from '../forecast.ts'
 import { judgeControls, type JudgedControl } from './controls.ts'
 import { html, page, verdictClass, type Markup } from './html.ts'
-import type { Predicate, RunPredicate } from './record.ts'
+import { isOverdue, type Predicate, type RunPredicate } from './record.ts'
 
 // What a period's records say together: drills and recoveries, what was measured, what is open.
 
@@ -88,7 +88,7 @@ export class PeriodReport {
       components: components ?? [...new Set(runs.map(({ component }) => component))],
       runs,
       accepted: new Set(accepted),
-      overdueActions: this.openActions().filter(({ due }) => isOverdue(due, endMs)).length,
+      overdueActions: this.openActions().filter((action) => isOverdue(action, endMs)).length,
       nowMs: endMs,
     })
   }
@@ -215,17 +215,13 @@ export class PeriodReport {
     if (open.length === 0) return html`<p>none</p>`
     return html`<ul>
       ${open.map(({ due, owner, text, of }) => {
-        const overdue = isOverdue(due, nowMs)
+        const overdue = isOverdue({ due }, nowMs)
         return html`<li class="${overdue ? 'failed' : ''}">
           ${text} (record ${of.sequence}; ${owner}, due ${due}${overdue ? ', OVERDUE' : ''})
         </li>`
       })}
     </ul>`
   }
-}
-
-function isOverdue(due: string, nowMs: number): boolean {
-  return Date.parse(`${due}T23:59:59Z`) < nowMs
 }
 
 function against(seconds: number | null, objective: { readonly value: number } | null): Markup {

@@ -152,6 +152,9 @@ export type RunPredicate = Extract<Predicate, { kind: 'drill' | 'recovery' }>
 export type NewRecord = Added<Predicate>
 type Added<Each> = Each extends Predicate ? Omit<Each, keyof typeof common> : never
 
+/** What people say of a record. */
+export type WordRecord = Extract<NewRecord, { kind: 'certification' | 'deviation' | 'action' }>
+
 const subjectSchema = z.array(z.object({ name: z.string(), digest: z.record(z.string(), z.string()) })).min(1)
 export type Subject = z.infer<typeof subjectSchema>
 
@@ -181,6 +184,11 @@ export const headSchema = z.object({
   }),
 })
 export type HeadPredicate = z.infer<typeof headSchema>['predicate']
+
+/** Whether the last second of the day on which an action is due is over, in UTC. */
+export function isOverdue({ due }: { readonly due: string }, nowMs: number): boolean {
+  return Date.parse(`${due}T23:59:59Z`) < nowMs
+}
 
 /** What an envelope says. Throws OBJECT_DAMAGED with the name when it is no statement of ours; whether it was signed is not looked at. */
 export function statementOf(envelope: Envelope, name: string): Statement {

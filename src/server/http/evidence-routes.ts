@@ -14,10 +14,10 @@ import {
 } from '../../api/evidence-schemas.ts'
 import { problemSchema } from '../../api/schemas.ts'
 import { Failure } from '../../errors.ts'
-import { appendRecord, readRecord, type StoredRecord } from '../../recovery/evidence/chain.ts'
+import { appendWord, readRecord, type StoredRecord } from '../../recovery/evidence/chain.ts'
 import { publicKeys, repositoryRecords } from '../../recovery/evidence/collect.ts'
 import { readDetails } from '../../recovery/evidence/details.ts'
-import type { NewRecord, RunPredicate } from '../../recovery/evidence/record.ts'
+import { isOverdue, type RunPredicate, type WordRecord } from '../../recovery/evidence/record.ts'
 import { recordPage } from '../../recovery/evidence/record-page.ts'
 import type { Repository } from '../../repository/repository.ts'
 import { verifyEvidence, type EvidenceReport } from '../../recovery/evidence/verify-evidence.ts'
@@ -106,8 +106,7 @@ const evidenceReadRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, {
     },
     async (request) => {
       const { record } = await seen(control, request)
-      const { sequence, digest, envelope, predicate } = record
-      return { sequence, digest, signer: envelope.signatures[0]!.keyid, predicate: { ...predicate }, envelope }
+      return recordDocument(record)
     },
   )
 
@@ -175,7 +174,7 @@ const evidenceWordRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, {
         const of = { sequence: record.sequence, digest: record.digest }
         const by = request.view.principal.name
         const said = wordOf(request.body, { of, by })
-        return await reply.code(201).send(await append(control, { system, record: said }))
+        return await reply.code(201).send(await append(control, { system, word: said }))
       },
     )
   }
@@ -204,14 +203,14 @@ const evidenceWordRoutes: FastifyPluginAsyncZod<RouteOptions> = async (server, {
       const changes = Object.fromEntries(Object.entries(request.body).filter(([, value]) => value !== undefined))
       const changed = { owner, due, text, state: 'open' as const, ...changes }
       const record = { kind: 'action' as const, action: known.action, of, by: request.view.principal.name, ...changed }
-      return await reply.code(201).send(await append(control, { system, record }))
+      return await reply.code(201).send(await append(control, { system, word: record }))
     },
   )
 }
 
 type Word = z.infer<typeof certificationBody> | z.infer<typeof deviationBody> | z.infer<typeof actionBody>
 
-function wordOf(body: Word, about: { readonly of: { sequence: number; digest: string }; readonly by: string }): NewRecord {
+function wordOf(body: Word, about: { readonly of: { sequence: number; digest: string }; readonly by: string }): WordRecord {
   if ('decision' in body) return { kind: 'certification', ...about, ...body }
   if ('severity' in body) return { kind: 'deviation', ...about, ...body }
   return { kind: 'action', action: randomUUID(), state: 'open', ...about, ...body }
@@ -219,13 +218,13 @@ function wordOf(body: Word, about: { readonly of: { sequence: number; digest: st
 
 async function append(
   control: RouteOptions['control'],
-  { system, record }: { readonly system: string; readonly record: NewRecord },
+  { system, word }: { readonly system: string; readonly word: WordRecord },
 ): Promise<z.infer<typeof evidenceRecordSchema>> {
   const repository = await control.catalogue.repositoryOf(system)
-  const clock = { now: () => control.now, sleep: async () => undefined }
-  const of = 'of' in record ? record.of : undefined
-  const subject = [{ name: `record ${String(of?.sequence)} of ${system}`, digest: { sha256: of?.digest ?? '' } }]
-  const { sequence, digest, envelope, predicate } = await appendRecord({ repository, system, clock }, record, subject)
+  return recordDocument(await appendWord({ repository, system, clock: control.clock }, word))
+}
+
+function recordDocument({ sequence, digest, envelope, predicate }: StoredRecord): z.infer<typeof evidenceRecordSchema> {
   return { sequence, digest, signer: envelope.signatures[0]!.keyid, predicate: { ...predicate }, envelope }
 }
 
@@ -317,7 +316,7 @@ function listDocument(
         text,
         owner,
         due,
-        overdue: Date.parse(`${due}T23:59:59Z`) < asked.nowMs,
+        overdue: isOverdue({ due }, asked.nowMs),
       })),
     })),
   }
